@@ -1,0 +1,51 @@
+# `make demo` and `make test` do everything on a machine with Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
+TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint check benchmark clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.core ## all three stages on digits: a table, map.png, saved_models/digits
+	$(BIN)/ptsne demo
+
+test: $(VENV)/.test ## the test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## every check that CI makes
+
+benchmark: $(VENV)/.core ## map quality on digits, five seeds: the figures in the README
+	$(BIN)/python benchmarks/digits.py
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.core: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python should be 3.11 or newer; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(TF)]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,266 @@
+"""From rows to joint probabilities P at a given perplexity, by graph ops.
+
+`tensorflow` rather than `keras.ops`, because P is computed inside `tf.data` pipelines, which run
+TensorFlow graphs whatever the Keras backend.
+"""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ptsne_keras.typing import Tensor
+
+# |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
+# rounding P to float32 keeps the promise.
+_TOLERANCE = 5e-5
+# Newton takes 6-12 steps; bisection, its fallback, takes ~60 from bracket to tolerance.
+_MAX_STEPS = 100
+# Largest change of log β in one step: away from the solution Newton's step is unbounded.
+_MAX_STEP = 3.0
+# ‖a‖² + ‖b‖² - 2ab came out within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and
+# 2,500 rows: what is below 8 eps may be nothing but rounding, and is taken to be 0, so that equal
+# rows are equal on any processor.
+_ROUNDING = 8.0
+
+
+def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
+    """Joint probabilities of t-SNE: p_ij = (p_{j|i} + p_{i|j}) / 2B, with Σ_ij p_ij = 1.
+
+    p_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), p_{i|i} = 0, and β_i such that the entropy of row i is
+    log(perplexity). Usable eagerly, in `tf.function` and in `tf.data`.
+
+    Parameters
+    ----------
+    X : tensor [B, D]
+        Rows. Any scale: β is bracketed from the distances themselves.
+    perplexity : float
+        Above 1 and below B - 1.
+    dtype : "float32" or "float64", optional
+        Of the distances and of P; by default that of X. β is always calibrated in float64.
+
+    Returns
+    -------
+    tf.Tensor [B, B]
+        Symmetric, zero diagonal, total 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 3 rows or `perplexity` is out of range.
+    ValueError (eager) or tf.errors.InvalidArgumentError (in a graph)
+        If X holds NaN or infinity, or B, known only then, is too small.
+
+    Warns
+    -----
+    UserWarning
+        When run eagerly, if rows have so many exact duplicates that no β reaches the perplexity;
+        those rows take the nearest value there is, uniform over their duplicates.
+
+    Examples
+    --------
+    >>> P = joint_probabilities(np.random.default_rng(0).normal(size=(200, 10)), 30)
+    >>> P.shape, float(tf.reduce_sum(P))
+    (TensorShape([200, 200]), 1.0)
+
+    References
+    ----------
+    van der Maaten & Hinton (2008), section 2 and equation 1; van der Maaten (2009), equation 1.
+    """
+    C = _conditional(X, perplexity, dtype)  # [B, B], rows total 1
+    P = C + tf.transpose(C)
+    return P / tf.reduce_sum(P)
+
+
+def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
+    """Conditional probabilities p_{j|i}: row i has perplexity exp(H_i) = `perplexity`, total 1.
+
+    Parameters, errors and warning as in :func:`joint_probabilities`.
+
+    Examples
+    --------
+    >>> C = conditional_probabilities(np.eye(10), 9 - 1e-3)
+    >>> float(tf.reduce_sum(C[0]))
+    1.0
+    """
+    return _conditional(X, perplexity, dtype)
+
+
+def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
+    X = _rows(X, perplexity, dtype)
+    C, unreachable = calibrate(_squared_distances(X), perplexity)
+    if tf.executing_eagerly() and int(unreachable):
+        warnings.warn(duplicates_message(int(unreachable), perplexity), stacklevel=3)
+    return tf.cast(C, X.dtype)
+
+
+def duplicates_message(rows: int, perplexity: float) -> str:
+    """Say how many rows have so many duplicates that no β reaches the perplexity."""
+    return (
+        f"{rows} of the rows have at least {perplexity:g} (the perplexity) neighbours at exactly "
+        "their smallest distance, as duplicated rows do: no bandwidth reaches the perplexity, so "
+        "those neighbours count, all alike. Drop duplicates or raise the perplexity."
+    )
+
+
+def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale each row of squared distances so that its perplexity is the one asked for.
+
+    Newton's method on H(log β) = log perplexity, kept inside a bracket; dH/dlog β = -β² Var(d²).
+
+    Parameters
+    ----------
+    D2 : tensor [B, B]
+        Squared distances; the diagonal is ignored.
+
+    Returns
+    -------
+    C : tf.Tensor [B, B], float64
+        Conditional probabilities.
+    unreachable : tf.Tensor [], int32
+        How many rows have at least `perplexity` neighbours at their smallest distance, so that
+        they took the limit β → ∞.
+
+    Raises
+    ------
+    tf.errors.InvalidArgumentError
+        If a row does not converge; names the rows.
+    """
+    delta = _centred_distances(tf.cast(D2, tf.float64))  # [B, B]
+    off_diagonal = 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64)
+    ties = tf.cast(tf.equal(delta, 0.0), tf.float64) * off_diagonal  # the limit β → ∞
+    tie_count = tf.reduce_sum(ties, axis=1)  # [B]
+    unreachable = tie_count >= perplexity - _TOLERANCE
+    log_beta, converged = _solve(delta, perplexity, unreachable)
+    failed = tf.reshape(tf.where(~converged), [-1])
+    check = tf.debugging.Assert(
+        tf.equal(tf.size(failed), 0),
+        [
+            "rows whose perplexity did not converge (distances that differ by more than the "
+            "floating-point type resolves? rescale X or pass dtype='float64'):",
+            failed,
+        ],
+    )
+    # Eagerly Assert has raised already and returns None.
+    with tf.control_dependencies([] if check is None else [check]):
+        kernel = tf.exp(-tf.exp(log_beta)[:, None] * delta) * off_diagonal
+    kernel = tf.where(unreachable[:, None], ties, kernel)
+    C = kernel / tf.reduce_sum(kernel, axis=1, keepdims=True)
+    return C, tf.reduce_sum(tf.cast(unreachable, tf.int32))
+
+
+def _solve(
+    delta: tf.Tensor, perplexity: float, unreachable: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Find log β [B] for distances `delta` [B, B], and which rows converged."""
+    target = math.log(perplexity)
+    zeros = tf.zeros_like(delta[:, 0])
+
+    def step(
+        i: tf.Tensor,
+        log_beta: tf.Tensor,
+        low: tf.Tensor,
+        high: tf.Tensor,
+        last: tf.Tensor,
+        done: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        entropy, slope = _entropy(delta, log_beta)
+        error = entropy - target
+        done = done | (tf.abs(tf.exp(entropy) - perplexity) < _TOLERANCE)
+        low = tf.where(error > 0, log_beta, low)  # too flat: β must grow
+        high = tf.where(error < 0, log_beta, high)
+        newton = tf.clip_by_value(error / tf.maximum(slope, 1e-12), -_MAX_STEP, _MAX_STEP)
+        proposal = log_beta + newton
+        # Where H falls as steeply as a step, Newton can run to and fro between its two sides for
+        # ever: it goes on only while its steps halve. An end not yet seen is infinite.
+        bracketed = tf.math.is_finite(low) & tf.math.is_finite(high)
+        good = (proposal > low) & (proposal < high) & (tf.abs(newton) < 0.5 * last)
+        proposal = tf.where(bracketed & ~good, 0.5 * (low + high), proposal)
+        proposal = tf.where(done, log_beta, proposal)
+        return i + 1, proposal, low, high, tf.abs(proposal - log_beta), done
+
+    _, log_beta, _, _, _, done = tf.while_loop(
+        lambda i, _beta, _low, _high, _last, done: (i < _MAX_STEPS) & ~tf.reduce_all(done),
+        step,
+        [tf.constant(0), zeros, zeros - math.inf, zeros + math.inf, zeros + math.inf, unreachable],
+    )
+    return log_beta, done
+
+
+def _entropy(delta: tf.Tensor, log_beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Entropy H [B] of each row's kernel, in nats, and its slope -dH/dlog β = β² Var(δ) ≥ 0."""
+    beta = tf.exp(log_beta)
+    kernel = tf.exp(-beta[:, None] * delta)  # [B, B]
+    weighted = kernel * delta
+    # The diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
+    # difference at 1 or more, so nothing cancels.
+    total = tf.reduce_sum(kernel, axis=1) - 1.0
+    mean = tf.reduce_sum(weighted, axis=1) / total
+    mean_square = tf.reduce_sum(weighted * delta, axis=1) / total
+    return tf.math.log(total) + beta * mean, tf.square(beta) * (mean_square - tf.square(mean))
+
+
+def _centred_distances(D2: tf.Tensor) -> tf.Tensor:
+    """Subtract each row's smallest distance and divide by its mean; zero diagonal.
+
+    The first leaves the probabilities alone and keeps exp() from underflowing; the second makes
+    log β = 0 a fair start whatever the units of X.
+    """
+    rows = tf.shape(D2)[:1]
+    others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
+    delta = tf.maximum(D2 - tf.reduce_min(others, axis=1, keepdims=True), 0.0)
+    delta = tf.linalg.set_diag(delta, tf.zeros(rows, D2.dtype))
+    return tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
+
+
+def _squared_distances(X: tf.Tensor) -> tf.Tensor:
+    """Squared Euclidean distances [B, B] of rows [B, D]; what is below rounding becomes 0."""
+    X = X - tf.reduce_mean(X, axis=0, keepdims=True)  # centring shrinks what cancels below
+    # β absorbs the scale; dividing keeps squares of 1e±25 within the type's range.
+    X = tf.math.divide_no_nan(X, tf.reduce_max(tf.abs(X)))
+    norms = tf.reduce_sum(tf.square(X), axis=1)
+    sums = norms[:, None] + norms[None, :]
+    D2 = sums - 2.0 * tf.matmul(X, X, transpose_b=True)
+    return tf.where(_ROUNDING * np.finfo(X.dtype.as_numpy_dtype).eps * sums < D2, D2, 0.0)
+
+
+def _rows(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
+    """X as a finite floating-point tensor [B, D] with enough rows for the perplexity."""
+    X = tf.convert_to_tensor(X)
+    if dtype is None:
+        dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
+    X = tf.cast(X, dtype)
+    if X.shape.rank != 2:
+        raise ValueError(f"X should be [B, D] rows. Received: shape {X.shape}.")
+    if not (perplexity > 1 and math.isfinite(perplexity)):
+        raise ValueError(f"perplexity should be above 1. Received: {perplexity!r}.")
+    _check_count(X, perplexity)
+    finite = tf.reduce_all(tf.math.is_finite(X))
+    message = "X should be finite; drop or impute the rows with NaN or infinity."
+    if tf.executing_eagerly():
+        if not bool(finite):
+            raise ValueError(message)
+        return X
+    with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
+        return tf.identity(X)
+
+
+def _check_count(X: tf.Tensor, perplexity: float) -> None:
+    """Raise, now or when the graph runs, unless 3 ≤ B and perplexity < B - 1."""
+    count = X.shape[0]
+    if count is None:
+        tf.debugging.assert_greater(
+            tf.cast(tf.shape(X)[0], tf.float64),
+            tf.constant(max(2.0, perplexity + 1.0), tf.float64),
+            message=f"X should have at least 3 rows and more than perplexity + 1 "
+            f"= {perplexity + 1:g}.",
+        )
+    elif count < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {count}.")
+    elif perplexity >= count - 1:
+        raise ValueError(
+            f"perplexity should be below B - 1 = {count - 1}, the number of other rows in the "
+            f"batch. Received: {perplexity!r}."
+        )

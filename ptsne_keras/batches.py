@@ -1,0 +1,106 @@
+"""`tf.data` pipelines of (X, P): a batch of rows and its joint probabilities."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ptsne_keras import affinities, rows
+from ptsne_keras.rows import Shuffle
+from ptsne_keras.typing import FloatArray
+
+
+def from_array(
+    X: Any,
+    perplexity: float = 30.0,
+    batch_size: int = 2500,
+    *,
+    shuffle: Shuffle = True,
+    seed: int | None = None,
+) -> tf.data.Dataset:
+    """Batches (X [b, D], P [b, b]) of an array, P calibrated inside each batch; for `model.fit`.
+
+    Every row comes exactly once an epoch, in ceil(N / batch_size) batches whose sizes differ by
+    one row at most. In-batch perplexity u acts like u N / B on the whole set.
+
+    Parameters
+    ----------
+    X : array [N, D]
+        Rows; float64 stays float64, anything else becomes float32.
+    perplexity : float
+        Above 1 and below b - 1.
+    batch_size : int
+        Most rows a batch. P takes b² numbers.
+    shuffle : bool or "once"
+        True: new batches every epoch, P recomputed, so that each row meets all its neighbours
+        sooner or later. "once": one random split, kept, with P computed in the first epoch and
+        cached (the 2009 paper's recipe); this holds N · b numbers in memory. False: the same
+        with the rows in the order given.
+    seed : int, optional
+        Makes the order reproducible.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of known cardinality, in graph ops alone.
+
+    Raises
+    ------
+    ValueError
+        If X is not a finite numeric [N, D] array with N ≥ 3, or the smallest batch has no more
+        than perplexity + 1 rows.
+
+    Warns
+    -----
+    UserWarning
+        If rows have at least as many exact duplicates in X as the perplexity.
+
+    Examples
+    --------
+    >>> model.compile("adam", loss=ptsne_keras.losses.TSNE())
+    >>> model.fit(from_array(X, perplexity=30, batch_size=1000, seed=0), epochs=50)
+
+    References
+    ----------
+    van der Maaten (2009), section 4.1: 12 fixed batches of 5,000 MNIST rows.
+    """
+    X = rows.check(X)
+    _check_sizes(len(X), perplexity, batch_size)
+    _warn_of_duplicates(X, perplexity)
+    indices = rows.index_batches(len(X), batch_size, shuffle=shuffle, seed=seed)
+    X = tf.constant(X)
+
+    def batch(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.gather(X, i)
+        return x, affinities.joint_probabilities(x, perplexity)
+
+    dataset = indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
+    if shuffle is not True or batch_size >= len(X):
+        dataset = dataset.cache()
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _check_sizes(n: int, perplexity: float, batch_size: int) -> None:
+    """Raise unless every batch has rows enough for the perplexity."""
+    if n < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {n}.")
+    if batch_size < 3:
+        raise ValueError(f"batch_size should be at least 3. Received: {batch_size!r}.")
+    count = -(-n // batch_size)
+    smallest = n // count
+    if not 1 < perplexity < smallest - 1:
+        raise ValueError(
+            f"perplexity should be above 1 and below B - 1 = {smallest - 1}, where B is the "
+            f"smallest batch of {n} rows in {count}. Received: {perplexity!r}."
+        )
+
+
+def _warn_of_duplicates(X: FloatArray, perplexity: float) -> None:
+    """Warn if rows have too many exact duplicates, once here rather than in each batch."""
+    keys = np.ascontiguousarray(X + 0.0).view(f"V{X.shape[1] * X.itemsize}").ravel()  # -0 → 0
+    _, counts = np.unique(keys, return_counts=True)
+    many = int(counts[counts - 1 >= perplexity].sum())
+    if many:
+        warnings.warn(affinities.duplicates_message(many, perplexity), stacklevel=3)

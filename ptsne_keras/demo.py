@@ -1,0 +1,112 @@
+"""The demonstration: all three stages on real digits, a table, a picture, a SavedModel."""
+
+import os
+from statistics import median
+from typing import Any
+
+import matplotlib.pyplot as plt
+from sklearn.decomposition import PCA
+
+from ptsne_keras import datasets, metrics, plotting, serving, throughput
+from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.typing import FloatArray
+
+
+def run(
+    picture: str | os.PathLike[str] = "map.png",
+    export: str | os.PathLike[str] = "saved_models/digits",
+    *,
+    seed: int = 0,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Fit digits with the default settings, and measure, draw and export the map.
+
+    Parameters
+    ----------
+    picture : path
+        Where the map is drawn, training rows faint, test rows strong.
+    export : path
+        Base path of the SavedModel.
+    seed : int
+        Of the split and of the fit.
+    **parameters
+        To `ParametricTSNE`.
+
+    Returns
+    -------
+    dict
+        What :func:`table` prints.
+
+    Examples
+    --------
+    >>> print(table(run()))
+    """
+    train, test = datasets.digits(seed=seed)
+    tsne = ParametricTSNE(random_state=seed, **{"verbose": 1, **parameters}).fit(train[0])
+    pca = PCA(tsne.n_components, random_state=seed).fit(train[0])
+    ours = _quality(tsne.embedding_, tsne.transform(test[0]), train, test)
+    theirs = _quality(pca.transform(train[0]), pca.transform(test[0]), train, test)
+    figure, ax = plt.subplots(figsize=(8, 7), layout="constrained")
+    plotting.overlay(tsne.embedding_, train[1], tsne.transform(test[0]), test[1], ax=ax)
+    figure.savefig(picture, dpi=100)
+    plt.close(figure)
+    return {
+        "rows": (len(train[0]), len(test[0])),
+        "seconds": tsne.history_["seconds"],
+        "kl": (tsne.kl_divergence_, -tsne.score(test[0])),
+        "quality": {"parametric t-SNE": ours, "PCA": theirs},
+        "throughput": _throughput(tsne, len(train[0])),
+        "picture": str(picture),
+        "saved_model": str(serving.export_saved_model(tsne.encoder_, export)),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lay out what :func:`run` returned."""
+    n_train, n_test = results["rows"]
+    lines = [f"digits, {n_train:,} training rows, {n_test:,} test rows", ""]
+    lines += [f"  {stage:<12}{s:>8.1f} s" for stage, s in results["seconds"].items()]
+    kl_train, kl_test = results["kl"]
+    lines += ["", f"  KL(P‖Q)     train {kl_train:.3f} nats, test {kl_test:.3f} nats", ""]
+    quality = results["quality"]
+    lines.append(f"  {'test set':<20}" + "".join(f"{name:>18}" for name in quality))
+    for measure in next(iter(quality.values())):
+        values = "".join(f"{row[measure]:>18.3f}" for row in quality.values())
+        lines.append(f"  {measure:<20}{values}")
+    t = results["throughput"]
+    lines += [
+        "",
+        f"  fine-tuning step {t['step_seconds'] * 1e3:.1f} ms, {t['step_gflops']:.0f} GFLOP/s in "
+        f"its matrix products; the same products alone {t['matmul_gflops']:.0f} GFLOP/s: "
+        f"ratio {t['ratio']:.2f}",
+        "",
+        f"  map          {results['picture']}",
+        f"  SavedModel   {results['saved_model']}",
+    ]
+    return "\n".join(lines)
+
+
+def _quality(Y_train: FloatArray, Y_test: FloatArray, train: Any, test: Any) -> dict[str, float]:
+    """Measure a map on the test rows."""
+    (X_train, labels_train), (X_test, labels_test) = train, test
+    return {
+        "1-NN accuracy": metrics.knn_accuracy(Y_train, labels_train, Y_test, labels_test, 1),
+        "5-NN accuracy": metrics.knn_accuracy(Y_train, labels_train, Y_test, labels_test, 5),
+        "trustworthiness T(12)": metrics.trustworthiness(X_test, Y_test, 12),
+        "recall of 10 nearest": metrics.neighborhood_recall(X_train, Y_train, X_test, Y_test, 10),
+    }
+
+
+def _throughput(tsne: ParametricTSNE, rows: int) -> dict[str, float]:
+    """FLOP rate of a fine-tuning step, all of it, and of its matrix products alone."""
+    batches = -(-rows // tsne.batch_size)
+    shapes = throughput.matmul_shapes(tsne.encoder_, rows // batches)
+    step = median(tsne.history_["finetune"]["seconds"]) / batches
+    products = throughput.matmul_seconds(shapes)
+    work = throughput.flops(shapes)
+    return {
+        "step_seconds": step,
+        "step_gflops": work / step / 1e9,
+        "matmul_gflops": work / products / 1e9,
+        "ratio": products / step,
+    }

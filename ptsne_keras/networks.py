@@ -1,0 +1,133 @@
+"""Encoders: plain Keras models from raw rows to map coordinates."""
+
+import itertools
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from ptsne_keras.rbm import RBM
+from ptsne_keras.typing import Scaling
+
+
+def encoder(
+    features: int,
+    d: int = 2,
+    *,
+    hidden_units: Sequence[int] = (500, 500, 2000),
+    activation: str = "sigmoid",
+    scaling: Scaling | None = None,
+    seed: int | None = None,
+) -> keras.Model:
+    """Build an untrained encoder D-500-500-2000-d with a linear, float32 output.
+
+    Parameters
+    ----------
+    features : int
+        D.
+    d : int
+        Map dimensions.
+    hidden_units : sequence of int
+        Width of each hidden layer.
+    activation : str
+        Of the hidden layers: any Keras activation.
+    scaling : (shift [D] or float, scale [D] or float), optional
+        The first layer computes (x - shift) / scale, so that the encoder takes raw rows.
+    seed : int, optional
+        Of the initial weights.
+
+    Returns
+    -------
+    keras.Model
+        Input `features` [B, D], output `embedding` [B, d]; standard layers only.
+
+    Examples
+    --------
+    >>> encoder(784, 2, hidden_units=(256, 256, 256), activation="relu").count_params()
+    333058
+
+    References
+    ----------
+    van der Maaten (2009), section 4.1.
+    """
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(hidden_units) + 1)
+    he = activation in ("relu", "elu", "leaky_relu", "silu", "gelu")
+    initializer = keras.initializers.HeNormal if he else keras.initializers.GlorotUniform
+    layers = [
+        keras.layers.Dense(width, activation, kernel_initializer=initializer(int(layer_seed)))
+        for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
+    ]
+    # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
+    top = keras.initializers.GlorotUniform(int(seeds[-1]))
+    layers.append(keras.layers.Dense(d, kernel_initializer=top, dtype="float32", name="embedding"))
+    return _chain(features, layers, scaling)
+
+
+def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
+    """Unroll a stack of RBMs: its forward pass E[h | v] as a plain Keras model.
+
+    Parameters
+    ----------
+    rbms : sequence of RBM
+        Built; each takes as many visible units as the one below has hidden units. A Bernoulli
+        layer becomes a sigmoid Dense layer, a Gaussian layer a linear one.
+    scaling : (shift, scale), optional
+        As in :func:`encoder`: what was done to the rows that the lowest RBM was trained on.
+
+    Returns
+    -------
+    keras.Model
+        Its outputs are exactly the stack's hidden means.
+
+    Raises
+    ------
+    ValueError
+        If the stack is empty, not built, or its widths do not fit.
+
+    Examples
+    --------
+    >>> model = from_rbms(stages.pretrain(X, (500, 500, 2000, 2), seed=0))
+
+    References
+    ----------
+    van der Maaten (2009), section 3, figure 1.
+    """
+    if not rbms or not all(rbm.built for rbm in rbms):
+        raise ValueError("rbms should be one or more trained RBMs. Received: none or untrained.")
+    widths = [rbm.kernel.shape for rbm in rbms]
+    for (_, below), (above, _) in itertools.pairwise(widths):
+        if below != above:
+            raise ValueError(
+                "Each RBM should have as many visible units as the one below has hidden units. "
+                f"Received: {below} hidden units under {above} visible ones."
+            )
+    layers = [
+        keras.layers.Dense(
+            rbm.units,
+            "sigmoid" if rbm.hidden == "bernoulli" else "linear",
+            # float32 on the map, whatever the policy of the layers below.
+            **({"name": "embedding", "dtype": "float32"} if rbm is rbms[-1] else {}),
+        )
+        for rbm in rbms
+    ]
+    model = _chain(widths[0][0], layers, scaling)
+    for layer, rbm in zip(layers, rbms, strict=True):
+        layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
+    return model
+
+
+def _chain(
+    features: int, layers: Sequence[keras.layers.Layer], scaling: Scaling | None
+) -> keras.Model:
+    """Input → (x - shift) / scale → layers."""
+    x = inputs = keras.Input((features,), name="features")
+    if scaling is not None:
+        shift, scale = (np.broadcast_to(np.float32(s), (features,)) for s in scaling)
+        # float32 whatever the policy: rounding rows at 1000 ± 1 to bfloat16 would erase them.
+        layer = keras.layers.Normalization(
+            mean=shift, variance=np.square(scale), dtype="float32", name="scaling"
+        )
+        x = layer(x)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x, name="encoder")

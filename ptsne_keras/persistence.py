@@ -1,0 +1,182 @@
+"""A model folder: a JSON manifest and the files it names. Loading it runs no code from it.
+
+Files are written first, under names derived from their contents; replacing the manifest is the
+one step that makes them the model. Until then the old model is whole, after it the new one.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptsne_keras._version import __version__
+from ptsne_keras.typing import FloatArray
+
+FORMAT = 1
+"""Version of the folder's layout; a reader refuses a higher one."""
+
+_MANIFEST = "model.json"
+
+
+def save(
+    path: str | os.PathLike[str],
+    *,
+    kind: str,
+    state: Mapping[str, Any],
+    encoder: keras.Model,
+    arrays: Mapping[str, FloatArray],
+) -> None:
+    """Write a model folder; an older model there is replaced in one step, or stays.
+
+    Parameters
+    ----------
+    path : path
+        The folder, made if it is missing.
+    kind : str
+        Name of the class that can read it.
+    state : mapping
+        What JSON can hold.
+    encoder : keras.Model
+        Saved in Keras's own format.
+    arrays : mapping of str to array
+        Numeric arrays.
+
+    Raises
+    ------
+    NotADirectoryError
+        If `path` is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "encoder": (_keras_bytes(encoder), ".keras"),
+        "arrays": (_npz_bytes(arrays), ".npz"),
+    }
+    old = _named_files(folder)
+    written: dict[str, dict[str, str]] = {}
+    try:
+        for role, (data, suffix) in contents.items():
+            digest = hashlib.sha256(data).hexdigest()
+            name = f"{role}-{digest[:16]}{suffix}"
+            _write(folder / name, data)
+            written[role] = {"name": name, "sha256": digest}
+        manifest = {
+            "format": FORMAT,
+            "kind": kind,
+            "ptsne_keras": __version__,
+            "state": dict(state),
+            "files": written,
+        }
+        _write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+    except BaseException:
+        _remove(folder, {entry["name"] for entry in written.values()} - old)
+        raise
+    _remove(folder, old - {entry["name"] for entry in written.values()})
+
+
+def load(
+    path: str | os.PathLike[str], *, kind: str
+) -> tuple[dict[str, Any], keras.Model, dict[str, FloatArray]]:
+    """Read a model folder: (state, encoder, arrays).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model in `path`.
+    ValueError
+        If it is of another kind or a newer format, or a file in it is truncated or altered.
+    """
+    folder = Path(path)
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"path should be a folder that `save` wrote. Received: {folder}, without {_MANIFEST}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / _MANIFEST} is truncated or altered; restore it from a copy. {error}"
+        ) from None
+    _check_manifest(manifest, folder, kind)
+    data = {role: _read(folder, entry) for role, entry in manifest["files"].items()}
+    with np.load(io.BytesIO(data["arrays"]), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    # The file, not the bytes just checked: Keras reads paths. safe_mode refuses pickled lambdas.
+    encoder = keras.saving.load_model(
+        folder / manifest["files"]["encoder"]["name"], compile=False, safe_mode=True
+    )
+    return manifest["state"], encoder, arrays
+
+
+def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
+    if not isinstance(manifest, dict) or not {"format", "kind", "state", "files"} <= set(manifest):
+        raise ValueError(f"{folder / _MANIFEST} is not a model's manifest; restore it from a copy.")
+    if manifest["format"] > FORMAT:
+        raise ValueError(
+            f"{folder} was written by ptsne_keras {manifest.get('ptsne_keras')}, in format "
+            f"{manifest['format']}; this version reads up to {FORMAT}. Upgrade ptsne_keras."
+        )
+    if manifest["kind"] != kind:
+        raise ValueError(f"{folder} should hold a {kind}. Received: a {manifest['kind']}.")
+
+
+def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
+    """Contents of a file of the model, checked against its digest."""
+    file = folder / Path(entry["name"]).name  # a manifest names files of its own folder only
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing; restore the folder from a copy.") from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{file} is truncated or altered; restore the folder from a copy.")
+    return data
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write beside, flush to the disk, then rename: the file is whole or not there."""
+    beside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    try:
+        with open(beside, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _named_files(folder: Path) -> set[str]:
+    """Names of the files of the model that is in the folder now, if one is."""
+    try:
+        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        return {Path(entry["name"]).name for entry in files.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _remove(folder: Path, names: set[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _keras_bytes(encoder: keras.Model) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "encoder.keras"
+        encoder.save(file)
+        return file.read_bytes()
+
+
+def _npz_bytes(arrays: Mapping[str, FloatArray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,267 @@
+"""Restricted Boltzmann machines, trained by contrastive divergence."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from ptsne_keras import rows
+from ptsne_keras.typing import Tensor, Units
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class RBM(keras.Model):
+    """A restricted Boltzmann machine with Bernoulli or unit-variance Gaussian units.
+
+    With weights W [D, H] and biases b [D], c [H] the free energy of visible rows v is ::
+
+        F(v) = visible(v) - Σ_j hidden(c_j + Σ_i v_i W_ij)
+
+    where visible(v) = -b·v for Bernoulli and ½‖v - b‖² for Gaussian visible units, and
+    hidden(a) = log(1 + eᵃ) for Bernoulli and ½a² for Gaussian (linear) hidden units. Contrastive
+    divergence descends mean F(data) - mean F(model rows), the model rows held constant: its
+    gradient in W is exactly -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model.
+
+    It is a Keras model: `fit`, `evaluate`, callbacks and `save` are Keras's. Calling it gives the
+    hidden units' means, so that a stack of RBMs is the forward pass of the unrolled network.
+
+    Parameters
+    ----------
+    units : int
+        H, hidden units.
+    visible, hidden : "bernoulli" or "gaussian"
+        Bernoulli visible rows are probabilities in [0, 1]. Gaussian visible rows should have unit
+        variance or less.
+    k : int
+        Gibbs steps (CD-k).
+    persistent : bool
+        PCD: the Gibbs chains go on from batch to batch instead of starting at the data.
+    chains : int
+        How many persistent chains.
+    learning_rate : float, optional
+        By default the paper's: 0.1; 0.001 with any Gaussian layer; 0.02 with PCD.
+    weight_decay : float, optional
+        λ in ½λ‖W‖²; by default 2e-4, and 0 with PCD.
+    momentum : tuple of (float, float, int)
+        First momentum, later momentum, epoch at which the later one begins.
+    seed : int, optional
+        Of the initial weights, the Gibbs samples and the order of rows in `fit`.
+
+    Examples
+    --------
+    >>> rbm = RBM(500, seed=0)
+    >>> history = rbm.fit(X, epochs=30)  # X [N, D] in [0, 1]
+    >>> H = rbm(X)  # [N, 500]
+
+    References
+    ----------
+    Hinton (2002), training products of experts; Tieleman (2008), PCD; constants from
+    van der Maaten (2009), section 4.1.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        visible: Units = "bernoulli",
+        hidden: Units = "bernoulli",
+        k: int = 1,
+        persistent: bool = False,
+        chains: int = 100,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        momentum: tuple[float, float, int] = (0.5, 0.9, 5),
+        seed: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        for argument, value in (("visible", visible), ("hidden", hidden)):
+            if value not in ("bernoulli", "gaussian"):
+                raise ValueError(
+                    f'{argument} should be "bernoulli" or "gaussian". Received: {value!r}.'
+                )
+        for argument, number in (("units", units), ("k", k), ("chains", chains)):
+            if number < 1:
+                raise ValueError(f"{argument} should be at least 1. Received: {number!r}.")
+        self.units, self.visible, self.hidden = units, visible, hidden
+        self.k, self.persistent, self.chains = k, persistent, chains
+        gaussian = "gaussian" in (visible, hidden)
+        default_rate = 0.02 if persistent else 0.1
+        self.learning_rate = learning_rate or (0.001 if gaussian else default_rate)
+        default_decay = 0.0 if persistent else 2e-4
+        self.weight_decay = default_decay if weight_decay is None else weight_decay
+        self.momentum = momentum
+        self.seed = seed
+        self.noise = keras.random.SeedGenerator(seed)
+        self._energy = keras.metrics.Mean(name="free_energy")
+        self._error = keras.metrics.Mean(name="reconstruction_error")
+        self.compile(optimizer=MomentumSGD(self.learning_rate))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights: W = 0.1 · randn, zero biases."""
+        features = input_shape[-1]
+        normal = keras.initializers.RandomNormal(stddev=0.1, seed=self.seed)
+        self.kernel = self.add_weight(
+            shape=(features, self.units), initializer=normal, name="kernel"
+        )
+        self.visible_bias = self.add_weight(
+            shape=(features,), initializer="zeros", name="visible_bias"
+        )
+        self.hidden_bias = self.add_weight(
+            shape=(self.units,), initializer="zeros", name="hidden_bias"
+        )
+        if self.persistent:
+            start = keras.initializers.RandomUniform(0.0, 1.0, seed=self.seed)
+            self.fantasies = self.add_weight(
+                shape=(self.chains, features), initializer=start, trainable=False, name="fantasies"
+            )
+        self.built = True
+
+    # The conditionals ----------------------------------------------------------------------
+
+    def call(self, V: Tensor) -> Tensor:
+        """E[h | v] for rows V [B, D] → [B, H]: σ(c + vW), or c + vW for Gaussian units."""
+        A = ops.matmul(V, self.kernel) + self.hidden_bias
+        return ops.sigmoid(A) if self.hidden == "bernoulli" else A
+
+    def visible_mean(self, H: Tensor) -> Tensor:
+        """E[v | h] for hidden rows H [B, H] → [B, D]: σ(b + Wh), or b + Wh for Gaussian units."""
+        H = ops.convert_to_tensor(H, dtype=self.compute_dtype)
+        A = ops.matmul(H, ops.transpose(self.kernel)) + self.visible_bias
+        return ops.sigmoid(A) if self.visible == "bernoulli" else A
+
+    def sample_hidden(self, mean: Tensor) -> Tensor:
+        """Draw hidden units given their means [B, H]: 0 or 1, or N(mean, 1)."""
+        mean = ops.convert_to_tensor(mean, dtype=self.compute_dtype)
+        if self.hidden == "gaussian":
+            return mean + keras.random.normal(ops.shape(mean), seed=self.noise)
+        uniform = keras.random.uniform(ops.shape(mean), seed=self.noise)
+        return ops.cast(uniform < mean, mean.dtype)
+
+    def gibbs(self, V: Tensor, steps: int = 1) -> Tensor:
+        """Run `steps` of v → h → v; hidden units sampled, visible ones kept as means [B, D]."""
+        for _ in range(steps):
+            V = self.visible_mean(self.sample_hidden(self(V)))
+        return V
+
+    def free_energy(self, V: Tensor) -> Tensor:
+        """F(v) = -log Σ_h exp(-E(v, h)) up to a constant, in nats, for rows V [B, D] → [B]."""
+        V = ops.convert_to_tensor(V, dtype=self.compute_dtype)
+        A = ops.matmul(V, self.kernel) + self.hidden_bias  # [B, H]
+        hidden = ops.softplus(A) if self.hidden == "bernoulli" else 0.5 * ops.square(A)
+        if self.visible == "bernoulli":
+            visible = -ops.matmul(V, self.visible_bias)
+        else:
+            visible = 0.5 * ops.sum(ops.square(V - self.visible_bias), axis=-1)
+        return visible - ops.sum(hidden, axis=-1)
+
+    # Training ------------------------------------------------------------------------------
+
+    def fit(self, x: Any, *, batch_size: int = 100, callbacks: Any = None, **kwargs: Any) -> Any:
+        """Train by contrastive divergence, as `keras.Model.fit`; returns its History.
+
+        x is an array [N, D], shuffled by the RBM's own seed, or a `tf.data.Dataset` of rows
+        [b, D]. History has, per epoch and row, `free_energy` of the data in nats,
+        `reconstruction_error` (mean squared difference to the one-step reconstruction) and `loss`
+        (what contrastive divergence descends).
+
+        Raises
+        ------
+        ValueError
+            If x is not finite numeric rows, or Bernoulli visible rows leave [0, 1].
+        """
+        if hasattr(x, "__array__"):
+            x = rows.check(x)
+            if self.visible == "bernoulli" and (x.min() < 0 or x.max() > 1):
+                raise ValueError(
+                    "X should be in [0, 1] for Bernoulli visible units; rescale it or use "
+                    f'visible="gaussian". Received: values from {x.min():g} to {x.max():g}.'
+                )
+            x = rows.from_array(x, batch_size, seed=self.seed)
+            kwargs["steps_per_epoch"] = int(x.cardinality())
+            x = x.repeat()  # one iterator for all epochs: starting one costs several steps
+        kwargs.setdefault("shuffle", False)  # a data set comes in its own order; True would warn
+        schedule = _MomentumSchedule(*self.momentum)
+        return super().fit(x, callbacks=[schedule, *(callbacks or [])], **kwargs)
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Mean F(data) - mean F(model rows) + ½λ‖W‖², the model rows held constant."""
+        V = ops.cast(x, self.compute_dtype)
+        reconstruction = ops.stop_gradient(self.visible_mean(self.sample_hidden(y_pred)))
+        model_rows = self._model_rows(reconstruction, training)
+        energy = self.free_energy(V)  # [B]
+        self._energy.update_state(energy)
+        self._error.update_state(ops.mean(ops.square(V - reconstruction), axis=-1))
+        decay = 0.5 * self.weight_decay * ops.sum(ops.square(self.kernel))
+        return ops.mean(energy) - ops.mean(self.free_energy(model_rows)) + decay
+
+    def _model_rows(self, reconstruction: Tensor, training: bool) -> Tensor:
+        """Visible rows of the model: k Gibbs steps from the data, or from the last batch's."""
+        if not self.persistent:
+            return ops.stop_gradient(self.gibbs(reconstruction, self.k - 1))
+        fantasies = ops.stop_gradient(self.gibbs(self.fantasies, self.k))
+        if training:
+            self.fantasies.assign(fantasies)
+        return fantasies
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Loss, free energy and reconstruction error."""
+        return [*super().metrics, self._energy, self._error]
+
+    def compute_metrics(
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
+    ) -> dict[str, Tensor]:
+        """Return the means kept by `compute_loss`."""
+        return self.get_metrics_result()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` makes an equal RBM."""
+        own = "units visible hidden k persistent chains learning_rate weight_decay momentum seed"
+        return {**super().get_config(), **{key: getattr(self, key) for key in own.split()}}
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class MomentumSGD(keras.optimizers.Optimizer):
+    """Gradient descent with a momentum that may change: u ← m u - η ∇, w ← w + u.
+
+    `keras.optimizers.SGD` compiles its momentum in as a constant; here it is a variable.
+    """
+
+    def __init__(self, learning_rate: float = 0.1, name: str = "momentum_sgd", **kw: Any) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kw)
+        self.momentum = self.add_variable((), initializer="zeros", name="momentum")
+
+    def build(self, variables: list[Any]) -> None:
+        """Make an update u for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.updates = self.add_optimizer_variables(variables, "update")
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        """Do one step for one variable."""
+        update = self.updates[self._get_variable_index(variable)]
+        rate = ops.cast(learning_rate, variable.dtype)
+        momentum = ops.cast(self.momentum, variable.dtype)
+        self.assign(update, momentum * update - rate * ops.cast(gradient, variable.dtype))
+        self.assign_add(variable, update)
+
+
+class _MomentumSchedule(keras.callbacks.Callback):
+    """Momentum `first` until epoch `switch`, `later` from then on."""
+
+    def __init__(self, first: float, later: float, switch: int) -> None:
+        super().__init__()
+        self.first, self.later, self.switch = first, later, switch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.optimizer.momentum.assign(self.first if epoch < self.switch else self.later)

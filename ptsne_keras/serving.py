@@ -1,0 +1,112 @@
+"""SavedModel export for TensorFlow Serving."""
+
+import os
+import shutil
+import uuid
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def export_saved_model(
+    encoder: keras.Model, directory: str | os.PathLike[str], version: int | None = None
+) -> Path:
+    """Write an encoder as `<directory>/<version>/saved_model.pb` for TensorFlow Serving.
+
+    `serving_default` takes `features` float32 [N, D], any N, and returns `embedding` float32
+    [N, d]. Everything the encoder holds, its standardisation too, is inside; the weights are
+    written once. The version appears whole or not at all: it is written beside, then renamed, so
+    that a server polling the directory never sees half a model.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+        One input [N, D], one output [N, d].
+    directory : path
+        The model's base path, made if it is missing.
+    version : int, optional
+        At least 0; by default one more than the highest there, beginning at 1.
+
+    Returns
+    -------
+    pathlib.Path
+        The version's directory.
+
+    Raises
+    ------
+    FileExistsError
+        If that version exists: a server may be using it.
+    ValueError
+        If the encoder's input or output is not one matrix, or `version` is not an integer ≥ 0.
+
+    Examples
+    --------
+    >>> export_saved_model(tsne.encoder_, "saved_models/digits")
+    PosixPath('saved_models/digits/1')
+    """
+    features = _feature_count(encoder)
+    base = Path(directory)
+    version = _next_version(base) if version is None else version
+    if isinstance(version, bool) or not isinstance(version, Integral) or version < 0:
+        raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
+    target = base / str(int(version))
+    _refuse_existing(target)
+    base.mkdir(parents=True, exist_ok=True)
+    # A server reads integer names only, so it never looks into this one.
+    beside = base / f".{version}-{uuid.uuid4().hex}"
+    try:
+        _write(encoder, features, beside)
+        _refuse_existing(target)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def _next_version(base: Path) -> int:
+    names = [path.name for path in base.iterdir()] if base.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0) + 1
+
+
+def _write(encoder: keras.Model, features: int, path: Path) -> None:
+    """Write the SavedModel with its one signature."""
+
+    def embed(rows: tf.Tensor) -> dict[str, Any]:
+        # The name is what a client asks for; mixed precision must not leak into the answer.
+        return {"embedding": keras.ops.cast(encoder(rows, training=False), "float32")}
+
+    archive = keras.export.ExportArchive()
+    # No track(): it writes every weight a second time, and a server then holds both.
+    archive.add_endpoint(
+        "serving_default",
+        embed,
+        input_signature=[tf.TensorSpec((None, features), tf.float32, name="features")],
+    )
+    archive.write_out(str(path), verbose=False)
+
+
+def _feature_count(encoder: keras.Model) -> int:
+    """D of an encoder with one input [N, D] and one output [N, d]."""
+    # A subclassed or unbuilt model has no symbolic tensors to tell its shapes.
+    tensors = [
+        *(getattr(encoder, "inputs", None) or []),
+        *(getattr(encoder, "outputs", None) or []),
+    ]
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
+        raise ValueError(
+            "encoder should be a built Functional or Sequential model with one input [N, D] and "
+            f"one output [N, d]. Received: inputs and outputs of shapes {shapes}."
+        )
+    return int(shapes[0][1])
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise FileExistsError(
+            f"version should be a new one; a server may be using {target}. "
+            "Choose another, or leave it out to take the next free one."
+        )

@@ -1,0 +1,237 @@
+"""Run a SavedModel through TensorFlow's C API, with ctypes and NumPy only.
+
+    python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz [--signature serving_default]
+
+The arrays of INPUTS.npz are named as the signature's inputs; `name@0`, `name@1`, … are several
+batches, each run by itself, the model being loaded once. This is what a server that knows
+nothing of Python sees: neither TensorFlow's Python package nor Keras is imported.
+"""
+
+import argparse
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Iterator
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t
+from ctypes import c_void_p as P
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# TF_DataType → NumPy: what a signature of plain numbers can hold.
+DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 9: np.int64, 10: np.bool_}
+
+
+class TFBuffer(ctypes.Structure):
+    """TF_Buffer."""
+
+    _fields_ = (("data", P), ("length", c_size_t), ("deallocator", P))
+
+
+class TFOutput(ctypes.Structure):
+    """TF_Output: one output of one operation."""
+
+    _fields_ = (("operation", P), ("index", c_int))
+
+
+class TensorInfo(NamedTuple):
+    """A signature's tensor: its `operation:index` and its TF_DataType."""
+
+    name: str
+    dtype: int
+
+
+Batch = dict[str, np.ndarray]
+Infos = dict[str, TensorInfo]
+
+# Function → (result, arguments). Without these ctypes cuts pointers down to 32 bits.
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "TF_NewStatus": (P, []),
+    "TF_GetCode": (c_int, [P]),
+    "TF_Message": (c_char_p, [P]),
+    "TF_NewBuffer": (POINTER(TFBuffer), []),
+    "TF_DeleteBuffer": (None, [P]),
+    "TF_NewGraph": (P, []),
+    "TF_GraphOperationByName": (P, [P, c_char_p]),
+    "TF_NewSessionOptions": (P, []),
+    # options, run options, path, tags and how many, graph, MetaGraphDef, status
+    "TF_LoadSessionFromSavedModel": (P, [P, P, c_char_p, P, c_int, P, P, P]),
+    # session, run options, inputs, outputs, targets (each with how many), metadata, status
+    "TF_SessionRun": (None, [P, P, P, P, c_int, P, P, c_int, P, c_int, P, P]),
+    "TF_AllocateTensor": (P, [c_int, P, c_int, c_size_t]),
+    "TF_DeleteTensor": (None, [P]),
+    "TF_TensorType": (c_int, [P]),
+    "TF_NumDims": (c_int, [P]),
+    "TF_Dim": (c_int64, [P, c_int]),
+    "TF_TensorData": (P, [P]),
+    "TF_TensorByteSize": (c_size_t, [P]),
+}
+
+
+def load_library() -> ctypes.CDLL:
+    """Open TensorFlow's shared libraries and declare the functions used here."""
+    spec = importlib.util.find_spec("tensorflow")  # of a top-level package: finds, does not run
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("TensorFlow is not installed.")
+    folder = Path(spec.submodule_search_locations[0])
+    # The second library takes its symbols from the first.
+    ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"), mode=ctypes.RTLD_GLOBAL)
+    for name, (result, arguments) in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a base-128 integer; also return the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield a protobuf message's (field number, value) pairs; a value is an int or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        if wire not in (1, 2, 5):
+            raise ValueError(f"Unknown protobuf wire type {wire}.")
+        size, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _map(data: bytes, field: int) -> dict[str, bytes]:
+    """Read a map<string, message>: repeated entries of key = 1, value = 2."""
+    entries = [dict(_fields(value)) for number, value in _fields(data) if number == field]
+    return {entry[1].decode(): entry.get(2, b"") for entry in entries}
+
+
+def _tensor_infos(data: bytes, field: int) -> Infos:
+    """Read SignatureDef.inputs (1) or .outputs (2); TensorInfo: name = 1, dtype = 2."""
+    infos = {name: dict(_fields(value)) for name, value in _map(data, field).items()}
+    return {name: TensorInfo(info[1].decode(), info[2]) for name, info in infos.items()}
+
+
+def read_signature(meta_graph: bytes, name: str) -> tuple[Infos, Infos]:
+    """Read a signature's inputs and outputs; MetaGraphDef.signature_def is field 5."""
+    signatures = _map(meta_graph, 5)
+    if name not in signatures:
+        raise KeyError(f"No signature {name!r}: the model has {sorted(signatures)}.")
+    return _tensor_infos(signatures[name], 1), _tensor_infos(signatures[name], 2)
+
+
+class SavedModel:
+    """One signature of a SavedModel, in a session that lives as long as the process."""
+
+    def __init__(self, path: str, signature: str) -> None:
+        """Load the graph and restore its variables."""
+        self._tf = load_library()
+        self._status = self._tf.TF_NewStatus()
+        self._graph = self._tf.TF_NewGraph()
+        buffer = self._tf.TF_NewBuffer()
+        options = self._tf.TF_NewSessionOptions()
+        tags = (c_char_p * 1)(b"serve")
+        self._session = self._tf.TF_LoadSessionFromSavedModel(
+            options, None, path.encode(), tags, 1, self._graph, buffer, self._status
+        )
+        self._check()
+        meta_graph = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        self._tf.TF_DeleteBuffer(buffer)
+        self.inputs, self.outputs = read_signature(meta_graph, signature)
+
+    def run(self, batch: Batch) -> Batch:
+        """Answer one batch: arrays by input name → arrays by output name."""
+        if batch.keys() != self.inputs.keys():
+            raise KeyError(f"Inputs should be {sorted(self.inputs)}. Received: {sorted(batch)}.")
+        given = [self._to_tensor(batch[name], info.dtype) for name, info in self.inputs.items()]
+        feeds, fetches = self._ports(self.inputs), self._ports(self.outputs)
+        values = (P * len(given))(*given)
+        results = (P * len(fetches))()
+        self._tf.TF_SessionRun(
+            *(self._session, None, feeds, values, len(feeds)),
+            *(fetches, results, len(fetches), None, 0, None, self._status),
+        )
+        self._check()
+        answers = dict(zip(self.outputs, map(self._to_array, results), strict=True))
+        for tensor in (*given, *results):
+            self._tf.TF_DeleteTensor(tensor)
+        return answers
+
+    def _check(self) -> None:
+        """Raise what the last call reported, if not success."""
+        if self._tf.TF_GetCode(self._status) != 0:
+            raise RuntimeError(self._tf.TF_Message(self._status).decode())
+
+    def _ports(self, infos: Infos) -> "ctypes.Array[TFOutput]":
+        """Find the signature's tensors in the graph."""
+        ports = (TFOutput * len(infos))()
+        for port, info in zip(ports, infos.values(), strict=True):
+            operation, _, index = info.name.partition(":")
+            port.operation = self._tf.TF_GraphOperationByName(self._graph, operation.encode())
+            port.index = int(index or 0)
+            if not port.operation:
+                raise KeyError(f"The graph has no operation {operation!r}.")
+        return ports
+
+    def _to_tensor(self, array: np.ndarray, dtype: int) -> int:
+        """Copy an array into a new TF_Tensor."""
+        # Not cast: that the client's dtype is the signature's is a thing to find out.
+        if array.dtype != DTYPES[dtype]:
+            raise TypeError(f"Input should be {DTYPES[dtype].__name__}. Received: {array.dtype}.")
+        array = np.ascontiguousarray(array)
+        shape = (c_int64 * array.ndim)(*array.shape)
+        tensor: int = self._tf.TF_AllocateTensor(dtype, shape, array.ndim, array.nbytes)
+        ctypes.memmove(self._tf.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
+        return tensor
+
+    def _to_array(self, tensor: int) -> np.ndarray:
+        """Copy a TF_Tensor into a new array."""
+        shape = [self._tf.TF_Dim(tensor, i) for i in range(self._tf.TF_NumDims(tensor))]
+        data = ctypes.string_at(self._tf.TF_TensorData(tensor), self._tf.TF_TensorByteSize(tensor))
+        return np.frombuffer(data, DTYPES[self._tf.TF_TensorType(tensor)]).reshape(shape)
+
+
+def split_batches(arrays: Batch) -> dict[str, Batch]:
+    """Group arrays `name@i` by their suffix `@i`; those without one are the batch ``""``."""
+    batches: dict[str, Batch] = {}
+    for key, array in arrays.items():
+        name, at, i = key.partition("@")
+        batches.setdefault(at + i, {})[name] = array
+    return batches
+
+
+def main() -> None:
+    """Answer every batch of a file into another."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("saved_model")
+    parser.add_argument("inputs")
+    parser.add_argument("outputs")
+    parser.add_argument("--signature", default="serving_default")
+    arguments = parser.parse_args()
+    model = SavedModel(arguments.saved_model, arguments.signature)
+    with np.load(arguments.inputs) as arrays:
+        batches = split_batches(dict(arrays))
+    answers = {
+        name + suffix: array
+        for suffix, batch in batches.items()
+        for name, array in model.run(batch).items()
+    }
+    np.savez(arguments.outputs, **answers)
+    imported = {"tensorflow", "keras", "ptsne_keras"} & sys.modules.keys()
+    assert not imported, f"should not have been imported: {imported}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+from ptsne_keras import datasets
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """((X_train, labels_train), (X_test, labels_test))."""
+    return datasets.digits()
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,192 @@
+import warnings
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from ptsne_keras import affinities
+
+
+def blobs(n=120, d=6, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(4, d)) * 5
+    return centres[rng.integers(4, size=n)] + rng.normal(size=(n, d))
+
+
+def assert_joint(P):
+    P = np.asarray(P)
+    assert np.array_equal(P, P.T)
+    assert not np.diag(P).any()
+    assert P.sum(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+    assert (P >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("perplexity", [1.5, 5, 30, 100])
+def test_every_row_has_the_perplexity_asked_for(dtype, perplexity):
+    C = affinities.conditional_probabilities(blobs(), perplexity, dtype=dtype)
+    assert C.dtype == dtype
+    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+
+
+@pytest.mark.parametrize("perplexity", [500, 1500])
+def test_large_perplexities_are_as_exact(perplexity, digits):
+    (X, _), (more, _) = digits
+    C = affinities.conditional_probabilities(np.concatenate([X, more]), perplexity)
+    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_joint_probabilities_agree_with_a_double_loop(dtype):
+    X = blobs(60)
+    P = affinities.joint_probabilities(X, 12, dtype=dtype)
+    assert_joint(P)
+    tolerance = 1e-5 if dtype == "float64" else 1e-4
+    expected = reference.joint_probabilities(X, 12)
+    np.testing.assert_allclose(P, expected, rtol=tolerance, atol=tolerance * expected.max())
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6, 1e-20, 1e18])
+def test_units_of_the_data_do_not_matter(scale):
+    expected = affinities.joint_probabilities(blobs(), 20, dtype="float64")
+    P = affinities.joint_probabilities(np.float32(blobs() * scale), 20)
+    assert_joint(P)
+    np.testing.assert_allclose(P, expected, atol=2e-3 * np.max(expected))
+    P = affinities.joint_probabilities(blobs() * scale, 20)
+    np.testing.assert_allclose(P, expected, rtol=1e-3, atol=1e-12)
+
+
+def test_columns_of_very_different_scale_work(rng):
+    X = rng.normal(size=(100, 4)) * [1e-6, 1.0, 1e3, 1e6]
+    C = affinities.conditional_probabilities(X, 10)
+    assert np.abs(reference.row_perplexities(C) - 10).max() < 1e-4
+
+
+def test_a_constant_column_changes_nothing():
+    X = blobs()
+    with_constant = np.column_stack([X, np.full(len(X), 7.0)])
+    np.testing.assert_allclose(
+        affinities.joint_probabilities(with_constant, 20),
+        affinities.joint_probabilities(X, 20),
+        rtol=1e-6,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_few_duplicates_are_calibrated_like_any_row(dtype):
+    X = np.concatenate([blobs(), blobs()[:40], blobs()[:40]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        C = affinities.conditional_probabilities(X, 10, dtype=dtype)
+    assert np.abs(reference.row_perplexities(C) - 10).max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_more_duplicates_than_the_perplexity_take_the_nearest_value_and_warn_once(dtype, rng):
+    # 64 columns far from 0: ‖a‖² + ‖b‖² - 2ab of equal rows is rounding noise, not 0.
+    repeated = np.repeat(blobs(10, 64, seed=1) + 3, 25, axis=0)
+    order = rng.permutation(370)
+    X = np.concatenate([blobs(120, 64), repeated])[order]
+    with pytest.warns(UserWarning, match=r"250 of the rows .* Drop duplicates") as caught:
+        C = affinities.conditional_probabilities(X, 10, dtype=dtype)
+    assert len(caught) == 1
+    perplexities = reference.row_perplexities(C)[np.argsort(order)]
+    # 24 duplicates, all alike: no β gives less than 24, and the rest is exact.
+    np.testing.assert_allclose(perplexities[120:], 24, atol=1e-4)
+    np.testing.assert_allclose(perplexities[:120], 10, atol=1e-4)
+    with pytest.warns(UserWarning, match="250 of the rows"):
+        assert_joint(affinities.joint_probabilities(X, 10, dtype=dtype))
+
+
+def test_rounding_does_not_hide_duplicates(rng):
+    """‖a‖² + ‖b‖² - 2ab of equal float32 rows is noise of some eps where the matmul is blocked."""
+    X = np.repeat(np.float32(rng.random((100, 64))), 25, axis=0)
+    with pytest.warns(UserWarning, match="2500 of the rows"):
+        C = affinities.conditional_probabilities(rng.permutation(X), 10)
+    np.testing.assert_allclose(np.max(C, axis=1), 1 / 24, rtol=1e-6)
+
+
+def test_equal_rows_alone_give_uniform_probabilities():
+    with pytest.warns(UserWarning, match="12 of the rows"):
+        P = affinities.joint_probabilities(np.ones((12, 3)), 5)
+    np.testing.assert_allclose(P, (1 - np.eye(12)) / (12 * 11), rtol=1e-6)
+
+
+def test_it_runs_in_a_graph_with_unknown_sizes_and_in_tf_data():
+    X = np.float32(blobs())
+    expected = affinities.joint_probabilities(X, 20)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32)])
+    def graph(X):
+        return affinities.joint_probabilities(X, 20)
+
+    np.testing.assert_allclose(graph(X), expected, rtol=1e-5, atol=1e-9)
+    batches = tf.data.Dataset.from_tensor_slices(X).batch(60)
+    batches = batches.map(lambda X: affinities.joint_probabilities(X, 20))
+    for P, rows in zip(batches, (X[:60], X[60:]), strict=True):
+        np.testing.assert_allclose(
+            P, affinities.joint_probabilities(rows, 20), rtol=1e-5, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(
+    ("X", "perplexity", "message"),
+    [
+        (np.ones((2, 3)), 1.5, "at least 3 rows. Received: 2"),
+        (np.eye(10), 9, r"below B - 1 = 9.*Received: 9"),
+        (np.eye(10), 1.0, "above 1. Received: 1.0"),
+        (np.eye(10), np.nan, "above 1. Received: nan"),
+        (np.ones(10), 5, r"\[B, D\] rows. Received: shape \(10,\)"),
+        (np.where(np.eye(10) == 1, np.nan, 0), 5, "should be finite"),
+        (np.where(np.eye(10) == 1, -np.inf, 0), 5, "should be finite"),
+    ],
+)
+def test_bad_input_is_named(X, perplexity, message):
+    with pytest.raises(ValueError, match=message):
+        affinities.joint_probabilities(X, perplexity)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.ones((2, 3)), "at least 3 rows"),
+        (np.eye(6), "more than perplexity"),
+        (np.where(np.eye(10) == 1, np.nan, 0), "should be finite"),
+    ],
+)
+def test_bad_input_is_named_in_a_graph(X, message):
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
+    def graph(X):
+        return affinities.joint_probabilities(X, 5)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        graph(X)
+
+
+@pytest.mark.parametrize("perplexity", [5, 8.5, 9.01, 9.5, 15, 30, 100, 300])
+def test_steep_entropies_converge(perplexity):
+    """A few rows close by and all others in a far, thin shell: Newton alone runs to and fro."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(440, 200))
+    shell = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    X = np.concatenate([shell[0] + 1e-2 * rng.normal(size=(10, 200)), shell])
+    C = affinities.conditional_probabilities(X, perplexity)
+    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+
+
+@pytest.mark.parametrize("perplexity", [3, 15, 60])
+def test_digits_converge_in_any_batch_and_quickly(perplexity, digits, monkeypatch):
+    monkeypatch.setattr(affinities, "_MAX_STEPS", 25)
+    rows = np.concatenate([digits[0][0], digits[1][0]])
+    graph = tf.function(lambda X: affinities.joint_probabilities(X, perplexity))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        assert np.isfinite(graph(tf.constant(rng.permutation(rows)[:440]))).all()
+
+
+def test_rows_that_do_not_converge_are_named(monkeypatch):
+    monkeypatch.setattr(affinities, "_MAX_STEPS", 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="did not converge"):
+        affinities.joint_probabilities(blobs(), 20)

@@ -1,0 +1,136 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import affinities, batches
+from ptsne_keras.losses import TSNE
+
+
+@pytest.fixture
+def X(digits):
+    return digits[0][0][:200]
+
+
+def arrays(dataset):
+    return [(x.numpy(), P.numpy()) for x, P in dataset]
+
+
+@pytest.mark.parametrize("shuffle", [True, "once", False])
+def test_P_belongs_to_the_rows_of_its_batch(X, shuffle):
+    for x, P in arrays(batches.from_array(X, 10, 64, shuffle=shuffle, seed=0)):
+        assert 50 <= len(x) <= 64
+        np.testing.assert_allclose(P, affinities.joint_probabilities(x, 10), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [200, 193])
+def test_every_row_comes_once_an_epoch_and_the_length_is_known(X, n):
+    dataset = batches.from_array(X[:n], 10, 64, seed=0)
+    assert dataset.cardinality() == 4
+    for _ in range(2):
+        seen = np.concatenate([x for x, _ in arrays(dataset)])
+        np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(X[:n], axis=0))
+        assert len(seen) == n
+
+
+def test_reshuffling_draws_new_batches_and_recomputes_P(X):
+    dataset = batches.from_array(X, 10, 64, shuffle=True, seed=0)
+    first, second = arrays(dataset), arrays(dataset)
+    assert all(not np.array_equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    for x, P in second:
+        np.testing.assert_allclose(P, affinities.joint_probabilities(x, 10), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("shuffle", ["once", False])
+def test_fixed_batches_are_the_same_every_epoch_and_calibrated_once(X, shuffle, monkeypatch):
+    calls = tf.Variable(0)
+    real = affinities.joint_probabilities
+
+    def counted(x, perplexity):
+        calls.assign_add(1)
+        return real(x, perplexity)
+
+    monkeypatch.setattr(affinities, "joint_probabilities", counted)
+    dataset = batches.from_array(X, 10, 64, shuffle=shuffle, seed=0)
+    epochs = [arrays(dataset) for _ in range(3)]
+    for later in epochs[1:]:
+        for (x, P), (x2, P2) in zip(epochs[0], later, strict=True):
+            np.testing.assert_array_equal(x, x2)
+            np.testing.assert_array_equal(P, P2)
+    assert calls == len(epochs[0])
+
+
+def test_a_single_batch_is_calibrated_once(X, monkeypatch):
+    calls = tf.Variable(0)
+    real = affinities.joint_probabilities
+    monkeypatch.setattr(
+        affinities, "joint_probabilities", lambda *a: (calls.assign_add(1), real(*a))[1]
+    )
+    dataset = batches.from_array(X, 10, 1000, seed=0)
+    for _ in range(3):
+        arrays(dataset)
+    assert calls == 1
+
+
+def test_a_seed_fixes_the_batches(X):
+    first, again, other = (
+        np.concatenate([x for x, _ in batches.from_array(X, 10, 64, seed=seed)])
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_float64_rows_give_float64_P(X):
+    assert next(iter(batches.from_array(X.astype(np.float64), 10, 64)))[1].dtype == tf.float64
+
+
+def test_they_train_a_users_own_model(X):
+    model = keras.Sequential([keras.layers.Dense(32, "relu"), keras.layers.Dense(2)])
+    model.compile(optimizer="adam", loss=TSNE())
+    losses = model.fit(batches.from_array(X, 10, 64, seed=0), epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_pipeline_is_graph_ops_alone(X):
+    """Nothing in it calls back into Python: it can be serialised and run elsewhere."""
+    dataset = batches.from_array(X, 10, 64)
+    definition = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
+    functions = definition.library.function
+    ops = {node.op for node in definition.node} | {n.op for f in functions for n in f.node_def}
+    assert "MatMul" in ops
+    assert not ops & {"PyFunc", "EagerPyFunc", "PyFuncStateless", "GeneratorDataset"}
+
+
+def test_too_many_duplicates_are_reported_once_for_the_whole_array(X):
+    repeated = np.concatenate([X, np.repeat(X[:2], 30, axis=0)])
+    with pytest.warns(UserWarning, match="62 of the rows") as caught:
+        batches_and_P = arrays(batches.from_array(repeated, 10, 64, seed=0))
+    assert len(caught) == 1
+    assert all(np.isfinite(P).all() for _, P in batches_and_P)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches.from_array(X, 10, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"perplexity": 64}, r"below B - 1 = 49.*200 rows in 4. Received: 64"),
+        ({"perplexity": 1.0}, "above 1"),
+        ({"perplexity": float("nan")}, "above 1"),
+        ({"batch_size": 2}, "batch_size should be at least 3"),
+    ],
+)
+def test_bad_options_are_named_at_once(X, options, message):
+    with pytest.raises(ValueError, match=message):
+        batches.from_array(X, **{"perplexity": 10, "batch_size": 64, **options})
+
+
+def test_bad_rows_are_named_at_once(X):
+    with pytest.raises(ValueError, match="at least 3 rows"):
+        batches.from_array(X[:2], 1.5)
+    with pytest.raises(ValueError, match="first at index 0"):
+        batches.from_array(np.full((50, 2), np.nan), 5)

@@ -1,0 +1,86 @@
+import json
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import ParametricTSNE, cli, datasets, demo, metrics, networks, throughput
+
+QUICK = {"hidden_units": (200, 200), "epochs": 300, "pretraining_epochs": 20, "verbose": 0}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return demo.run(folder / "map.png", folder / "digits", seed=0, **QUICK)
+
+
+def test_the_table_has_what_was_measured(results):
+    train, test = datasets.digits(seed=0)
+    tsne = ParametricTSNE(random_state=0, **QUICK).fit(train[0])  # the same fit again
+    Y_test = tsne.transform(test[0])
+    ours = results["quality"]["parametric t-SNE"]
+    for k in (1, 5):
+        accuracy = metrics.knn_accuracy(tsne.embedding_, train[1], Y_test, test[1], k)
+        assert ours[f"{k}-NN accuracy"] == pytest.approx(accuracy)
+    assert ours["trustworthiness T(12)"] == metrics.trustworthiness(test[0], Y_test, 12)
+    assert results["kl"] == pytest.approx((tsne.kl_divergence_, -tsne.score(test[0])))
+    text = demo.table(results)
+    for words in ("pretrain", "unroll", "finetune", "KL(P‖Q)", "PCA", "GFLOP/s: ratio"):
+        assert words in text
+    assert f"{ours['1-NN accuracy']:.3f}" in text
+    json.dumps(results)  # plain numbers and text
+
+
+def test_it_beats_PCA_on_the_same_split(results):
+    quality = results["quality"]
+    for measure, value in quality["parametric t-SNE"].items():
+        assert value > quality["PCA"][measure] + 0.03
+
+
+def test_the_picture_is_drawn_and_the_model_answers(results):
+    image = matplotlib.image.imread(results["picture"])
+    assert image.shape[0] >= 500
+    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50
+    assert results["saved_model"].endswith("digits/1")
+    served = tf.saved_model.load(results["saved_model"]).signatures["serving_default"]
+    assert served(features=tf.zeros((3, 64)))["embedding"].shape == (3, 2)
+
+
+def test_the_ratio_counts_the_steps_matrix_products():
+    encoder = networks.encoder(64, 2, hidden_units=(500, 300))
+    shapes = throughput.matmul_shapes(encoder, 100)
+    forward = 100 * (64 * 500 + 500 * 300 + 300 * 2)
+    # Backward: once for the weights, once for the layer below, which the first layer has not.
+    assert throughput.flops(shapes) == 2 * (3 * forward - 100 * 64 * 500)
+    assert throughput.matmul_seconds(shapes, repeats=3) > 0
+
+
+def test_the_command_runs_the_demo(monkeypatch, capsys, results):
+    calls = []
+    monkeypatch.setattr(demo, "run", lambda *a, **k: calls.append((a, k)) or results)
+    assert cli.main(["demo", "--picture", "p.png", "--export", "e", "--seed", "3"]) == 0
+    assert calls == [(("p.png", "e"), {"seed": 3})]
+    assert capsys.readouterr().out == demo.table(results) + "\n"
+
+
+def test_help_answers_without_loading_tensorflow():
+    code = (
+        "import sys; from ptsne_keras import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--seed", "x"]])
+def test_bad_arguments_exit_with_2_and_a_usage_line(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: ptsne" in capsys.readouterr().err

@@ -1,0 +1,412 @@
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pandas
+import pytest
+import sklearn
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ptsne_keras import ParametricTSNE, affinities, batches, metrics, persistence
+
+SMALL = {
+    "hidden_units": (100, 100),
+    "epochs": 30,
+    "pretraining_epochs": 3,
+    "batch_size": 200,
+    "perplexity": 15,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def X(digits):
+    return digits[0][0][:400]
+
+
+@pytest.fixture(scope="module")
+def new(digits):
+    return digits[1][0][:50]
+
+
+@pytest.fixture(scope="module")
+def fitted(X):
+    return ParametricTSNE(**SMALL).fit(X)
+
+
+# scikit-learn's conventions ----------------------------------------------------------------
+
+
+@parametrize_with_checks(
+    [
+        ParametricTSNE(
+            hidden_units=(4,),
+            epochs=1,
+            pretraining="none",  # the checks are about the interface; RBMs would take minutes
+            perplexity=1.5,
+            batch_size=500,
+            random_state=0,
+        )
+    ]
+)
+def test_scikit_learns_estimator_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_constructor_only_stores():
+    parameters = ParametricTSNE().get_params()
+    strange = {name: object() for name in parameters}
+    assert ParametricTSNE(**strange).get_params() == strange
+    assert sorted(vars(ParametricTSNE())) == sorted(parameters)
+
+
+def test_columns_keep_their_names(X):
+    frame = pandas.DataFrame(X, columns=[f"p{i}" for i in range(64)])
+    tsne = ParametricTSNE(**SMALL).set_params(epochs=1).fit(frame)
+    assert list(tsne.feature_names_in_) == list(frame.columns)
+    with pytest.raises(ValueError, match="feature names should match"):
+        tsne.transform(frame[frame.columns[::-1]])
+
+
+# What a fit gives ----------------------------------------------------------------------------
+
+
+def test_fitted_attributes(fitted, X):
+    assert isinstance(fitted.encoder_, keras.Model)
+    assert fitted.n_features_in_ == 64
+    assert fitted.embedding_.shape == (400, 2)
+    assert fitted.embedding_.dtype == np.float32
+    np.testing.assert_array_equal(fitted.embedding_, fitted.transform(X))
+    np.testing.assert_allclose(fitted.encoder_(X), fitted.embedding_, rtol=1e-5, atol=1e-5)
+    assert len(fitted.history_["pretrain"]) == 3
+    assert len(fitted.history_["finetune"]["loss"]) == 30
+    assert set(fitted.history_["seconds"]) == {"pretrain", "unroll", "finetune"}
+    assert list(fitted.get_feature_names_out()) == ["parametrictsne0", "parametrictsne1"]
+
+
+def test_kl_divergence_and_score_are_means_over_batches(fitted, X, new):
+    data = batches.from_array(X, 15, 200, shuffle="once", seed=0)
+    expected = metrics.mean_kl_divergence(fitted.encoder_, data)
+    assert fitted.kl_divergence_ == pytest.approx(expected)
+    assert fitted.score(X) == pytest.approx(-expected)
+    P = affinities.joint_probabilities(new, 15)
+    single = metrics.kl_divergence(P, fitted.transform(new))
+    assert fitted.score(new) == pytest.approx(-single, rel=1e-4)
+
+
+def test_fitting_improves_on_the_pretrained_start(X):
+    scores = [ParametricTSNE(**{**SMALL, "epochs": e}).fit(X).score(X) for e in (1, 200)]
+    assert scores[1] > scores[0] + 0.4
+
+
+@pytest.mark.parametrize("pretraining", ["rbm", "none"])
+def test_random_state_makes_two_fits_equal(pretraining, X):
+    options = {**SMALL, "epochs": 5, "pretraining": pretraining}
+    first, again, other = (
+        ParametricTSNE(**{**options, "random_state": seed}).fit_transform(X) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, rtol=1e-2)
+
+
+def test_fit_seeds_no_global_generator(X):
+    def draw():
+        np.random.seed(5)  # noqa: NPY002
+        keras.utils.set_random_seed(5)
+        return lambda: (np.random.random(), float(keras.random.uniform(())))  # noqa: NPY002
+
+    expected = draw()()
+    drawn = draw()
+    ParametricTSNE(**SMALL).set_params(epochs=1).fit(X)
+    assert drawn()[0] == expected[0]
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_maps_of_other_dimensions(d, X):
+    tsne = ParametricTSNE(d, **{**SMALL, "epochs": 3}, dof="auto").fit(X)
+    assert tsne.transform(X[:7]).shape == (7, d)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda X: (X * 255).astype(np.uint8),
+        lambda X: np.rint(X * 16),
+        lambda X: X * 3 - 1,
+        lambda X: (X - 0.5) * 1e6,
+        lambda X: (X - 0.5) * 1e-6,
+        lambda X: (X + 100) * 10,
+        lambda X: -X,
+        lambda X: np.column_stack([X - 0.5, np.full(len(X), 3.0)]),
+        lambda X: np.concatenate([X, X[:50], X[:50]]),
+    ],
+    ids=[
+        "pixels in 0 … 255",
+        "integers as floats",
+        "columns around 0",
+        "large units",
+        "small units",
+        "far from 0",
+        "negative",
+        "a constant column",
+        "duplicated rows",
+    ],
+)
+@pytest.mark.parametrize("pretraining", ["rbm", "none"])
+def test_rows_of_any_scale_are_learnt(make, pretraining, X):
+    rows = make(X)
+    tsne = ParametricTSNE(**{**SMALL, "pretraining": pretraining, "epochs": 200})
+    Y = tsne.fit_transform(rows)
+    assert np.isfinite(Y).all()
+    assert metrics.trustworthiness(rows, Y, 12) > 0.85  # PCA: 0.82
+
+
+def test_a_new_value_in_a_constant_column_does_not_fling_a_row_away(X):
+    rows = np.column_stack([X - 0.5, np.full(len(X), 3.0)])
+    tsne = ParametricTSNE(**SMALL).fit(rows)
+    moved = rows[:20].copy()
+    moved[:, -1] += 0.1
+    shift = np.abs(tsne.transform(moved) - tsne.transform(rows[:20])).max()
+    assert shift < np.ptp(tsne.embedding_) / 4
+
+
+def test_one_progress_bar_a_stage(X, capsys):
+    ParametricTSNE(**{**SMALL, "epochs": 2}, verbose=1).fit(X)
+    shown = capsys.readouterr().out
+    for stage in ("Stage 1, RBM pretraining", "Stage 2, unrolling", "Stage 3, fine-tuning"):
+        assert shown.count(stage) == 1
+    assert "reconstruction_error:" in shown
+    assert "loss:" in shown
+    ParametricTSNE(**{**SMALL, "epochs": 2}).fit(X)
+    assert capsys.readouterr().out == ""
+
+
+# Errors --------------------------------------------------------------------------------------
+
+
+def test_use_before_fit_is_named(X, tmp_path):
+    for call in (lambda t: t.transform(X), lambda t: t.score(X), lambda t: t.save(tmp_path)):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            call(ParametricTSNE())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones((5, 3)), "X has 3 features, but ParametricTSNE is expecting 64"),
+        (np.full((5, 64), np.nan), "contains NaN"),
+        (np.full((5, 64), np.inf), "contains infinity"),
+        (np.ones(64), "Expected 2D array"),
+        (np.full((5, 64), "a"), "could not convert string to float"),
+        (np.ones((0, 64)), "0 sample"),
+    ],
+)
+def test_rows_that_cannot_be_transformed_are_named(fitted, rows, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"perplexity": 199}, ValueError, "perplexity should be above 1 and below B - 1 = 199"),
+        ({"perplexity": 1}, ValueError, "'perplexity' parameter"),
+        ({"n_components": 0}, ValueError, "'n_components' parameter"),
+        ({"dof": "learned"}, ValueError, "'dof' parameter"),
+        ({"dof": -1.0}, ValueError, "'dof' parameter"),
+        ({"pretraining": "vae"}, ValueError, "'pretraining' parameter"),
+        ({"activation": "relu"}, ValueError, 'set pretraining="none" for others. Received: .relu'),
+        ({"epochs": 0}, ValueError, "'epochs' parameter"),
+        ({"hidden_units": ()}, ValueError, "hidden_units should be"),
+        ({"hidden_units": (10, 0)}, ValueError, "hidden_units should be"),
+    ],
+)
+def test_bad_parameters_are_named_before_any_training(options, error, message, X):
+    with pytest.raises(error, match=message):
+        ParametricTSNE(**{**SMALL, **options}).fit(X)
+
+
+def test_too_few_rows_are_named():
+    with pytest.raises(ValueError, match=r"2 sample.* minimum of 3"):
+        ParametricTSNE().fit(np.eye(2))
+
+
+# Saving --------------------------------------------------------------------------------------
+
+
+def test_save_load_transform_is_equal_to_the_bit(fitted, new, tmp_path):
+    fitted.save(tmp_path / "map")
+    again = ParametricTSNE.load(tmp_path / "map")
+    np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
+    np.testing.assert_array_equal(again.embedding_, fitted.embedding_)
+    assert again.get_params() == fitted.get_params()
+    assert again.history_ == fitted.history_
+    assert again.kl_divergence_ == fitted.kl_divergence_
+    assert again.n_features_in_ == 64
+    assert again.score(new) == fitted.score(new)
+
+
+def test_save_load_fit_works_and_repeats_the_fit(fitted, X, tmp_path):
+    fitted.save(tmp_path)
+    again = ParametricTSNE.load(tmp_path).fit(X)
+    np.testing.assert_array_equal(again.embedding_, fitted.embedding_)
+
+
+def test_another_process_gets_the_same_map(fitted, new, tmp_path):
+    fitted.save(tmp_path / "map")
+    np.save(tmp_path / "new.npy", new)
+    code = (
+        "import sys, numpy as np, ptsne_keras; f = sys.argv[1]\n"
+        "tsne = ptsne_keras.ParametricTSNE.load(f + '/map')\n"
+        "np.save(f + '/out.npy', tsne.transform(np.load(f + '/new.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.transform(new))
+
+
+def test_a_loaded_map_saves_again_over_itself(fitted, new, tmp_path):
+    fitted.save(tmp_path)
+    ParametricTSNE.load(tmp_path).save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3  # the replaced files are gone
+    np.testing.assert_array_equal(
+        ParametricTSNE.load(tmp_path).transform(new), fitted.transform(new)
+    )
+
+
+def test_other_files_in_the_folder_stay(fitted, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    fitted.save(tmp_path)
+    fitted.save(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_a_failing_save_leaves_the_old_model_whole(call, fitted, X, new, tmp_path, monkeypatch):
+    """The disk fills up at the nth file: nothing is lost and nothing half-written is left."""
+    fitted.save(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    other = ParametricTSNE(**{**SMALL, "epochs": 1}).fit(X)
+    writes = []
+    real = persistence.os.fsync
+
+    def full(descriptor):
+        writes.append(descriptor)
+        if len(writes) > call:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(persistence.os, "fsync", full)
+    if call == 3:  # three files: this save succeeds, so the test is of something
+        other.save(tmp_path)
+        assert not np.array_equal(ParametricTSNE.load(tmp_path).embedding_, fitted.embedding_)
+        return
+    with pytest.raises(OSError, match="No space left"):
+        other.save(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("part", ["model.json", "encoder", "arrays"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_damage_is_named(part, damage, fitted, tmp_path):
+    fitted.save(tmp_path)
+    (file,) = tmp_path.glob(f"{part}*")
+    contents = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(contents[: len(contents) // 2])
+    else:
+        file.write_bytes(b"[]" if part == "model.json" else contents[:-1] + b"?")
+    words = "should be a folder|truncated or altered|is missing|not a model's manifest"
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        ParametricTSNE.load(tmp_path)
+
+
+def test_what_is_no_model_of_this_version_and_class_is_named(fitted, tmp_path):
+    with pytest.raises(FileNotFoundError, match="should be a folder that `save` wrote"):
+        ParametricTSNE.load(tmp_path / "nothing")
+    fitted.save(tmp_path / "map")
+    manifest = json.loads((tmp_path / "map/model.json").read_text())
+    for change, message in (
+        ({"format": 99}, "Upgrade ptsne_keras"),
+        ({"kind": "MapRegressor"}, "should hold a ParametricTSNE. Received: a MapRegressor"),
+    ):
+        shutil.copytree(tmp_path / "map", tmp_path / "copy", dirs_exist_ok=True)
+        (tmp_path / "copy/model.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(ValueError, match=message):
+            ParametricTSNE.load(tmp_path / "copy")
+    with pytest.raises(NotADirectoryError, match="should be a folder"):
+        fitted.save(tmp_path / "map/model.json")
+
+
+def test_loading_runs_no_code_from_the_files(fitted, tmp_path):
+    """Arrays are read without pickle, and the encoder's file may hold no Python code."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a file ran code",))
+
+    fitted.save(tmp_path)
+    arrays = np.array([Bomb()], dtype=object)
+    np.savez(tmp_path / "bomb.npz", embedding=arrays, allow_pickle=True)
+    rewrite(tmp_path, "arrays", "bomb.npz")
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        ParametricTSNE.load(tmp_path)
+
+    fitted.save(tmp_path)
+    inputs = keras.Input((64,))
+    evil = keras.Model(inputs, keras.layers.Lambda(lambda x: x[:, :2])(inputs))
+    evil.save(tmp_path / "evil.keras")
+    rewrite(tmp_path, "encoder", "evil.keras")
+    with pytest.raises(ValueError, match=r"[Ll]ambda"):
+        ParametricTSNE.load(tmp_path)
+
+
+def rewrite(folder, role, name):
+    """Make the manifest name another file, its digest right."""
+    import hashlib
+
+    manifest = json.loads((folder / "model.json").read_text())
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    manifest["files"][role] = {"name": name, "sha256": digest}
+    (folder / "model.json").write_text(json.dumps(manifest))
+
+
+def test_the_encoder_loads_without_this_package(fitted, new, tmp_path):
+    fitted.save(tmp_path)
+    (file,) = tmp_path.glob("encoder*.keras")
+    np.save(tmp_path / "new.npy", new)
+    code = (
+        "import sys, keras, numpy as np\n"
+        "Y = keras.models.load_model(sys.argv[1])(np.load(sys.argv[2] + '/new.npy'))\n"
+        "assert not any(m.startswith('ptsne_keras') for m in sys.modules)\n"
+        "np.save(sys.argv[2] + '/out.npy', np.asarray(Y))"
+    )
+    command = [sys.executable, "-c", code, str(file), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.transform(new))
+
+
+def test_a_random_state_generator_does_not_block_saving(X, tmp_path):
+    options = {**SMALL, "epochs": 1, "random_state": np.random.RandomState(0)}
+    ParametricTSNE(**options).fit(X).save(tmp_path)
+    assert ParametricTSNE.load(tmp_path).random_state is None
+
+
+def test_it_pickles_and_clones(fitted, new):
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
+    assert not hasattr(sklearn.clone(fitted), "encoder_")
+
+
+def test_no_warning_reaches_the_user(X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="__array__ implementation doesn't accept a copy")
+        ParametricTSNE(**{**SMALL, "epochs": 2}).fit(X).transform(X[:5])

@@ -1,0 +1,204 @@
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from ptsne_keras import affinities, losses
+from ptsne_keras.losses import TSNE
+
+
+def value(P, Y, **options):
+    return float(np.sum(losses.tsne(P, Y, **options)))
+
+
+def gradient(P, Y, **options):
+    Y = tf.constant(Y)
+    with tf.GradientTape() as tape:
+        tape.watch(Y)
+        divergence = tf.reduce_sum(losses.tsne(P, Y, **options))
+    return tape.gradient(divergence, Y).numpy()
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 20])
+@pytest.mark.parametrize("dof", [0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("exaggeration", [1.0, 4.0])
+def test_it_agrees_with_a_double_loop(d, dof, exaggeration, rng):
+    P, Y = reference.random_P(15), rng.normal(size=(15, d)) * 3
+    expected = reference.tsne(P, Y, dof, exaggeration)
+    options = {"dof": dof, "exaggeration": exaggeration}
+    assert value(P, Y, **options) == pytest.approx(expected, rel=1e-12)
+    assert value(np.float32(P), np.float32(Y), **options) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("d", [2, 20])
+@pytest.mark.parametrize("dof", [0.5, 1.0, 2.0, 4.0])
+def test_its_gradient_agrees_with_finite_differences(d, dof, rng):
+    P, Y = reference.random_P(8), rng.normal(size=(8, d)) * 2
+    step, numeric = 1e-6, np.zeros_like(Y)
+    for index in np.ndindex(*Y.shape):
+        shift = np.zeros_like(Y)
+        shift[index] = step
+        forward, backward = (reference.tsne(P, Y + s * shift, dof, 1.5) for s in (1, -1))
+        numeric[index] = (forward - backward) / (2 * step)
+    found = gradient(P, Y, dof=dof, exaggeration=1.5)
+    np.testing.assert_allclose(found, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_terms_are_one_a_row(rng):
+    P, Y = reference.random_P(15), rng.normal(size=(15, 2))
+    assert losses.tsne(P, Y).shape == (15,)
+    order = rng.permutation(15)
+    np.testing.assert_allclose(
+        losses.tsne(P[order][:, order], Y[order]), np.asarray(losses.tsne(P, Y))[order], rtol=1e-9
+    )
+
+
+def test_the_divergence_is_positive_and_zero_only_where_P_is_Q(rng):
+    Y = rng.normal(size=(12, 2))
+    W = 1 / (1 + reference.squared_distances(Y))
+    np.fill_diagonal(W, 0)
+    Q = W / W.sum()
+    assert value(Q, Y) == pytest.approx(0, abs=1e-12)
+    assert np.abs(gradient(Q, Y)).max() < 1e-12
+    for seed in range(20):
+        assert value(reference.random_P(12, seed), Y) > 0.05
+
+
+def test_rotation_translation_and_reflection_change_nothing(rng):
+    P, Y = reference.random_P(15), rng.normal(size=(15, 2)) * 10
+    rotation = np.array([[0.6, -0.8], [0.8, 0.6]])
+    expected = value(P, Y)
+    assert value(P, Y @ rotation + [100, -200]) == pytest.approx(expected, rel=1e-9)
+    assert value(P, Y * [1, -1]) == pytest.approx(expected, rel=1e-12)
+    assert value(P, Y * 2) != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("d", [2, 20])
+@pytest.mark.parametrize("dof", [0.5, 1.0, 4.0])
+def test_coincident_points_give_finite_values_and_gradients(jit_compile, d, dof):
+    P = np.float32(reference.random_P(10))
+    compiled = tf.function(_both, jit_compile=jit_compile)
+    for Y in (np.zeros((10, d)), np.repeat(np.eye(2, d) * 30, 5, axis=0)):
+        divergence, slope = compiled(tf.constant(P), tf.constant(np.float32(Y)), dof)
+        assert np.isfinite(divergence)
+        assert np.isfinite(slope).all()
+
+
+def _both(P, Y, dof):
+    with tf.GradientTape() as tape:
+        tape.watch(Y)
+        divergence = tf.reduce_sum(losses.tsne(P, Y, dof=dof))
+    return divergence, tape.gradient(divergence, Y)
+
+
+@pytest.mark.parametrize("dof", [1.0, 50.0])
+def test_far_maps_keep_their_repulsion(dof):
+    """At ±1e4 every kernel value is tiny; a floor on Q, or exp() without logs, would lose it."""
+    P = np.float32(reference.random_P(10))
+    Y = np.float32(np.random.default_rng(0).normal(size=(10, 2)) * 1e4)
+    expected = reference.tsne(P, Y, 1.0) if dof == 1.0 else None
+    found = value(P, Y, dof=dof)
+    assert np.isfinite(found)
+    if expected is not None:
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert np.abs(gradient(P, Y, dof=dof)).max() > 0
+
+
+def test_exaggeration_strengthens_attraction_alone(rng):
+    P, Y = reference.random_P(10), rng.normal(size=(10, 2))
+    one, two, three = (gradient(P, Y, exaggeration=c) for c in (1.0, 2.0, 3.0))
+    np.testing.assert_allclose(three - two, two - one, rtol=1e-9)  # linear in c …
+    cosine = np.sum(one * three) / np.linalg.norm(one) / np.linalg.norm(three)
+    assert cosine < 0.99  # … but no mere rescaling of the gradient, which Adam would undo
+
+
+@pytest.mark.parametrize(("d", "dof"), [(1, 1.0), (2, 1.0), (3, 2.0), (11, 10.0)])
+def test_auto_dof_is_d_minus_1_and_at_least_1(d, dof, rng):
+    P, Y = reference.random_P(9), rng.normal(size=(9, d))
+    assert value(P, Y, dof="auto") == value(P, Y, dof=dof)
+
+
+@pytest.mark.parametrize("dof", [0, -1.0, float("nan"), float("inf"), "automatic", True])
+def test_a_bad_dof_is_named(dof):
+    with pytest.raises(ValueError, match="dof should be a finite number above 0"):
+        TSNE(dof=dof)
+
+
+@pytest.mark.parametrize("exaggeration", [0, -1.0, float("nan")])
+def test_a_bad_exaggeration_is_named(exaggeration):
+    with pytest.raises(ValueError, match="exaggeration should be above 0"):
+        TSNE(exaggeration=exaggeration)
+
+
+def test_shapes_that_do_not_fit_are_named(rng):
+    with pytest.raises(ValueError, match=r"P should be \[B, B\].*\(4, 4\).*\(5, 2\)"):
+        losses.tsne(np.ones((4, 4)), np.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"P should be \[B, B\].*\(5, 2\)"):
+        losses.tsne(np.ones((5, 2)), np.ones((5, 2)))
+
+
+def test_the_keras_loss_is_the_sum_of_the_row_terms_whatever_B_is(rng):
+    for B in (5, 50):
+        P, Y = np.float32(reference.random_P(B)), np.float32(rng.normal(size=(B, 2)))
+        assert float(TSNE()(P, Y)) == pytest.approx(reference.tsne(P, Y), rel=1e-5)
+        total = TSNE(dof=2.0, exaggeration=3.0)(P, Y)
+        assert float(total) == pytest.approx(reference.tsne(P, Y, 2.0, 3.0), rel=1e-5)
+        assert TSNE(reduction=None)(P, Y).shape == (B,)
+
+
+def test_it_survives_serialisation():
+    loss = TSNE(dof="auto", exaggeration=2.0, name="kl")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert isinstance(again, TSNE)
+    assert again.get_config() == loss.get_config()
+
+
+def affinity_batches(X, sizes=(40, 40, 25)):
+    """Batches (X, P) made by hand, the last one ragged."""
+
+    def generate():
+        start = 0
+        for size in sizes:
+            rows = X[start : start + size]
+            yield rows, affinities.joint_probabilities(rows, 10)
+            start += size
+
+    signature = (
+        tf.TensorSpec([None, X.shape[1]], tf.float32),
+        tf.TensorSpec([None, None], tf.float32),
+    )
+    batches = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return batches.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_a_users_own_model_compiles_and_fits(jit_compile, d, digits, tmp_path):
+    """(B, d) against (B, B): old Keras refused it with "expected target shape (None, 2)"."""
+    (X, _), _ = digits
+    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(d)]
+    model = keras.Sequential([keras.Input((64,)), *layers])
+    model.compile(optimizer="adam", loss=TSNE(), jit_compile=jit_compile)
+    batches = affinity_batches(X)
+    history = model.fit(batches, epochs=15, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert history.history["loss"][-1] < 0.9 * history.history["loss"][0]
+    evaluated = model.evaluate(batches, verbose=0)
+    expected = [float(TSNE()(P, model(X))) for X, P in batches]
+    assert evaluated == pytest.approx(np.average(expected, weights=[40, 40, 25]), rel=1e-4)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")  # compiled: the loss is registered
+    assert again.evaluate(batches, verbose=0) == pytest.approx(evaluated, rel=1e-6)
+    again.fit(batches, epochs=1, verbose=0)
+
+
+def test_jit_compile_on_and_off_agree(rng):
+    P, Y = np.float32(reference.random_P(40)), np.float32(rng.normal(size=(40, 2)) * 5)
+    plain, compiled = (
+        tf.function(_both, jit_compile=jit)(tf.constant(P), tf.constant(Y), 1.0)
+        for jit in (False, True)
+    )
+    np.testing.assert_allclose(plain[0], compiled[0], rtol=1e-5)
+    np.testing.assert_allclose(plain[1], compiled[1], rtol=1e-3, atol=1e-6)

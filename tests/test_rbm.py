@@ -1,0 +1,241 @@
+import keras
+import numpy as np
+import pytest
+
+from ptsne_keras.rbm import RBM
+
+
+@pytest.fixture(scope="module")
+def binary(digits):
+    """Binarised digits: (train, test)."""
+    (train, _), (test, _) = digits
+    return np.float32(train > 0.5), np.float32(test > 0.5)
+
+
+def built(visible="bernoulli", hidden="bernoulli", features=5, units=4, **options):
+    rbm = RBM(units, visible=visible, hidden=hidden, seed=0, **options)
+    rbm.build((None, features))
+    rng = np.random.default_rng(0)
+    rbm.visible_bias.assign(rng.normal(size=features))
+    rbm.hidden_bias.assign(rng.normal(size=units))
+    rbm.kernel.assign(rng.normal(size=(features, units)))
+    return rbm
+
+
+def energy(rbm, v, h):
+    """E(v, h), written out."""
+    W, b, c = (np.asarray(w, np.float64) for w in (rbm.kernel, rbm.visible_bias, rbm.hidden_bias))
+    visible = 0.5 * ((v - b) ** 2).sum() if rbm.visible == "gaussian" else -b @ v
+    hidden = 0.5 * h @ h - c @ h if rbm.hidden == "gaussian" else -c @ h
+    return visible + hidden - v @ W @ h
+
+
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+def test_free_energy_sums_over_all_hidden_states(visible, rng):
+    rbm = built(visible)
+    V = rng.random((6, 5)) if visible == "gaussian" else rng.integers(2, size=(6, 5))
+    states = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T
+    expected = [-np.log(sum(np.exp(-energy(rbm, v, h)) for h in states)) for v in V]
+    np.testing.assert_allclose(rbm.free_energy(V), expected, rtol=1e-4)
+
+
+def test_free_energy_integrates_over_gaussian_hidden_units(rng):
+    rbm = built(hidden="gaussian", units=1)
+    V = rng.integers(2, size=(6, 5))
+    grid = np.linspace(-30, 30, 60001)
+    expected = []
+    for v in V:
+        density = np.exp([-energy(rbm, v, np.array([h])) for h in grid[::10]])
+        expected.append(-np.log(np.trapezoid(density, grid[::10]) / np.sqrt(2 * np.pi)))
+    np.testing.assert_allclose(rbm.free_energy(V), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("hidden", ["bernoulli", "gaussian"])
+def test_conditionals_are_the_equations(visible, hidden, rng):
+    rbm = built(visible, hidden)
+    V, H = rng.random((3, 5)), rng.random((3, 4))
+    W, b, c = (np.asarray(w) for w in (rbm.kernel, rbm.visible_bias, rbm.hidden_bias))
+    sigmoid = {"bernoulli": lambda a: 1 / (1 + np.exp(-a)), "gaussian": lambda a: a}
+    np.testing.assert_allclose(rbm(V), sigmoid[hidden](V @ W + c), rtol=1e-5)
+    np.testing.assert_allclose(rbm.visible_mean(H), sigmoid[visible](H @ W.T + b), rtol=1e-5)
+
+
+def test_samples_have_the_means_of_their_distributions():
+    mean = np.float32(np.tile([0.1, 0.5, 0.9, 0.0], (20000, 1)))
+    drawn = np.asarray(built(hidden="bernoulli").sample_hidden(mean))
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    np.testing.assert_allclose(drawn.mean(axis=0), [0.1, 0.5, 0.9, 0.0], atol=0.02)
+    noise = np.asarray(built(hidden="gaussian").sample_hidden(mean)) - mean
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.03)
+
+
+@pytest.mark.parametrize("hidden", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_one_update_is_contrastive_divergence(visible, hidden, k, rng, monkeypatch):
+    """W += η (⟨v p(h|v)⟩_data - ⟨v p(h|v)⟩_model - λ W), with sampling made deterministic."""
+    rbm = built(visible, hidden, k=k, learning_rate=0.01, weight_decay=0.1)
+    monkeypatch.setattr(rbm, "sample_hidden", lambda mean: mean)
+    V = np.float32(rng.integers(2, size=(8, 5)))
+    W, b, c = (np.asarray(w, np.float64) for w in (rbm.kernel, rbm.visible_bias, rbm.hidden_bias))
+    sigmoid = {"bernoulli": lambda a: 1 / (1 + np.exp(-a)), "gaussian": lambda a: a}
+    up, down = sigmoid[hidden], sigmoid[visible]
+    model = V
+    for _ in range(k):
+        model = down(up(model @ W + c) @ W.T + b)
+    H, H_model = up(V @ W + c), up(model @ W + c)
+    rbm.fit(V, batch_size=8, epochs=1, verbose=0)
+    rate = 0.01
+    np.testing.assert_allclose(
+        rbm.kernel, W + rate * ((V.T @ H - model.T @ H_model) / 8 - 0.1 * W), rtol=1e-4, atol=1e-6
+    )
+    expected_b = b + rate * (V - model).mean(axis=0)
+    np.testing.assert_allclose(rbm.visible_bias, expected_b, rtol=1e-4, atol=1e-6)
+    expected_c = c + rate * (H - H_model).mean(axis=0)
+    np.testing.assert_allclose(rbm.hidden_bias, expected_c, rtol=1e-4, atol=1e-6)
+
+
+def test_momentum_adds_the_last_update_and_switches_with_the_epoch(monkeypatch):
+    """Against the recurrence u ← m u - η g written out, over epochs with m = 0.5, then 0.9."""
+    rbm = built(learning_rate=0.01, weight_decay=0.0, momentum=(0.5, 0.9, 2))
+    monkeypatch.setattr(rbm, "sample_hidden", lambda mean: mean)
+    V = np.float32(np.random.default_rng(1).integers(2, size=(8, 5)))
+    W, b, c = (np.asarray(w, np.float64) for w in (rbm.kernel, rbm.visible_bias, rbm.hidden_bias))
+    u = [0.0, 0.0, 0.0]
+    for epoch in range(4):
+        sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+        H = sigmoid(V @ W + c)
+        model = sigmoid(H @ W.T + b)
+        H_model = sigmoid(model @ W + c)
+        slopes = (V.T @ H - model.T @ H_model) / 8, (V - model).mean(0), (H - H_model).mean(0)
+        m = 0.5 if epoch < 2 else 0.9
+        u = [m * old + 0.01 * slope for old, slope in zip(u, slopes, strict=True)]
+        W, b, c = W + u[0], b + u[1], c + u[2]
+    rbm.fit(V, batch_size=8, epochs=4, verbose=0)
+    np.testing.assert_allclose(rbm.kernel, W, rtol=1e-4, atol=1e-6)
+
+
+def test_persistent_chains_go_on_from_batch_to_batch(binary):
+    rbm = RBM(20, persistent=True, chains=50, seed=0)
+    rbm.fit(binary[0], epochs=1, verbose=0)
+    first = np.asarray(rbm.fantasies)
+    assert first.shape == (50, 64)
+    rbm.fit(binary[0], epochs=1, verbose=0)
+    assert not np.array_equal(first, rbm.fantasies)
+    before = np.asarray(rbm.fantasies)
+    rbm.evaluate(binary[1], batch_size=100, verbose=0)
+    np.testing.assert_array_equal(before, rbm.fantasies)  # looking does not move them
+
+
+def test_the_papers_constants_are_the_defaults():
+    rates = {
+        "cd": RBM(3),
+        "top": RBM(3, hidden="gaussian"),
+        "pcd": RBM(3, persistent=True),
+    }
+    assert {k: v.learning_rate for k, v in rates.items()} == {"cd": 0.1, "top": 0.001, "pcd": 0.02}
+    decays = {k: v.weight_decay for k, v in rates.items()}
+    assert decays == {"cd": 2e-4, "top": 2e-4, "pcd": 0.0}
+    assert rates["cd"].momentum == (0.5, 0.9, 5)
+    assert rates["cd"].k == 1
+    rbm = RBM(500, seed=0)
+    rbm.build((None, 64))
+    assert np.std(rbm.kernel) == pytest.approx(0.1, rel=0.02)
+    assert not np.any(rbm.visible_bias)
+    assert not np.any(rbm.hidden_bias)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"k": 3}, {"persistent": True}], ids=["CD-1", "CD-3", "PCD"]
+)
+def test_it_learns_what_digits_are(options, binary):
+    """Free energy tells digits from pixel-shuffled digits, ever better; reconstruction works."""
+    train, test = binary
+    shuffled = np.random.default_rng(0).permuted(test, axis=1)
+    rbm = RBM(100, seed=0, **options)
+    gaps = []
+
+    class Gap(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            digits_energy, shuffled_energy = (
+                float(np.mean(rbm.free_energy(V))) for V in (test, shuffled)
+            )
+            gaps.append(shuffled_energy - digits_energy)
+
+    history = rbm.fit(train, epochs=20, callbacks=[Gap()], verbose=0).history
+    assert 0 < gaps[0] < min(gaps[9], gaps[19])
+    error = float(np.mean((test - np.asarray(rbm.gibbs(test))) ** 2))
+    of_the_mean_image = float(np.mean((test - train.mean(axis=0)) ** 2))
+    assert error < 0.8 * of_the_mean_image
+    assert len(history["free_energy"]) == len(history["reconstruction_error"]) == 20
+    assert history["reconstruction_error"][-1] < history["reconstruction_error"][0]
+
+
+@pytest.mark.parametrize("kind", ["visible", "hidden"])
+def test_gaussian_layers_learn_too(kind, binary):
+    train, test = binary
+    if kind == "visible":
+        train, test = train - train.mean(axis=0), test - train.mean(axis=0)
+    rbm = RBM(100, **{kind: "gaussian"}, seed=0)
+    rbm.fit(train, epochs=1, verbose=0)
+    before = rbm.evaluate(test, batch_size=100, return_dict=True, verbose=0)
+    rbm.fit(train, epochs=30, verbose=0)
+    after = rbm.evaluate(test, batch_size=100, return_dict=True, verbose=0)
+    assert after["reconstruction_error"] < 0.8 * before["reconstruction_error"]
+
+
+def test_reported_figures_are_those_of_the_rows(binary):
+    rbm = RBM(10, seed=0)
+    rbm.build((None, 64))
+    reported = rbm.evaluate(binary[1], batch_size=100, return_dict=True, verbose=0)
+    energy = float(np.mean(rbm.free_energy(binary[1])))
+    assert reported["free_energy"] == pytest.approx(energy, rel=1e-4)
+    error = float(np.mean((binary[1] - np.asarray(rbm.gibbs(binary[1]))) ** 2))
+    assert reported["reconstruction_error"] == pytest.approx(error, rel=0.05)
+
+
+def test_a_seed_fixes_the_result_and_leaves_the_global_generators_alone(binary):
+    def weights(seed):
+        rbm = RBM(20, seed=seed)
+        rbm.fit(binary[0], epochs=2, verbose=0)
+        return np.asarray(rbm.kernel)
+
+    np.random.seed(1)  # noqa: NPY002
+    first = weights(0)
+    drawn = np.random.random()  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    assert drawn == np.random.random()  # noqa: NPY002
+    np.testing.assert_array_equal(first, weights(0))
+    assert not np.array_equal(first, weights(1))
+
+
+def test_it_saves_and_loads(binary, tmp_path):
+    rbm = RBM(20, visible="gaussian", k=2, seed=0)
+    rbm.fit(binary[0], epochs=1, verbose=0)
+    rbm.save(tmp_path / "rbm.keras")
+    again = keras.models.load_model(tmp_path / "rbm.keras")
+    np.testing.assert_array_equal(rbm.free_energy(binary[1]), again.free_energy(binary[1]))
+    assert (again.visible, again.k) == ("gaussian", 2)
+    again.fit(binary[0], epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"units": 0}, "units should be at least 1. Received: 0"),
+        ({"k": 0}, "k should be at least 1"),
+        ({"chains": 0}, "chains should be at least 1"),
+        ({"visible": "softmax"}, 'visible should be "bernoulli" or "gaussian".*softmax'),
+        ({"hidden": "linear"}, 'hidden should be "bernoulli" or "gaussian".*linear'),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        RBM(**{"units": 3, **options})
+
+
+def test_rows_outside_0_1_are_named_for_bernoulli_units():
+    with pytest.raises(ValueError, match=r"in \[0, 1\].*from 0 to 16"):
+        RBM(3).fit(np.array([[0.0, 16.0]]), verbose=0)

@@ -1,0 +1,89 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import rows
+
+
+def epochs(dataset, count=3):
+    return [[batch.numpy().tolist() for batch in dataset] for _ in range(count)]
+
+
+def flat(batches):
+    return list(itertools.chain.from_iterable(batches))
+
+
+@pytest.mark.parametrize("shuffle", [True, "once", False])
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (10, 5), (10, 10), (10, 99), (7, 1), (1001, 100)])
+def test_every_row_comes_once_an_epoch_in_even_batches(n, size, shuffle):
+    dataset = rows.index_batches(n, size, shuffle=shuffle, seed=0)
+    for epoch in epochs(dataset):
+        assert sorted(flat(epoch)) == list(range(n))
+        sizes = [len(batch) for batch in epoch]
+        assert len(sizes) == -(-n // size) == dataset.cardinality()
+        assert max(sizes) <= size
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_order_is_new_each_epoch_kept_or_as_given():
+    reshuffled = epochs(rows.index_batches(100, 10, shuffle=True, seed=0))
+    assert reshuffled[0] != reshuffled[1] != reshuffled[2] != reshuffled[0]
+    kept = epochs(rows.index_batches(100, 10, shuffle="once", seed=0))
+    assert kept[0] == kept[1] == kept[2]
+    given = epochs(rows.index_batches(100, 10, shuffle=False))
+    assert flat(given[0]) == list(range(100)) != flat(kept[0])
+
+
+@pytest.mark.parametrize("shuffle", [True, "once"])
+def test_a_seed_fixes_the_order_and_another_seed_another(shuffle):
+    first, again, other = (
+        epochs(rows.index_batches(100, 10, shuffle=shuffle, seed=seed)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    unseeded = [epochs(rows.index_batches(100, 10, shuffle=shuffle)) for _ in range(2)]
+    assert unseeded[0] != unseeded[1]
+
+
+def test_the_order_does_not_depend_on_the_global_seed():
+    orders = []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        orders.append(epochs(rows.index_batches(100, 10, seed=0)))
+    assert orders[0] == orders[1]
+
+
+def test_batches_hold_the_rows(rng):
+    X = rng.normal(size=(23, 3))
+    batches = list(rows.from_array(X, 10, shuffle=False))
+    np.testing.assert_array_equal(np.concatenate(batches), X)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.ones(5), r"2-D array .* Received: shape \(5,\)"),
+        (np.ones((0, 5)), r"Received: shape \(0, 5\)"),
+        (np.ones((5, 0)), r"Received: shape \(5, 0\)"),
+        (np.array([["a", "b"]]), "should be numeric"),
+        (np.array([[1, None]]), "should be numeric"),
+        ([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]], "2 such rows, the first at index 1"),
+    ],
+)
+def test_bad_rows_are_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        rows.check(X)
+
+
+def test_a_bad_batch_size_is_named():
+    with pytest.raises(ValueError, match="batch_size should be at least 1"):
+        rows.index_batches(10, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("int64", "float32"), ("float32", "float32"), ("float64", "float64"), ("bool", "float32")],
+)
+def test_numeric_rows_become_float(dtype, expected):
+    assert rows.check(np.ones((2, 2), dtype)).dtype == expected

@@ -1,0 +1,289 @@
+"""SavedModel export: the layout a server polls, the signature, and what a C client gets."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import networks, serving
+
+C_LOADER = Path(__file__).with_name("c_loader.py")
+FEATURES = 64
+BATCH_SIZES = (1, 7, 4096)
+# As close as float32 sums of up to 2000 terms in another order can be asked to be.
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def raw_rows(n: int) -> np.ndarray:
+    """Rows far from standardised: without the encoder's own scaling the answers are far off."""
+    shift, scale = scaling()
+    normal = np.random.default_rng(n).standard_normal((n, FEATURES))
+    return (shift + scale * normal).astype("float32")
+
+
+def build_encoder(**kwargs: Any) -> keras.Model:
+    """The paper's widths. ReLU, as untrained sigmoid layers send all rows to nearly one point."""
+    return networks.encoder(FEATURES, 2, activation="relu", seed=0, **kwargs)
+
+
+def scaling() -> tuple[np.ndarray, np.ndarray]:
+    return np.linspace(-100, 100, FEATURES), np.geomspace(0.5, 50, FEATURES)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """An encoder with its standardisation inside, exported once."""
+    encoder = build_encoder(scaling=scaling())
+    base = tmp_path_factory.mktemp("served") / "map"
+    return SimpleNamespace(
+        encoder=encoder, base=base, path=serving.export_saved_model(encoder, base)
+    )
+
+
+@pytest.fixture(scope="module")
+def answers_from_c(
+    exported: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, np.ndarray]:
+    """Batch size → what the C API answers, in a process without TensorFlow's Python package."""
+    folder = tmp_path_factory.mktemp("c_api")
+    batches = {f"features@{n}": raw_rows(n) for n in BATCH_SIZES}
+    np.savez(folder / "in.npz", **batches)
+    done = subprocess.run(
+        [sys.executable, C_LOADER, exported.path, folder / "in.npz", folder / "out.npz"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as arrays:
+        assert set(arrays) == {f"embedding@{n}" for n in BATCH_SIZES}
+        return {n: arrays[f"embedding@{n}"] for n in BATCH_SIZES}
+
+
+@pytest.fixture(scope="module")
+def small_encoder() -> keras.Model:
+    return networks.encoder(3, 2, hidden_units=(4,), seed=0)
+
+
+@pytest.fixture
+def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the model by one small file, where only directories are looked at."""
+
+    def write(encoder: keras.Model, features: int, path: Path) -> None:
+        path.mkdir()
+        (path / "saved_model.pb").write_text("new")
+
+    monkeypatch.setattr(serving, "_write", write)
+
+
+@pytest.fixture
+def mixed_precision() -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+# ---------------------------------------------------------------- the directory
+
+
+def test_first_version_is_1_with_the_model_directly_inside(exported):
+    assert exported.path == exported.base / "1"
+    assert (exported.path / "saved_model.pb").is_file()
+
+
+def test_base_directory_holds_nothing_but_the_version(exported):
+    assert names(exported.base) == ["1"]
+
+
+@pytest.mark.usefixtures("quick_write")
+def test_default_version_follows_the_highest(small_encoder, tmp_path):
+    taken = [serving.export_saved_model(small_encoder, tmp_path).name for _ in range(2)]
+    assert taken == ["1", "2"]
+    # 10 and 9: as text "9" would be the higher one.
+    for version in (10, 9):
+        serving.export_saved_model(small_encoder, tmp_path, version)
+    assert serving.export_saved_model(small_encoder, tmp_path) == tmp_path / "11"
+
+
+@pytest.mark.usefixtures("quick_write")
+def test_default_version_ignores_names_that_are_not_integers(small_encoder, tmp_path):
+    for name in ("v7", "8.bak", ".9-abc", "assets", "-5"):
+        (tmp_path / name).mkdir()
+    assert serving.export_saved_model(small_encoder, tmp_path).name == "1"
+
+
+@pytest.mark.usefixtures("quick_write")
+@pytest.mark.parametrize("version", [0, 1, 20260131])
+def test_explicit_version_is_taken(small_encoder, tmp_path, version):
+    path = serving.export_saved_model(small_encoder, str(tmp_path / "new" / "base"), version)
+    assert path == tmp_path / "new" / "base" / str(version)
+    assert names(path) == ["saved_model.pb"]
+
+
+@pytest.mark.usefixtures("quick_write")
+def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path):
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "saved_model.pb").write_text("old")
+    with pytest.raises(FileExistsError, match="should be a new one"):
+        serving.export_saved_model(small_encoder, tmp_path, 3)
+    assert names(tmp_path) == ["3"]
+    assert (tmp_path / "3" / "saved_model.pb").read_text() == "old"
+
+
+def test_version_taken_by_another_during_the_write_is_left_untouched(
+    small_encoder, tmp_path, monkeypatch
+):
+    def write_while_another_finishes(encoder, features, path):
+        for folder, text in ((path, "ours"), (tmp_path / "1", "theirs")):
+            folder.mkdir()
+            (folder / "saved_model.pb").write_text(text)
+
+    monkeypatch.setattr(serving, "_write", write_while_another_finishes)
+    with pytest.raises(FileExistsError):
+        serving.export_saved_model(small_encoder, tmp_path)
+    assert names(tmp_path) == ["1"]
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "theirs"
+
+
+def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
+    def write_half(encoder, features, path):
+        (path / "variables").mkdir(parents=True)
+        (path / "saved_model.pb").write_text("half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(serving, "_write", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        serving.export_saved_model(small_encoder, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monkeypatch):
+    real_write, seen = serving._write, {}
+
+    def watched_write(encoder, features, path):
+        real_write(encoder, features, path)
+        seen["names"] = names(tmp_path)
+        seen["files"] = {p.relative_to(path): p.stat().st_ino for p in path.rglob("*")}
+
+    monkeypatch.setattr(serving, "_write", watched_write)
+    target = serving.export_saved_model(small_encoder, tmp_path)
+    # A server takes integer names for versions; all else it ignores.
+    assert len(seen["names"]) == 1
+    assert not seen["names"][0].isdecimal()
+    # The same inodes: renamed in one step, not copied file by file.
+    assert {p.relative_to(target): p.stat().st_ino for p in target.rglob("*")} == seen["files"]
+    assert Path("saved_model.pb") in seen["files"]
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_signature_is_features_to_embedding_in_float32(exported):
+    signatures = tf.saved_model.load(str(exported.path)).signatures
+    assert list(signatures) == ["serving_default"]
+    signature = signatures["serving_default"]
+    assert signature.structured_input_signature == (
+        (),
+        {"features": tf.TensorSpec((None, FEATURES), tf.float32, name="features")},
+    )
+    assert list(signature.structured_outputs) == ["embedding"]
+    embedding = signature.structured_outputs["embedding"]
+    assert embedding.dtype == tf.float32
+    assert embedding.shape.as_list() == [None, 2]
+
+
+def test_weights_are_written_once(exported):
+    parameters = sum(np.asarray(weight).nbytes for weight in exported.encoder.weights)
+    on_disk = sum(p.stat().st_size for p in exported.path.rglob("*") if p.is_file())
+    bound = 1.1 * parameters + 1e6
+    assert bound < 2 * parameters, "too small an encoder for this test to notice a second copy"
+    assert parameters < on_disk < bound
+
+
+@pytest.mark.parametrize("n", BATCH_SIZES)
+def test_c_api_answers_as_keras(exported, answers_from_c, n):
+    expected = np.asarray(exported.encoder(raw_rows(n), training=False))
+    assert answers_from_c[n].dtype == np.float32
+    np.testing.assert_allclose(answers_from_c[n], expected, **CLOSE)
+
+
+def test_c_api_answers_raw_rows_because_standardisation_is_inside(answers_from_c):
+    shift, scale = (value.astype("float32") for value in scaling())
+    without_scaling = build_encoder()  # the same seed, so the same weights
+    standardised = (raw_rows(4096) - shift) / scale
+    expected = np.asarray(without_scaling(standardised, training=False))
+    np.testing.assert_allclose(answers_from_c[4096], expected, **CLOSE)
+
+
+def own_mixed_encoder() -> keras.Model:
+    """A user's own network, whose last layer follows the policy: its output is bfloat16."""
+    inputs = keras.Input((FEATURES,))
+    hidden = keras.layers.Dense(16, "relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2)(hidden))
+
+
+@pytest.mark.usefixtures("mixed_precision")
+@pytest.mark.parametrize(
+    "build",
+    [lambda: networks.encoder(FEATURES, 2, hidden_units=(16,), seed=0), own_mixed_encoder],
+    ids=["networks.encoder", "own"],
+)
+def test_mixed_precision_encoder_answers_float32(tmp_path, build):
+    encoder = build()
+    assert encoder.layers[1].compute_dtype == "bfloat16"
+    path = serving.export_saved_model(encoder, tmp_path)
+    rows = np.random.default_rng(0).standard_normal((7, FEATURES)).astype("float32")
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    answer = signature(features=tf.constant(rows))["embedding"]
+    assert answer.dtype == tf.float32
+    expected = keras.ops.cast(encoder(rows, training=False), "float32")
+    # bfloat16 keeps 8 bits; a rounding that falls the other way shows as 2**-8.
+    np.testing.assert_allclose(answer, expected, rtol=2**-7, atol=2**-7)
+
+
+# ---------------------------------------------------------------- wrong arguments
+
+
+def two_inputs() -> keras.Model:
+    inputs = [keras.Input((3,)), keras.Input((3,))]
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Add()(inputs)))
+
+
+def two_outputs() -> keras.Model:
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
+
+
+def sequences() -> keras.Model:
+    inputs = keras.Input((5, 3))
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+
+
+def unbuilt() -> keras.Model:
+    return keras.Sequential([keras.layers.Dense(2)])
+
+
+@pytest.mark.parametrize("build", [two_inputs, two_outputs, sequences, unbuilt])
+def test_encoder_that_is_not_matrix_to_matrix_is_refused(tmp_path, build):
+    with pytest.raises(ValueError, match=r"encoder should be .* one input"):
+        serving.export_saved_model(build(), tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("version", [-1, "1", True, 1.0])
+def test_version_that_is_not_a_count_is_refused(small_encoder, tmp_path, version):
+    with pytest.raises(ValueError, match="version should be an integer"):
+        serving.export_saved_model(small_encoder, tmp_path / "new", version)
+    assert names(tmp_path) == []  # not even the base directory

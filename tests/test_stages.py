@@ -1,0 +1,132 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import batches, metrics, stages
+from ptsne_keras.losses import TSNE
+
+
+@pytest.fixture(scope="module")
+def X(digits):
+    return digits[0][0][:400]
+
+
+@pytest.fixture(scope="module")
+def rbms(X):
+    return stages.pretrain(X, (100, 100, 2), epochs=20, top_epochs=30, batch_size=20, seed=0)
+
+
+def test_pretraining_stacks_rbms_on_each_others_hidden_means(X, rbms):
+    assert [rbm.units for rbm in rbms] == [100, 100, 2]
+    assert [rbm.hidden for rbm in rbms] == ["bernoulli", "bernoulli", "gaussian"]
+    assert [len(rbm.history.epoch) for rbm in rbms] == [20, 20, 30]
+    for rbm in rbms:
+        error = rbm.history.history["reconstruction_error"]
+        assert error[-1] < error[0]
+        of_the_mean_row = float(np.var(X, axis=0).mean())
+        assert float(np.mean((X - np.asarray(rbm.gibbs(X))) ** 2)) < of_the_mean_row
+        X = np.asarray(rbm(X))
+
+
+def test_a_seed_fixes_the_stack(X):
+    first, again, other = (
+        stages.pretrain(X, (10, 2), epochs=1, top_epochs=1, seed=seed) for seed in (0, 0, 1)
+    )
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a.kernel, b.kernel)
+        assert not np.array_equal(a.kernel, c.kernel)
+
+
+def test_unrolling_gives_the_stacks_hidden_means_exactly(X, rbms):
+    expected = X
+    for rbm in rbms:
+        expected = rbm(expected)
+    np.testing.assert_array_equal(stages.unroll(rbms)(X), expected)
+
+
+def test_finetuning_lowers_the_divergence_on_new_rows_too(X, rbms, digits):
+    encoder = stages.unroll(rbms)
+    new = batches.from_array(digits[1][0], 15, 200, shuffle=False)
+    before = metrics.mean_kl_divergence(encoder, new)
+    history = stages.finetune(encoder, batches.from_array(X, 15, 200, seed=0), epochs=150)
+    assert history.history["loss"][-1] < 0.75 * history.history["loss"][0]
+    assert metrics.mean_kl_divergence(encoder, new) < 0.85 * before
+
+
+def test_pretraining_helps(X, rbms):
+    """At equal, short training a pretrained start has the lower divergence."""
+    loss = {}
+    for name, encoder in {
+        "pretrained": stages.unroll(rbms),
+        "random": keras.models.clone_model(stages.unroll(rbms)),
+    }.items():
+        data = batches.from_array(X, 15, 400, seed=0)
+        loss[name] = stages.finetune(encoder, data, epochs=30).history["loss"][-1]
+    assert loss["pretrained"] < loss["random"]
+
+
+def test_the_encoder_stays_a_plain_uncompiled_model(X, rbms, tmp_path):
+    encoder = stages.unroll(rbms)
+    stages.finetune(encoder, batches.from_array(X, 15, 400), epochs=1)
+    assert not encoder.compiled
+    encoder.save(tmp_path / "encoder.keras")
+    again = keras.models.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(encoder(X), again(X))
+
+
+def test_any_keras_model_optimizer_and_loss_will_do(X):
+    inputs = keras.Input((64,))
+    x = keras.layers.Reshape((8, 8, 1))(inputs)
+    x = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, activation="relu")(x))
+    encoder = keras.Model(inputs, keras.layers.Dense(3)(x))
+    history = stages.finetune(
+        encoder,
+        batches.from_array(X, 15, 200, seed=0),
+        loss=TSNE(dof="auto"),
+        optimizer=keras.optimizers.SGD(1.0),
+        epochs=5,
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert len(history["seconds"]) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: b.repeat(), lambda b: b.filter(lambda x, P: True)],
+    ids=["endless", "unknown"],
+)
+def test_batches_of_unknown_length_are_named(change, X, rbms):
+    """Keras would count steps and average the loss wrongly."""
+    data = change(batches.from_array(X, 15, 400))
+    with pytest.raises(ValueError, match="should have a known, finite length"):
+        stages.finetune(stages.unroll(rbms), data, epochs=1)
+
+
+def test_every_epoch_is_one_pass_over_all_batches(X):
+    steps = []
+    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    data = batches.from_array(X, 15, 100, seed=0)
+    stages.finetune(encoder, data, epochs=3, callbacks=[count])
+    assert steps == [0, 1, 2, 3] * 3
+
+
+def test_divergence_to_nan_is_an_error(X, rbms):
+    data = batches.from_array(X, 15, 400).map(lambda x, P: (x, P * tf.constant(np.nan)))
+    with pytest.raises(ValueError, match="learning_rate should be smaller"):
+        stages.finetune(stages.unroll(rbms), data, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.full((20, 3), 2.0), r"in \[0, 1\] for Bernoulli"),
+        (np.full((20, 3), np.nan), "should be finite"),
+    ],
+)
+def test_bad_rows_are_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        stages.pretrain(X, (4, 2), epochs=1)
