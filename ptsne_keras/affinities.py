@@ -81,9 +81,10 @@ def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None
 
     Examples
     --------
-    >>> C = conditional_probabilities(np.eye(10), 9 - 1e-3)
-    >>> float(tf.reduce_sum(C[0]))
-    1.0
+    >>> C = conditional_probabilities(X, 30)  # X [B, D]
+    >>> H = -tf.reduce_sum(tf.math.xlogy(C, C), axis=1)
+    >>> print(np.round(np.exp(H[:3]), 3))
+    [30. 30. 30.]
     """
     return _conditional(X, perplexity, dtype)
 
@@ -97,7 +98,13 @@ def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
 
 
 def duplicates_message(rows: int, perplexity: float) -> str:
-    """Say how many rows have so many duplicates that no β reaches the perplexity."""
+    """Say how many rows have so many duplicates that no β reaches the perplexity.
+
+    Examples
+    --------
+    >>> print(duplicates_message(3, 30))
+    3 of the rows have at least 30 (the perplexity) neighbours at exactly ...
+    """
     return (
         f"{rows} of the rows have at least {perplexity:g} (the perplexity) neighbours at exactly "
         "their smallest distance, as duplicated rows do: no bandwidth reaches the perplexity, so "
@@ -127,6 +134,12 @@ def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
     ------
     tf.errors.InvalidArgumentError
         If a row does not converge; names the rows.
+
+    Examples
+    --------
+    >>> C, unreachable = calibrate(losses.squared_distances(X), 30)
+    >>> int(unreachable)
+    0
     """
     delta = _centred_distances(tf.cast(D2, tf.float64))  # [B, B]
     off_diagonal = 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64)

@@ -128,7 +128,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         batch_size: int = 2500,
         epochs: int | str = "auto",
         pretraining_epochs: int | str = "auto",
-        learning_rate: float = 3e-3,
+        learning_rate: float = 0.02,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:

@@ -41,6 +41,10 @@ def continuity(X: Any, Y: Any, k: int = 12) -> float:
 
     Trustworthiness with the roles of X and Y exchanged.
 
+    Examples
+    --------
+    >>> continuity(X_test, tsne.transform(X_test), k=12)
+
     References
     ----------
     Venna & Kaski (2001).

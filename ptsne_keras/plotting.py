@@ -59,7 +59,7 @@ def map(
 
     Examples
     --------
-    >>> plotting.map(tsne.embedding_, labels).figure.savefig("map.png")
+    >>> plotting.map(tsne.transform(X), labels).figure.savefig("map.png")
     """
     Y = np.asarray(Y)
     if Y.ndim != 2 or Y.shape[1] != 2:

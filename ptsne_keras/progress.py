@@ -20,7 +20,9 @@ class StageBar(keras.callbacks.Callback):
 
     Examples
     --------
-    >>> model.fit(batches, epochs=50, verbose=0, callbacks=[StageBar("Fine-tuning", 50)])
+    >>> bar = StageBar("Fine-tuning", 50)
+    Fine-tuning
+    >>> history = stages.finetune(encoder, dataset, epochs=50, callbacks=[bar])
     """
 
     def __init__(self, title: str, epochs: int, values: tuple[str, ...] = ("loss",)) -> None:

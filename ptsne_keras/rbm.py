@@ -234,6 +234,11 @@ class MomentumSGD(keras.optimizers.Optimizer):
     """Gradient descent with a momentum that may change: u ← m u - η ∇, w ← w + u.
 
     `keras.optimizers.SGD` compiles its momentum in as a constant; here it is a variable.
+
+    Examples
+    --------
+    >>> optimizer = MomentumSGD(0.1)
+    >>> optimizer.momentum.assign(0.9)
     """
 
     def __init__(self, learning_rate: float = 0.1, name: str = "momentum_sgd", **kw: Any) -> None:

@@ -94,7 +94,10 @@ def from_array(
 
     Examples
     --------
-    >>> rbm.fit(rows.from_array(X, 100, seed=0), epochs=30)
+    >>> for part in from_array(X, 100, shuffle=False):
+    ...     print(part.shape)
+    (100, 64)
+    (100, 64)
     """
     X = tf.constant(check(X))
     indices = index_batches(X.shape[0], batch_size, shuffle=shuffle, seed=seed)

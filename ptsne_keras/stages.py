@@ -96,7 +96,14 @@ def pretrain(
 
 
 def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
-    """Stage 2: the stack's forward pass as a plain Keras model; see `networks.from_rbms`."""
+    """Stage 2: the stack's forward pass as a plain Keras model; see `networks.from_rbms`.
+
+    Examples
+    --------
+    >>> encoder = unroll(pretrain(X, (50, 2), epochs=1, top_epochs=1))
+    >>> encoder(X).shape
+    TensorShape([200, 2])
+    """
     return networks.from_rbms(rbms, scaling=scaling)
 
 

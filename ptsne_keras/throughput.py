@@ -39,7 +39,8 @@ def matmul_seconds(shapes: list[tuple[int, int, int]], repeats: int = 20) -> flo
 
     Examples
     --------
-    >>> flops(shapes) / matmul_seconds(shapes) / 1e9  # GFLOP/s
+    >>> shapes = matmul_shapes(encoder, 1000)
+    >>> gflops = flops(shapes) / matmul_seconds(shapes) / 1e9
     """
     rng = np.random.default_rng(0)
     pairs = [

@@ -1,0 +1,95 @@
+"""Every public docstring has an example, and every example runs and prints what it says."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import ptsne_keras
+from ptsne_keras import batches
+from ptsne_keras.estimator import ParametricTSNE
+
+MODULES = [
+    importlib.import_module(f"ptsne_keras.{module.name}")
+    for module in pkgutil.iter_modules(ptsne_keras.__path__)
+]
+EXAMPLES = [
+    test for module in MODULES for test in doctest.DocTestFinder().find(module) if test.examples
+]
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Checker(doctest.OutputChecker):
+    """An example that shows no output promises none in particular."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.fixture(scope="module")
+def names(digits):
+    """What the examples take as given: digits, a fitted map, the package's modules."""
+    (X_train, labels_train), (X_test, labels_test) = digits
+    X, labels = X_train[:200], labels_train[:200]
+    tsne = ParametricTSNE(hidden_units=(20,), epochs=2, pretraining="none").fit(X_train)
+    return {
+        **{module.__name__.split(".")[1]: module for module in MODULES},
+        "ptsne_keras": ptsne_keras,
+        "keras": keras,
+        "np": np,
+        "tf": tf,
+        "X": X,
+        "labels": labels,
+        "Y": tsne.transform(X),
+        "X_new": X_test,
+        "X_train": X_train,
+        "X_test": X_test,
+        "labels_train": labels_train,
+        "labels_test": labels_test,
+        "Y_train": tsne.embedding_,
+        "Y_test": tsne.transform(X_test),
+        "tsne": tsne,
+        "encoder": tsne.encoder_,
+        "dataset": batches.from_array(X, 30, 100, seed=0),
+        "model": keras.Sequential([keras.layers.Dense(2)]),
+    }
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_examples_run_and_print_what_they_say(example, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = {"hidden_units": (20,), "epochs": 2, "pretraining_epochs": 1}
+    defaults = {**ParametricTSNE.__init__.__kwdefaults__, **quick}
+    monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", defaults)
+    example.globs.update({k: v for k, v in names.items() if k not in example.globs})
+    output: list[str] = []
+    runner = doctest.DocTestRunner(Checker(), optionflags=OPTIONS)
+    assert not runner.run(example, out=output.append).failed, "".join(output)
+
+
+PUBLIC = {
+    getattr(ptsne_keras, name)
+    for name in ptsne_keras.__all__
+    if inspect.ismodule(getattr(ptsne_keras, name))
+}
+
+
+def public_functions():
+    for module in sorted(PUBLIC, key=lambda module: module.__name__):
+        for name, thing in vars(module).items():
+            own = getattr(thing, "__module__", "") == module.__name__
+            kind = inspect.isfunction(thing) or inspect.isclass(thing)
+            if own and kind and not name.startswith("_"):
+                yield pytest.param(thing, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.parametrize("thing", [ParametricTSNE, *public_functions()])
+def test_public_names_are_documented_with_an_example(thing):
+    lines = inspect.getdoc(thing).splitlines()
+    assert lines[0].endswith(".")
+    assert ">>>" in "\n".join(lines)

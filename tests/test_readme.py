@@ -1,0 +1,35 @@
+"""What the README shows works as it stands, in the order it is read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ptsne_keras.estimator import ParametricTSNE
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i}" for i in range(1, len(BLOCKS) + 1)])
+def test_code_blocks_run(block, folder, monkeypatch):
+    monkeypatch.chdir(folder)  # "map" and "saved_models" land there, for the blocks after
+    # The default fit takes a minute; what the README shows is how to call it.
+    monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", _quick_defaults())
+    exec(compile(block, str(README), "exec"), {})
+
+
+def _quick_defaults():
+    quick = {"hidden_units": (50, 50), "epochs": 5, "pretraining_epochs": 1}
+    return {**ParametricTSNE.__init__.__kwdefaults__, **quick}
+
+
+def test_there_are_blocks_and_the_pictures_they_name_exist():
+    assert len(BLOCKS) >= 4
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text()):
+        assert (README.parent / picture).is_file()
