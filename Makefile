@@ -1,4 +1,4 @@
-# `make demo` and `make test` do everything on a machine with Python 3.11+ and make.
+# `make demo` and `make test` do everything on a machine with Python 3.11-3.13 and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -36,8 +36,8 @@ clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.core: setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python should be 3.11 or newer; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(TF)]'
 	touch $@

@@ -24,11 +24,20 @@ __all__ = ["ParametricTSNE", "__version__", *sorted(_MODULES)]
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: TensorFlow alone takes seconds."""
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = name if name in _MODULES else _NAMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        loaded = importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "tensorflow":
+            raise
+        raise ModuleNotFoundError(
+            "ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' "
+            "where there is an NVIDIA GPU.",
+            name="tensorflow",
+        ) from error
+    return loaded if name in _MODULES else getattr(loaded, name)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,6 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ptsne_keras.typing import Tensor
@@ -21,9 +20,9 @@ _MAX_STEPS = 100
 # Largest change of log β in one step: away from the solution Newton's step is unbounded.
 _MAX_STEP = 3.0
 # ‖a‖² + ‖b‖² - 2ab came out within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and
-# 2,500 rows: what is below 8 eps may be nothing but rounding, and is taken to be 0, so that equal
-# rows are equal on any processor.
-_ROUNDING = 8.0
+# 2,500 rows. Distances that differ by 8 eps of that or less are equal: equal rows, and neighbours
+# on a lattice, are then ties on any processor.
+_ROUNDING = 8 * 2.0**-52
 
 
 def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
@@ -39,7 +38,8 @@ def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> t
     perplexity : float
         Above 1 and below B - 1.
     dtype : "float32" or "float64", optional
-        Of the distances and of P; by default that of X. β is always calibrated in float64.
+        Of P; by default that of X. Distances and β are computed in float64 always: in float32 one
+        far outlier would round the distances among all the others.
 
     Returns
     -------
@@ -90,11 +90,12 @@ def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None
 
 
 def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
-    X = _rows(X, perplexity, dtype)
-    C, unreachable = calibrate(_squared_distances(X), perplexity)
+    X, dtype = _rows(X, perplexity, dtype)
+    D2, rounding = _squared_distances(X)
+    C, unreachable = calibrate(D2, perplexity, rounding=rounding)
     if tf.executing_eagerly() and int(unreachable):
         warnings.warn(duplicates_message(int(unreachable), perplexity), stacklevel=3)
-    return tf.cast(C, X.dtype)
+    return tf.cast(C, dtype)
 
 
 def duplicates_message(rows: int, perplexity: float) -> str:
@@ -112,7 +113,9 @@ def duplicates_message(rows: int, perplexity: float) -> str:
     )
 
 
-def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
+def calibrate(
+    D2: tf.Tensor, perplexity: float, *, rounding: Tensor = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Scale each row of squared distances so that its perplexity is the one asked for.
 
     Newton's method on H(log β) = log perplexity, kept inside a bracket; dH/dlog β = -β² Var(d²).
@@ -121,6 +124,8 @@ def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
     ----------
     D2 : tensor [B, B]
         Squared distances; the diagonal is ignored.
+    rounding : tensor [B, B] or float
+        Distances that exceed a row's smallest by no more than this are equal to it.
 
     Returns
     -------
@@ -141,7 +146,7 @@ def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
     >>> int(unreachable)
     0
     """
-    delta = _centred_distances(tf.cast(D2, tf.float64))  # [B, B]
+    delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
     off_diagonal = 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64)
     ties = tf.cast(tf.equal(delta, 0.0), tf.float64) * off_diagonal  # the limit β → ∞
     tie_count = tf.reduce_sum(ties, axis=1)  # [B]
@@ -151,8 +156,8 @@ def calibrate(D2: tf.Tensor, perplexity: float) -> tuple[tf.Tensor, tf.Tensor]:
     check = tf.debugging.Assert(
         tf.equal(tf.size(failed), 0),
         [
-            "rows whose perplexity did not converge (distances that differ by more than the "
-            "floating-point type resolves? rescale X or pass dtype='float64'):",
+            "rows whose perplexity did not converge (distances that differ by more orders of "
+            "magnitude than float64 resolves? drop the outliers or rescale the columns):",
             failed,
         ],
     )
@@ -215,7 +220,7 @@ def _entropy(delta: tf.Tensor, log_beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return tf.math.log(total) + beta * mean, tf.square(beta) * (mean_square - tf.square(mean))
 
 
-def _centred_distances(D2: tf.Tensor) -> tf.Tensor:
+def _centred_distances(D2: tf.Tensor, rounding: Tensor) -> tf.Tensor:
     """Subtract each row's smallest distance and divide by its mean; zero diagonal.
 
     The first leaves the probabilities alone and keeps exp() from underflowing; the second makes
@@ -223,30 +228,32 @@ def _centred_distances(D2: tf.Tensor) -> tf.Tensor:
     """
     rows = tf.shape(D2)[:1]
     others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
-    delta = tf.maximum(D2 - tf.reduce_min(others, axis=1, keepdims=True), 0.0)
+    delta = D2 - tf.reduce_min(others, axis=1, keepdims=True)
+    delta = tf.where(delta > rounding, delta, 0.0)
     delta = tf.linalg.set_diag(delta, tf.zeros(rows, D2.dtype))
     return tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
 
 
-def _squared_distances(X: tf.Tensor) -> tf.Tensor:
-    """Squared Euclidean distances [B, B] of rows [B, D]; what is below rounding becomes 0."""
+def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Squared Euclidean distances [B, B] of float64 rows [B, D], and their rounding errors."""
     X = X - tf.reduce_mean(X, axis=0, keepdims=True)  # centring shrinks what cancels below
-    # β absorbs the scale; dividing keeps squares of 1e±25 within the type's range.
+    # β absorbs the scale; dividing keeps squares of 1e±200 within range.
     X = tf.math.divide_no_nan(X, tf.reduce_max(tf.abs(X)))
     norms = tf.reduce_sum(tf.square(X), axis=1)
     sums = norms[:, None] + norms[None, :]
-    D2 = sums - 2.0 * tf.matmul(X, X, transpose_b=True)
-    return tf.where(_ROUNDING * np.finfo(X.dtype.as_numpy_dtype).eps * sums < D2, D2, 0.0)
+    return sums - 2.0 * tf.matmul(X, X, transpose_b=True), _ROUNDING * sums
 
 
-def _rows(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
-    """X as a finite floating-point tensor [B, D] with enough rows for the perplexity."""
+def _rows(X: Tensor, perplexity: float, dtype: Any) -> tuple[tf.Tensor, tf.DType]:
+    """X as finite float64 rows [B, D], enough of them for the perplexity; and the dtype of P."""
     X = tf.convert_to_tensor(X)
-    if dtype is None:
-        dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
-    X = tf.cast(X, dtype)
+    if not (X.dtype.is_floating or X.dtype.is_integer or X.dtype.is_bool):
+        raise ValueError(f"X should be numeric and real. Received: dtype {X.dtype.name}.")
     if X.shape.rank != 2:
         raise ValueError(f"X should be [B, D] rows. Received: shape {X.shape}.")
+    if dtype is None:
+        dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
+    X = tf.cast(X, tf.float64)
     if not (perplexity > 1 and math.isfinite(perplexity)):
         raise ValueError(f"perplexity should be above 1. Received: {perplexity!r}.")
     _check_count(X, perplexity)
@@ -255,9 +262,9 @@ def _rows(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
     if tf.executing_eagerly():
         if not bool(finite):
             raise ValueError(message)
-        return X
+        return X, tf.as_dtype(dtype)
     with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
-        return tf.identity(X)
+        return tf.identity(X), tf.as_dtype(dtype)
 
 
 def _check_count(X: tf.Tensor, perplexity: float) -> None:

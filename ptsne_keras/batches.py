@@ -77,7 +77,7 @@ def from_array(
 
     dataset = indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
-    if shuffle is not True or batch_size >= len(X):
+    if shuffle not in (True, np.True_) or batch_size >= len(X):
         dataset = dataset.cache()
     return dataset.prefetch(tf.data.AUTOTUNE)
 

@@ -1,6 +1,7 @@
 """The demonstration: all three stages on real digits, a table, a picture, a SavedModel."""
 
 import os
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -41,6 +42,7 @@ def run(
     --------
     >>> print(table(run()))
     """
+    Path(picture).parent.mkdir(parents=True, exist_ok=True)  # not after all the training
     train, test = datasets.digits(seed=seed)
     tsne = ParametricTSNE(random_state=seed, **{"verbose": 1, **parameters}).fit(train[0])
     pca = PCA(tsne.n_components, random_state=seed).fit(train[0])
@@ -67,7 +69,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"digits, {n_train:,} training rows, {n_test:,} test rows", ""]
     lines += [f"  {stage:<12}{s:>8.1f} s" for stage, s in results["seconds"].items()]
     kl_train, kl_test = results["kl"]
-    lines += ["", f"  KL(P‖Q)     train {kl_train:.3f} nats, test {kl_test:.3f} nats", ""]
+    lines += ["", f"  KL(P||Q)    train {kl_train:.3f} nats, test {kl_test:.3f} nats", ""]
     quality = results["quality"]
     lines.append(f"  {'test set':<20}" + "".join(f"{name:>18}" for name in quality))
     for measure in next(iter(quality.values())):

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -76,8 +77,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     embedding_ : ndarray [N, d]
         Map of the training rows.
     history_ : dict
-        "pretrain": the curves of each RBM; "finetune": KL per epoch as "loss", nats; "seconds":
-        of each stage.
+        "pretrain": the curves of each RBM; "finetune": "loss" per epoch, in nats, which is KL(P‖Q)
+        only at exaggeration 1, and "seconds" per epoch; "seconds": of each stage.
     kl_divergence_ : float
         Mean KL(P‖Q) over batches of the training rows, nats.
     n_features_in_ : int
@@ -157,9 +158,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             out of its range.
         """
         self._validate_params()
-        if not len(self.hidden_units) or min(self.hidden_units) < 1:
+        widths = list(self.hidden_units)
+        if not widths or not all(isinstance(w, Integral) and w >= 1 for w in widths):
             raise ValueError(
-                "hidden_units should be one or more widths of at least 1. "
+                "hidden_units should be one or more integers of at least 1. "
                 f"Received: {self.hidden_units!r}."
             )
         if self.pretraining == "rbm" and self.activation != "sigmoid":
@@ -202,7 +204,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the KL divergence, in nats, of the map of X: higher is better.
 
-        P is calibrated among the rows of X, in batches of at most `batch_size`.
+        P is calibrated among the rows of X, in batches of at most `batch_size`, so that scores
+        compare at equal perplexity and about equal numbers of rows.
 
         Raises
         ------
@@ -321,7 +324,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             loss=TSNE(dof=self.dof, exaggeration=self.exaggeration),
             epochs=epochs,
             learning_rate=self.learning_rate,
-            callbacks=self._bar("Stage 3, fine-tuning on KL(P‖Q)", epochs, ("loss",)),
+            callbacks=self._bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
         )
         return history.history
 
@@ -329,7 +332,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return batches.from_array(X, self.perplexity, self.batch_size, **options)
 
     def _mean_divergence(self, X: FloatArray) -> float:
-        data = self._batches(X, shuffle="once", seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `fit` has warned of duplicates
+            data = self._batches(X, shuffle="once", seed=0)
         return metrics.mean_kl_divergence(self.encoder_, data, dof=self.dof)
 
     def _embed(self, X: FloatArray) -> FloatArray:

@@ -103,6 +103,8 @@ def tsne(P: Tensor, Y: Tensor, *, dof: Dof = 1.0, exaggeration: float = 1.0) -> 
     van der Maaten (2009), equations 1-4; van der Maaten & Hinton (2008), equation 5.
     """
     P, Y = ops.convert_to_tensor(P), ops.convert_to_tensor(Y)
+    dtype = keras.backend.result_type(P.dtype, Y.dtype, float)  # P is often the more precise
+    P, Y = ops.cast(P, dtype), ops.cast(Y, dtype)
     _check_shapes(P, Y)
     _check_exaggeration(exaggeration)
     alpha = degrees_of_freedom(dof, Y.shape[-1])
@@ -124,10 +126,10 @@ def _check_shapes(P: Tensor, Y: Tensor) -> None:
     """Raise unless P [B, B] and Y [B, d] can belong together, as far as static shapes tell."""
     p, y = tuple(P.shape), tuple(Y.shape)
     known = {size for size in (*p, *y[:1]) if size is not None}
-    if len(p) != 2 or len(y) != 2 or y[1] is None or len(known) > 1:
+    if len(p) != 2 or len(y) != 2 or y[1] is None or len(known) > 1 or known & {0, 1}:
         raise ValueError(
             "P should be [B, B] joint probabilities and Y [B, d] map coordinates of the same "
-            f"B rows. Received: P of shape {p}, Y of shape {y}."
+            f"B ≥ 2 rows. Received: P of shape {p}, Y of shape {y}."
         )
 
 

@@ -54,12 +54,14 @@ def encoder(
     he = activation in ("relu", "elu", "leaky_relu", "silu", "gelu")
     initializer = keras.initializers.HeNormal if he else keras.initializers.GlorotUniform
     layers = [
-        keras.layers.Dense(width, activation, kernel_initializer=initializer(int(layer_seed)))
+        keras.layers.Dense(int(width), activation, kernel_initializer=initializer(int(layer_seed)))
         for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
     ]
     # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
     top = keras.initializers.GlorotUniform(int(seeds[-1]))
-    layers.append(keras.layers.Dense(d, kernel_initializer=top, dtype="float32", name="embedding"))
+    layers.append(
+        keras.layers.Dense(int(d), kernel_initializer=top, dtype="float32", name="embedding")
+    )
     return _chain(features, layers, scaling)
 
 
@@ -105,6 +107,7 @@ def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.M
         keras.layers.Dense(
             rbm.units,
             "sigmoid" if rbm.hidden == "bernoulli" else "linear",
+            kernel_initializer="zeros",  # the RBM's weights come below; no seed is drawn
             # float32 on the map, whatever the policy of the layers below.
             **({"name": "embedding", "dtype": "float32"} if rbm is rbms[-1] else {}),
         )
@@ -122,12 +125,15 @@ def _chain(
     """Input → (x - shift) / scale → layers."""
     x = inputs = keras.Input((features,), name="features")
     if scaling is not None:
-        shift, scale = (np.broadcast_to(np.float32(s), (features,)) for s in scaling)
-        # float32 whatever the policy: rounding rows at 1000 ± 1 to bfloat16 would erase them.
-        layer = keras.layers.Normalization(
-            mean=shift, variance=np.square(scale), dtype="float32", name="scaling"
-        )
-        x = layer(x)
+        shift, scale = scaling
+        # Two layers, because Normalization squares the scale, which over- or underflows for rows
+        # of 1e±20, and takes no scale below 1e-7. float32 whatever the policy: rounding rows at
+        # 1000 ± 1 to bfloat16 would erase them.
+        mean = np.broadcast_to(np.float32(shift), (features,))
+        ones = np.ones(features, np.float32)
+        x = keras.layers.Normalization(mean=mean, variance=ones, dtype="float32", name="shift")(x)
+        factor = (1.0 / np.float64(scale)).tolist()
+        x = keras.layers.Rescaling(factor, dtype="float32", name="scale")(x)
     for layer in layers:
         x = layer(x)
     return keras.Model(inputs, x, name="encoder")

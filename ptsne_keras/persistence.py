@@ -54,7 +54,7 @@ def save(
     NotADirectoryError
         If `path` is a file.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def load(
     ValueError
         If it is of another kind or a newer format, or a file in it is truncated or altered.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,5 +1,6 @@
 """Restricted Boltzmann machines, trained by contrastive divergence."""
 
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -73,22 +74,29 @@ class RBM(keras.Model):
         momentum: tuple[float, float, int] = (0.5, 0.9, 5),
         seed: int | None = None,
         name: str | None = None,
+        dtype: Any = "float32",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        # float32 whatever the policy: updates of 1e-3 of a weight are lost in half precision.
+        super().__init__(name=name, dtype=dtype, **kwargs)
         for argument, value in (("visible", visible), ("hidden", hidden)):
             if value not in ("bernoulli", "gaussian"):
                 raise ValueError(
                     f'{argument} should be "bernoulli" or "gaussian". Received: {value!r}.'
                 )
         for argument, number in (("units", units), ("k", k), ("chains", chains)):
-            if number < 1:
-                raise ValueError(f"{argument} should be at least 1. Received: {number!r}.")
-        self.units, self.visible, self.hidden = units, visible, hidden
-        self.k, self.persistent, self.chains = k, persistent, chains
+            if not isinstance(number, Integral) or number < 1:
+                raise ValueError(
+                    f"{argument} should be an integer of at least 1. Received: {number!r}."
+                )
+        if learning_rate is not None and not learning_rate > 0:
+            raise ValueError(f"learning_rate should be above 0. Received: {learning_rate!r}.")
+        self.units, self.visible, self.hidden = int(units), visible, hidden
+        self.k, self.persistent, self.chains = int(k), persistent, int(chains)
         gaussian = "gaussian" in (visible, hidden)
         default_rate = 0.02 if persistent else 0.1
-        self.learning_rate = learning_rate or (0.001 if gaussian else default_rate)
+        default_rate = 0.001 if gaussian else default_rate
+        self.learning_rate = default_rate if learning_rate is None else learning_rate
         default_decay = 0.0 if persistent else 2e-4
         self.weight_decay = default_decay if weight_decay is None else weight_decay
         self.momentum = momentum
@@ -171,7 +179,7 @@ class RBM(keras.Model):
         ValueError
             If x is not finite numeric rows, or Bernoulli visible rows leave [0, 1].
         """
-        if hasattr(x, "__array__"):
+        if hasattr(x, "__array__") or isinstance(x, list | tuple):
             x = rows.check(x)
             if self.visible == "bernoulli" and (x.min() < 0 or x.max() > 1):
                 raise ValueError(

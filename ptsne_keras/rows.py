@@ -1,5 +1,7 @@
 """Rows through `tf.data`: which rows form which batch, in an order that derives from a seed."""
 
+import contextlib
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,11 +24,15 @@ def check(X: Any, *, name: str = "X") -> FloatArray:
         If `X` is not 2-D, has no rows or no columns, is not numeric, or holds NaN or infinity.
     """
     X = np.asarray(X)
+    if X.dtype == object:  # such as a frame of mixed or nullable columns
+        with contextlib.suppress(TypeError, ValueError):
+            X = X.astype(np.float64)
     if X.dtype.kind not in "fiub":
         raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")
-    X = X if X.dtype == np.float64 else X.astype(np.float32, copy=False)
+    double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
+    X = X.astype(np.float64 if double else np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -49,10 +55,14 @@ def index_batches(
     tf.data.Dataset of int64 [b]
         Of known cardinality.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size should be at least 1. Received: {batch_size!r}.")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(
+            f"batch_size should be an integer of at least 1. Received: {batch_size!r}."
+        )
+    if shuffle != "once" and not isinstance(shuffle, bool | np.bool_):
+        raise ValueError(f'shuffle should be True, False or "once". Received: {shuffle!r}.')
     count = -(-n // batch_size)
-    seed = int(np.random.default_rng(seed).integers(2**31)) if seed is None else seed
+    seed = int(np.random.default_rng(seed).integers(2**31))
     # ⌊i n / count⌋ spreads the remainder over the batches.
     bounds = tf.constant(np.arange(count + 1, dtype=np.int64) * n // count)
 
@@ -62,7 +72,7 @@ def index_batches(
             order = tf.random.experimental.stateless_shuffle(order, seed=[seed, epoch_seed])
         return tf.data.Dataset.range(count).map(lambda i: order[bounds[i] : bounds[i + 1]])
 
-    if shuffle is True:
+    if shuffle in (True, np.True_):
         epochs = _random_numbers(seed).take(1)
     else:
         epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))

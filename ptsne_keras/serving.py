@@ -39,6 +39,8 @@ def export_saved_model(
     ------
     FileExistsError
         If that version exists: a server may be using it.
+    NotADirectoryError
+        If `directory` is a file.
     ValueError
         If the encoder's input or output is not one matrix, or `version` is not an integer ≥ 0.
 
@@ -48,7 +50,9 @@ def export_saved_model(
     PosixPath('saved_models/digits/1')
     """
     features = _feature_count(encoder)
-    base = Path(directory)
+    base = Path(directory).expanduser()
+    if base.exists() and not base.is_dir():
+        raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
     version = _next_version(base) if version is None else version
     if isinstance(version, bool) or not isinstance(version, Integral) or version < 0:
         raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")

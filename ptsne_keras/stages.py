@@ -125,20 +125,24 @@ def finetune(
     ----------
     encoder : keras.Model
         Any model from rows to map coordinates [B, d]. Its weights are trained; it is not compiled,
-        so that it saves and loads without this package.
+        so that it saves and loads without this package. Callbacks see a model that holds it as
+        `encoder`.
     batches : tf.data.Dataset of (X, P)
         From `batches.from_array` or its siblings.
     loss : keras.losses.Loss, optional
         `TSNE()` by default.
     optimizer : Keras optimizer, optional
         By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps.
+    learning_rate : float
+        1e-3 suits most networks; sigmoid ones want 0.02.
     epochs, callbacks, verbose, jit_compile
         As in `keras.Model`.
 
     Returns
     -------
     keras.callbacks.History
-        Per epoch: `loss`, the mean KL of the batches in nats, and `seconds`.
+        Per epoch: `loss`, the mean over batches in nats, which is KL(P‖Q) at exaggeration 1, and
+        `seconds`.
 
     Raises
     ------
@@ -153,6 +157,8 @@ def finetune(
     ----------
     van der Maaten (2009), section 3.3 (there by conjugate gradients).
     """
+    if epochs < 1:
+        raise ValueError(f"epochs should be at least 1. Received: {epochs!r}.")
     steps = int(batches.cardinality())
     if steps < 1:
         raise ValueError(
@@ -162,9 +168,7 @@ def finetune(
     if optimizer is None:
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
         optimizer = keras.optimizers.Adam(schedule)
-    inputs = encoder.inputs if len(encoder.inputs) > 1 else encoder.inputs[0]
-    # A model around the encoder is compiled in its stead: same weights, no loss attached to them.
-    trainer = keras.Model(inputs, encoder(inputs), name="trainer")
+    trainer = _Trainer(encoder)
     trainer.compile(optimizer=optimizer, loss=loss or TSNE(), jit_compile=jit_compile)
     # TerminateOnNaN would stop quietly and leave the NaN weights behind.
     callbacks = [_EpochSeconds(), *callbacks]
@@ -183,6 +187,17 @@ def finetune(
             f"scaled. Received: loss {history.history['loss']}."
         )
     return history
+
+
+class _Trainer(keras.Model):
+    """Compiled in the encoder's stead: the same weights, but no loss attached to the encoder."""
+
+    def __init__(self, encoder: keras.Model) -> None:
+        super().__init__(name="trainer")
+        self.encoder = encoder
+
+    def call(self, X: Any, training: bool = False) -> Any:
+        return self.encoder(X, training=training)
 
 
 class _EpochSeconds(keras.callbacks.Callback):

@@ -190,3 +190,32 @@ def test_rows_that_do_not_converge_are_named(monkeypatch):
     monkeypatch.setattr(affinities, "_MAX_STEPS", 1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="did not converge"):
         affinities.joint_probabilities(blobs(), 20)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equidistant_rows_are_ties(dtype):
+    with pytest.warns(UserWarning, match="100 of the rows"):
+        C = affinities.conditional_probabilities(np.eye(100), 10, dtype=dtype)
+    np.testing.assert_allclose(C, (1 - np.eye(100)) / 99, rtol=1e-6)
+
+
+def test_rows_on_a_lattice_are_ties():
+    cube = np.array(np.meshgrid(*[[0, 1]] * 9)).reshape(9, -1).T * 0.3 + 0.1
+    with pytest.warns(UserWarning, match="512 of the rows"):
+        C = affinities.conditional_probabilities(np.float32(cube), 5)
+    np.testing.assert_allclose(np.max(C, axis=1), 1 / 9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e5, 1e6])
+def test_a_far_outlier_does_not_round_the_others(outlier):
+    X = np.float32(np.random.default_rng(0).normal(size=(100, 10)))
+    X[0] = outlier
+    expected = reference.conditional_probabilities(X, 10)
+    C = affinities.conditional_probabilities(X, 10)
+    np.testing.assert_allclose(C, expected, atol=1e-3 * expected.max())
+
+
+@pytest.mark.parametrize("X", [np.eye(5) * 1j, np.array([["a"] * 3] * 5)])
+def test_rows_that_are_no_real_numbers_are_named(X):
+    with pytest.raises(ValueError, match="should be numeric and real"):
+        affinities.joint_probabilities(X, 2.5)

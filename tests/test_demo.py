@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import ParametricTSNE, cli, datasets, demo, metrics, networks, throughput
+from ptsne_keras import (
+    ParametricTSNE,
+    cli,
+    datasets,
+    demo,
+    metrics,
+    networks,
+    plotting,
+    throughput,
+)
 
 QUICK = {"hidden_units": (200, 200), "epochs": 300, "pretraining_epochs": 20, "verbose": 0}
 
@@ -29,7 +38,7 @@ def test_the_table_has_what_was_measured(results):
     assert ours["trustworthiness T(12)"] == metrics.trustworthiness(test[0], Y_test, 12)
     assert results["kl"] == pytest.approx((tsne.kl_divergence_, -tsne.score(test[0])))
     text = demo.table(results)
-    for words in ("pretrain", "unroll", "finetune", "KL(P‖Q)", "PCA", "GFLOP/s: ratio"):
+    for words in ("pretrain", "unroll", "finetune", "KL(P||Q)", "PCA", "GFLOP/s: ratio"):
         assert words in text
     assert f"{ours['1-NN accuracy']:.3f}" in text
     json.dumps(results)  # plain numbers and text
@@ -57,6 +66,25 @@ def test_the_ratio_counts_the_steps_matrix_products():
     # Backward: once for the weights, once for the layer below, which the first layer has not.
     assert throughput.flops(shapes) == 2 * (3 * forward - 100 * 64 * 500)
     assert throughput.matmul_seconds(shapes, repeats=3) > 0
+
+
+def test_the_ratio_is_of_the_products_alone_to_the_whole_step(monkeypatch, digits):
+    tsne = ParametricTSNE(hidden_units=(50,), epochs=3, pretraining="none").fit(digits[0][0])
+    tsne.history_["finetune"]["seconds"] = [9.0, 0.2, 0.2]
+    monkeypatch.setattr(throughput, "matmul_seconds", lambda shapes: 0.05)
+    figures = demo._throughput(tsne, 1257)
+    assert figures["ratio"] == pytest.approx(0.25)
+    assert figures["step_seconds"] == 0.2
+    assert figures["step_gflops"] == pytest.approx(0.25 * figures["matmul_gflops"])
+
+
+def test_the_picture_has_training_and_test_rows(monkeypatch, tmp_path):
+    drawn = []
+    real = plotting.overlay
+    monkeypatch.setattr(plotting, "overlay", lambda *a, **k: (drawn.append(a), real(*a, **k))[1])
+    quick = {**QUICK, "epochs": 1, "pretraining": "none"}
+    demo.run(tmp_path / "new/map.png", tmp_path / "digits", **quick)  # makes the folder
+    assert [len(a) for a in drawn[0]] == [1257, 1257, 540, 540]
 
 
 def test_the_command_runs_the_demo(monkeypatch, capsys, results):

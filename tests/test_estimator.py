@@ -10,10 +10,12 @@ import numpy as np
 import pandas
 import pytest
 import sklearn
+import tensorflow as tf
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ptsne_keras import ParametricTSNE, affinities, batches, metrics, persistence
+from ptsne_keras import estimator as estimator_module
 
 SMALL = {
     "hidden_units": (100, 100),
@@ -116,15 +118,64 @@ def test_random_state_makes_two_fits_equal(pretraining, X):
 
 
 def test_fit_seeds_no_global_generator(X):
-    def draw():
+    def draws_after(work):
         np.random.seed(5)  # noqa: NPY002
-        keras.utils.set_random_seed(5)
-        return lambda: (np.random.random(), float(keras.random.uniform(())))  # noqa: NPY002
+        tf.random.set_seed(5)
+        work()
+        return np.random.random(), float(tf.random.uniform(()))  # noqa: NPY002
 
-    expected = draw()()
-    drawn = draw()
-    ParametricTSNE(**SMALL).set_params(epochs=1).fit(X)
-    assert drawn()[0] == expected[0]
+    tsne = ParametricTSNE(**SMALL).set_params(epochs=1)
+    assert draws_after(lambda: tsne.fit(X)) == draws_after(lambda: None)
+
+
+def test_automatic_epochs_come_to_500_steps_and_1300_updates(X):
+    options = {**SMALL, "hidden_units": (5,), "pretraining_epochs": "auto", "epochs": "auto"}
+    tsne = ParametricTSNE(**options).fit(X[:390])  # 2 batches; 4 updates an epoch
+    assert len(tsne.history_["finetune"]["loss"]) == 250
+    assert len(tsne.history_["pretrain"][0]["loss"]) == 325
+    assert len(tsne.history_["pretrain"][1]["loss"]) == 542  # the top one: 5/3
+
+
+def test_dof_and_exaggeration_reach_the_loss_and_the_divergence(X, monkeypatch):
+    made = []
+    real = estimator_module.TSNE
+    monkeypatch.setattr(estimator_module, "TSNE", lambda **k: (made.append(k), real(**k))[1])
+    options = {**SMALL, "epochs": 1, "pretraining": "none", "dof": 3.0, "exaggeration": 1.5}
+    tsne = ParametricTSNE(**options).fit(X)
+    assert made == [{"dof": 3.0, "exaggeration": 1.5}]
+    data = batches.from_array(X, 15, 200, shuffle="once", seed=0)
+    expected = metrics.mean_kl_divergence(tsne.encoder_, data, dof=3.0)
+    assert tsne.kl_divergence_ == pytest.approx(expected)
+
+
+def test_many_rows_are_embedded_in_parts(fitted, X):
+    many = np.tile(X, (12, 1))
+    Y = fitted.transform(many)
+    assert Y.shape == (4800, 2)
+    np.testing.assert_allclose(Y, np.tile(fitted.embedding_, (12, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("pretraining", ["rbm", "none"])
+def test_numpy_typed_parameters_work(pretraining, X, tmp_path):
+    numpy_typed = {
+        "n_components": np.int64(3),
+        "hidden_units": np.array([20, 10]),
+        "perplexity": np.float32(15),
+        "batch_size": np.int32(200),
+        "epochs": np.int64(2),
+        "pretraining_epochs": np.int64(1),
+        "dof": np.float64(2),
+        "random_state": np.int64(0),
+    }
+    tsne = ParametricTSNE(pretraining=pretraining, **numpy_typed).fit(X)
+    tsne.save(tmp_path)
+    np.testing.assert_array_equal(ParametricTSNE.load(tmp_path).fit(X).embedding_, tsne.embedding_)
+
+
+def test_duplicates_are_reported_once(X):
+    with pytest.warns(UserWarning, match="62 of the rows") as caught:
+        ParametricTSNE(**{**SMALL, "epochs": 1}).fit(np.concatenate([X, np.repeat(X[:2], 30, 0)]))
+    assert len([w for w in caught if "of the rows" in str(w.message)]) == 1
 
 
 @pytest.mark.parametrize("d", [1, 3])

@@ -202,3 +202,20 @@ def test_jit_compile_on_and_off_agree(rng):
     )
     np.testing.assert_allclose(plain[0], compiled[0], rtol=1e-5)
     np.testing.assert_allclose(plain[1], compiled[1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("types", [("float64", "float32"), ("float32", "float64")])
+def test_P_and_Y_of_different_precision_work(types, rng):
+    P, Y = reference.random_P(9).astype(types[0]), rng.normal(size=(9, 2)).astype(types[1])
+    assert value(P, Y) == pytest.approx(reference.tsne(P, Y), rel=1e-5)
+
+
+def test_a_batch_of_one_row_is_named():
+    with pytest.raises(ValueError, match="B ≥ 2"):
+        TSNE()(np.zeros((1, 1)), np.zeros((1, 2)))
+
+
+def test_a_map_far_from_0_is_centred_before_distances_cancel(rng):
+    P, Y = reference.random_P(12), rng.normal(size=(12, 20))
+    far = np.float32(Y + 1000)
+    assert value(np.float32(P), far) == pytest.approx(reference.tsne(P, far), rel=1e-4)

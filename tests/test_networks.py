@@ -65,6 +65,7 @@ def test_it_is_a_plain_keras_model(build, tmp_path):
     assert {type(layer) for layer in model.layers} <= {
         keras.layers.InputLayer,
         keras.layers.Normalization,
+        keras.layers.Rescaling,
         keras.layers.Dense,
     }
     assert model.inputs[0].name == "features"
@@ -120,3 +121,23 @@ def test_a_stack_that_is_not_trained_is_named(rbms):
 def test_widths_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="Received: 30 hidden units under 5 visible ones"):
         networks.from_rbms([stack(12, 30)[0], stack(5, 2)[0]])
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1.0, 1e8, 1e20])
+def test_scaling_works_at_any_scale(scale, rng, tmp_path):
+    X = rng.normal(size=(20, 12))
+    plain = networks.encoder(12, hidden_units=(30,), seed=0)
+    scaled = networks.encoder(12, hidden_units=(30,), scaling=(3 * scale, scale), seed=0)
+    scaled.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for model in (scaled, again):
+        np.testing.assert_allclose(model(np.float32((X + 3) * scale)), plain(X), atol=1e-5)
+
+
+def test_a_scale_for_each_column(rng, tmp_path):
+    X, scale = rng.normal(size=(20, 12)), rng.random(12) + 0.5
+    plain = networks.encoder(12, hidden_units=(30,), seed=0)
+    scaled = networks.encoder(12, hidden_units=(30,), scaling=(0.0, scale), seed=0)
+    scaled.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(np.float32(X * scale)), plain(X), atol=1e-5)

@@ -224,9 +224,11 @@ def test_it_saves_and_loads(binary, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"units": 0}, "units should be at least 1. Received: 0"),
-        ({"k": 0}, "k should be at least 1"),
-        ({"chains": 0}, "chains should be at least 1"),
+        ({"units": 0}, "units should be an integer of at least 1. Received: 0"),
+        ({"k": 0}, "k should be an integer of at least 1"),
+        ({"chains": 0}, "chains should be an integer of at least 1"),
+        ({"units": 2.0}, "units should be an integer"),
+        ({"learning_rate": 0.0}, "learning_rate should be above 0"),
         ({"visible": "softmax"}, 'visible should be "bernoulli" or "gaussian".*softmax'),
         ({"hidden": "linear"}, 'hidden should be "bernoulli" or "gaussian".*linear'),
     ],
@@ -239,3 +241,19 @@ def test_bad_options_are_named(options, message):
 def test_rows_outside_0_1_are_named_for_bernoulli_units():
     with pytest.raises(ValueError, match=r"in \[0, 1\].*from 0 to 16"):
         RBM(3).fit(np.array([[0.0, 16.0]]), verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("hidden", ["bernoulli", "gaussian"])
+def test_it_trains_in_float32_under_mixed_precision(policy, hidden, binary):
+    keras.config.set_dtype_policy(policy)
+    try:
+        rbm = RBM(np.int64(10), hidden=hidden, seed=0)
+        rbm.fit(binary[0].tolist(), epochs=1, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert rbm(binary[1]).dtype == "float32"
+
+
+def test_its_step_is_compiled():
+    assert not RBM(3).run_eagerly

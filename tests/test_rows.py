@@ -67,7 +67,8 @@ def test_batches_hold_the_rows(rng):
         (np.ones((0, 5)), r"Received: shape \(0, 5\)"),
         (np.ones((5, 0)), r"Received: shape \(5, 0\)"),
         (np.array([["a", "b"]]), "should be numeric"),
-        (np.array([[1, None]]), "should be numeric"),
+        (np.array([[1, None]]), "should be finite"),
+        (np.array([[1, "a"]], dtype=object), "should be numeric"),
         ([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]], "2 such rows, the first at index 1"),
     ],
 )
@@ -77,7 +78,7 @@ def test_bad_rows_are_named(X, message):
 
 
 def test_a_bad_batch_size_is_named():
-    with pytest.raises(ValueError, match="batch_size should be at least 1"):
+    with pytest.raises(ValueError, match="batch_size should be an integer of at least 1"):
         rows.index_batches(10, 0)
 
 
@@ -87,3 +88,22 @@ def test_a_bad_batch_size_is_named():
 )
 def test_numeric_rows_become_float(dtype, expected):
     assert rows.check(np.ones((2, 2), dtype)).dtype == expected
+
+
+@pytest.mark.parametrize("shuffle", [1, "yes", "ONCE", None])
+def test_a_shuffle_that_is_none_of_the_three_is_named(shuffle):
+    with pytest.raises(ValueError, match='shuffle should be True, False or "once"'):
+        rows.index_batches(10, 5, shuffle=shuffle)
+
+
+def test_numpy_true_reshuffles():
+    dataset = rows.index_batches(100, 10, shuffle=np.True_, seed=0)
+    first, second = epochs(dataset, 2)
+    assert first != second
+
+
+def test_object_columns_of_numbers_and_big_endian_rows_are_read():
+    assert rows.check(np.array([[1, True], [2.5, 3]], dtype=object)).tolist() == [[1, 1], [2.5, 3]]
+    big = np.array([[1.0, 2.0]], dtype=">f8")
+    assert rows.check(big).dtype == np.float64
+    assert rows.check(big).tolist() == [[1, 2]]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import batches, metrics, stages
+from ptsne_keras import affinities, batches, metrics, stages
 from ptsne_keras.losses import TSNE
 
 
@@ -112,6 +112,55 @@ def test_every_epoch_is_one_pass_over_all_batches(X):
     data = batches.from_array(X, 15, 100, seed=0)
     stages.finetune(encoder, data, epochs=3, callbacks=[count])
     assert steps == [0, 1, 2, 3] * 3
+
+
+def test_training_sees_new_batches_every_epoch(X, monkeypatch):
+    """Not those of the first epoch again: P is calibrated anew in each."""
+    calls = tf.Variable(0)
+    real = affinities.joint_probabilities
+    monkeypatch.setattr(
+        affinities, "joint_probabilities", lambda *a: (calls.assign_add(1), real(*a))[1]
+    )
+    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+    stages.finetune(encoder, batches.from_array(X, 15, 100, seed=0), epochs=5)
+    assert calls >= 20  # 4 batches, 5 epochs; a few more may be under way
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, X):
+        return self.dense(X)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Subclassed, lambda: keras.Sequential([keras.layers.Dense(2)])],
+    ids=["subclassed", "unbuilt"],
+)
+def test_models_without_symbolic_inputs_train_too(make, X):
+    encoder = make()
+    history = stages.finetune(encoder, batches.from_array(X, 15, 200, seed=0), epochs=5).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert encoder(X[:3]).shape == (3, 2)
+
+
+def test_jit_compile_reaches_the_step(X, monkeypatch):
+    compiled = []
+    real = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda self, **k: (compiled.append(k), real(self, **k))[1]
+    )
+    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+    stages.finetune(encoder, batches.from_array(X, 15, 400), epochs=1, jit_compile=True)
+    assert compiled[0]["jit_compile"] is True
+
+
+def test_no_epochs_are_named(X, rbms):
+    with pytest.raises(ValueError, match="epochs should be at least 1"):
+        stages.finetune(stages.unroll(rbms), batches.from_array(X, 15, 400), epochs=0)
 
 
 def test_divergence_to_nan_is_an_error(X, rbms):
