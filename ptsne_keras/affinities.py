@@ -8,9 +8,11 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.typing import Tensor
+from ptsne_keras import rows
+from ptsne_keras.typing import FloatArray, Tensor
 
 # |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
 # rounding P to float32 keeps the promise.
@@ -23,6 +25,8 @@ _MAX_STEP = 3.0
 # 2,500 rows. Distances that differ by 8 eps of that or less are equal: equal rows, and neighbours
 # on a lattice, are then ties on any processor.
 _ROUNDING = 8 * 2.0**-52
+# Rows of [N, k] neighbours that are calibrated at a time: 25 MB at k = 90.
+_BLOCK = 1 << 15
 
 
 def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
@@ -89,6 +93,68 @@ def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None
     return _conditional(X, perplexity, dtype)
 
 
+def neighbor_probabilities(distances: Any, perplexity: float) -> FloatArray:
+    """Conditional probabilities p_{j|i} of t-SNE over the k nearest neighbours of each row alone.
+
+    p_{j|i} ∝ exp(-β_i d_ij²) for the k neighbours j, 0 for all other rows, and β_i such that the
+    entropy of row i is log(perplexity). With k = N - 1 these are the conditional probabilities of
+    the whole set; k = 3 · perplexity leaves out what is smaller than any map can show.
+
+    Parameters
+    ----------
+    distances : array [N, k]
+        To the neighbours, as `neighbors.nearest` gives them.
+    perplexity : float
+        Above 1 and below k.
+
+    Returns
+    -------
+    array [N, k], float32
+        Rows total 1.
+
+    Raises
+    ------
+    ValueError
+        If `distances` is not a finite [N, k] array, or `perplexity` is out of range.
+
+    Warns
+    -----
+    UserWarning
+        As :func:`joint_probabilities`, for rows with too many duplicates.
+
+    Examples
+    --------
+    >>> found = neighbors.nearest(X, 90)
+    >>> P = neighbor_probabilities(found.distances, 30)
+    >>> P.shape
+    (200, 90)
+
+    References
+    ----------
+    van der Maaten (2014), Accelerating t-SNE using tree-based algorithms, section 4.1.
+    """
+    distances = rows.check(distances, name="distances")
+    k = distances.shape[1]
+    if not 1 < perplexity < k:
+        raise ValueError(
+            f"perplexity should be above 1 and below k = {k}, the number of neighbours. "
+            f"Received: {perplexity!r}."
+        )
+    C = np.empty(distances.shape, np.float32)
+    many = 0
+    for start in range(0, len(C), _BLOCK):
+        part = tf.constant(distances[start : start + _BLOCK], tf.float64)  # [b, k]
+        D2 = tf.square(tf.math.divide_no_nan(part, tf.reduce_max(part)))
+        delta = D2 - tf.reduce_min(D2, axis=1, keepdims=True)
+        delta = tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
+        probabilities, unreachable = _probabilities(delta, perplexity, None)
+        C[start : start + _BLOCK] = probabilities
+        many += int(unreachable)
+    if many:
+        warnings.warn(duplicates_message(many, perplexity), stacklevel=2)
+    return C
+
+
 def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
     X, dtype = _rows(X, perplexity, dtype)
     D2, rounding = _squared_distances(X)
@@ -147,11 +213,23 @@ def calibrate(
     0
     """
     delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
-    off_diagonal = 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64)
-    ties = tf.cast(tf.equal(delta, 0.0), tf.float64) * off_diagonal  # the limit β → ∞
+    return _probabilities(delta, perplexity, 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64))
+
+
+def _probabilities(
+    delta: tf.Tensor, perplexity: float, others: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """C and the count of unreachable rows, as :func:`calibrate`, from relative distances.
+
+    `others` is 0 at the pairs of a row with itself, 1 elsewhere; None where there are no such
+    pairs.
+    """
+    ties = tf.cast(tf.equal(delta, 0.0), tf.float64)  # the limit β → ∞
+    ties = ties if others is None else ties * others
     tie_count = tf.reduce_sum(ties, axis=1)  # [B]
     unreachable = tie_count >= perplexity - _TOLERANCE
-    log_beta, converged = _solve(delta, perplexity, unreachable)
+    own = 0.0 if others is None else 1.0
+    log_beta, converged = _solve(delta, perplexity, unreachable, own)
     failed = tf.reshape(tf.where(~converged), [-1])
     check = tf.debugging.Assert(
         tf.equal(tf.size(failed), 0),
@@ -163,16 +241,20 @@ def calibrate(
     )
     # Eagerly Assert has raised already and returns None.
     with tf.control_dependencies([] if check is None else [check]):
-        kernel = tf.exp(-tf.exp(log_beta)[:, None] * delta) * off_diagonal
+        kernel = tf.exp(-tf.exp(log_beta)[:, None] * delta)
+    kernel = kernel if others is None else kernel * others
     kernel = tf.where(unreachable[:, None], ties, kernel)
     C = kernel / tf.reduce_sum(kernel, axis=1, keepdims=True)
     return C, tf.reduce_sum(tf.cast(unreachable, tf.int32))
 
 
 def _solve(
-    delta: tf.Tensor, perplexity: float, unreachable: tf.Tensor
+    delta: tf.Tensor, perplexity: float, unreachable: tf.Tensor, own: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find log β [B] for distances `delta` [B, B], and which rows converged."""
+    """Find log β [B] for relative distances `delta`, and which rows converged.
+
+    `own` is how many entries of a row of `delta` are its distance to itself: 1 or 0.
+    """
     target = math.log(perplexity)
     zeros = tf.zeros_like(delta[:, 0])
 
@@ -184,7 +266,7 @@ def _solve(
         last: tf.Tensor,
         done: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
-        entropy, slope = _entropy(delta, log_beta)
+        entropy, slope = _entropy(delta, log_beta, own)
         error = entropy - target
         done = done | (tf.abs(tf.exp(entropy) - perplexity) < _TOLERANCE)
         low = tf.where(error > 0, log_beta, low)  # too flat: β must grow
@@ -207,14 +289,14 @@ def _solve(
     return log_beta, done
 
 
-def _entropy(delta: tf.Tensor, log_beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Entropy H [B] of each row's kernel, in nats, and its slope -dH/dlog β = β² Var(δ) ≥ 0."""
     beta = tf.exp(log_beta)
     kernel = tf.exp(-beta[:, None] * delta)  # [B, B]
     weighted = kernel * delta
-    # The diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
+    # A diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
     # difference at 1 or more, so nothing cancels.
-    total = tf.reduce_sum(kernel, axis=1) - 1.0
+    total = tf.reduce_sum(kernel, axis=1) - own
     mean = tf.reduce_sum(weighted, axis=1) / total
     mean_square = tf.reduce_sum(weighted * delta, axis=1) / total
     return tf.math.log(total) + beta * mean, tf.square(beta) * (mean_square - tf.square(mean))

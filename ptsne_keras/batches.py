@@ -1,12 +1,16 @@
 """`tf.data` pipelines of (X, P): a batch of rows and its joint probabilities."""
 
+import math
 import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import affinities, rows
+from ptsne_keras.neighbors import Neighbors, nearest
+from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle
 from ptsne_keras.typing import FloatArray
 
@@ -77,9 +81,98 @@ def from_array(
 
     dataset = indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
-    if shuffle not in (True, np.True_) or batch_size >= len(X):
+    if not rows.reshuffled(shuffle) or batch_size >= len(X):
         dataset = dataset.cache()
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def from_graph(
+    X: Any,
+    perplexity: float = 15.0,
+    batch_size: int = 1024,
+    *,
+    neighbors: Neighbors | None = None,
+    jitter: float = 0.0,
+    seed: int | None = None,
+) -> tf.data.Dataset:
+    """Batches (X [b, D], P [b, 1]) of pairs drawn along the neighbourhood graph of all rows.
+
+    A batch is b/2 rows i and, b/2 rows further on, one neighbour j of each, drawn from p_{j|i},
+    which is calibrated on the whole set. P is nonzero only at the drawn pairs, p_ij = p_ji = 1/b,
+    so that the mean of Σ p_ij f_ij over batches is that of the P of the whole set, and
+    `losses.tsne` takes it as [b, 1]; all pairs of a batch repel. Each row is an i exactly once an
+    epoch, in about 2 N / batch_size batches whose sizes differ by two at most.
+
+    Parameters
+    ----------
+    X : array [N, D]
+        Rows, N ≥ 4.
+    perplexity : float
+        Of the whole set: above 1, and below N - 1 or, with `neighbors`, below their number k.
+    batch_size : int
+        Most rows in a batch, at least 4.
+    neighbors : Neighbors, optional
+        Found elsewhere, such as on principal components; by default the nearest 3 · perplexity.
+    jitter : float
+        Each row drawn comes with noise, as if drawn from an estimate of the density and not from
+        the sample itself, so that a network cannot learn rows by heart:
+        x + jitter · (x_a - x_b + r / √(2D) · ε), where a and b are two of its 15 nearest neighbours
+        at random, r is the distance of the nearest, and ε is standard normal. The first difference
+        has the directions in which the data vary there, the second all directions.
+    seed : int, optional
+        Makes neighbours, order and draws reproducible.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of known cardinality, in graph ops alone.
+
+    Raises
+    ------
+    ValueError
+        If X is not finite numeric rows, or the sizes do not fit one another.
+
+    Warns
+    -----
+    UserWarning
+        If rows have at least as many exact duplicates in X as the perplexity.
+
+    Examples
+    --------
+    >>> model.compile("adam", loss=ptsne_keras.losses.TSNE(exaggeration=2))
+    >>> model.fit(from_graph(X, perplexity=15, batch_size=200, seed=0), epochs=50)
+
+    References
+    ----------
+    Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2: sampling
+    edges; Mnih & Hinton (2009) for the sampled repulsion.
+    """
+    X = rows.check(X)
+    n = len(X)
+    if n < 4:
+        raise ValueError(f"X should have at least 4 rows. Received: {n}.")
+    if not isinstance(batch_size, Integral) or batch_size < 4:
+        raise ValueError(
+            f"batch_size should be an integer of at least 4. Received: {batch_size!r}."
+        )
+    if neighbors is None:
+        if not 1 < perplexity < n - 1:
+            raise ValueError(
+                f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
+            )
+        k = min(math.ceil(3 * perplexity), n - 1)
+        neighbors = nearest(X, k, seed=seed)
+    elif len(neighbors.indices) != n:
+        raise ValueError(
+            "neighbors should be of the rows of X. Received: neighbours of "
+            f"{len(neighbors.indices)} rows, and {n} rows."
+        )
+    probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
+    order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
+    heads = rows.index_batches(n, batch_size // 2, shuffle=True, seed=order_seed)
+    draw = PairSampler(X, neighbors, probabilities, jitter)
+    dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed)))
+    return dataset.map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _check_sizes(n: int, perplexity: float, batch_size: int) -> None:

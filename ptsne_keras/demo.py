@@ -1,4 +1,4 @@
-"""The demonstration: all three stages on real digits, a table, a picture, a SavedModel."""
+"""The demonstration: digits by default and in three stages; a table, a picture, a SavedModel."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 from sklearn.decomposition import PCA
 
-from ptsne_keras import datasets, metrics, plotting, serving, throughput
+from ptsne_keras import datasets, metrics, networks, plotting, recipes, serving, throughput
 from ptsne_keras.estimator import ParametricTSNE
 from ptsne_keras.typing import FloatArray
+
+# Both ways to a map: the defaults, and the three stages of 2009.
+_METHODS: dict[str, dict[str, Any]] = {
+    "ParametricTSNE": {},
+    "three stages": {"pretraining": "rbm", "sampling": "batch"},
+}
 
 
 def run(
@@ -20,16 +26,16 @@ def run(
     seed: int = 0,
     **parameters: Any,
 ) -> dict[str, Any]:
-    """Fit digits with the default settings, and measure, draw and export the map.
+    """Fit digits with the default settings, and by the three stages; measure, draw and export.
 
     Parameters
     ----------
     picture : path
-        Where the map is drawn, training rows faint, test rows strong.
+        Where the default map is drawn, training rows faint, test rows strong.
     export : path
         Base path of the SavedModel.
     seed : int
-        Of the split and of the fit.
+        Of the split and of the fits.
     **parameters
         To `ParametricTSNE`.
 
@@ -44,20 +50,26 @@ def run(
     """
     Path(picture).parent.mkdir(parents=True, exist_ok=True)  # not after all the training
     train, test = datasets.digits(seed=seed)
-    tsne = ParametricTSNE(random_state=seed, **{"verbose": 1, **parameters}).fit(train[0])
+    fits = {}
+    for name, settings in _METHODS.items():
+        options = {"verbose": 1, **settings, **parameters}
+        if options["verbose"]:
+            print(f"\n{name}", flush=True)
+        fits[name] = ParametricTSNE(random_state=seed, **options).fit(train[0])
+    tsne = fits["ParametricTSNE"]
+    maps = {name: (fit.embedding_, fit.transform(test[0])) for name, fit in fits.items()}
     pca = PCA(tsne.n_components, random_state=seed).fit(train[0])
-    ours = _quality(tsne.embedding_, tsne.transform(test[0]), train, test)
-    theirs = _quality(pca.transform(train[0]), pca.transform(test[0]), train, test)
+    maps["PCA"] = (pca.transform(train[0]), pca.transform(test[0]))
     figure, ax = plt.subplots(figsize=(8, 7), layout="constrained")
     plotting.overlay(tsne.embedding_, train[1], tsne.transform(test[0]), test[1], ax=ax)
     figure.savefig(picture, dpi=100)
     plt.close(figure)
     return {
         "rows": (len(train[0]), len(test[0])),
-        "seconds": tsne.history_["seconds"],
-        "kl": (tsne.kl_divergence_, -tsne.score(test[0])),
-        "quality": {"parametric t-SNE": ours, "PCA": theirs},
-        "throughput": _throughput(tsne, len(train[0])),
+        "seconds": {name: fit.history_["seconds"] for name, fit in fits.items()},
+        "kl": {name: (fit.kl_divergence_, -fit.score(test[0])) for name, fit in fits.items()},
+        "quality": {name: _quality(*pair, train, test) for name, pair in maps.items()},
+        "throughput": {name: _throughput(fit, len(train[0])) for name, fit in fits.items()},
         "picture": str(picture),
         "saved_model": str(serving.export_saved_model(tsne.encoder_, export)),
     }
@@ -67,20 +79,23 @@ def table(results: dict[str, Any]) -> str:
     """Lay out what :func:`run` returned."""
     n_train, n_test = results["rows"]
     lines = [f"digits, {n_train:,} training rows, {n_test:,} test rows", ""]
-    lines += [f"  {stage:<12}{s:>8.1f} s" for stage, s in results["seconds"].items()]
-    kl_train, kl_test = results["kl"]
-    lines += ["", f"  KL(P||Q)    train {kl_train:.3f} nats, test {kl_test:.3f} nats", ""]
+    for name, stages in results["seconds"].items():
+        parts = ", ".join(f"{stage} {s:.1f} s" for stage, s in stages.items())
+        kl_train, kl_test = results["kl"][name]
+        lines.append(f"  {name:<16}{parts}; KL(P||Q) train {kl_train:.3f}, test {kl_test:.3f} nats")
     quality = results["quality"]
-    lines.append(f"  {'test set':<20}" + "".join(f"{name:>18}" for name in quality))
+    lines += ["", f"  {'test set':<20}" + "".join(f"{name:>18}" for name in quality)]
     for measure in next(iter(quality.values())):
         values = "".join(f"{row[measure]:>18.3f}" for row in quality.values())
         lines.append(f"  {measure:<20}{values}")
-    t = results["throughput"]
+    lines.append("")
+    for name, t in results["throughput"].items():
+        lines.append(
+            f"  {name:<16}step {t['step_seconds'] * 1e3:.1f} ms, {t['step_gflops']:.0f} GFLOP/s in "
+            f"its matrix products; those alone {t['matmul_gflops']:.0f} GFLOP/s: "
+            f"ratio {t['ratio']:.2f}"
+        )
     lines += [
-        "",
-        f"  fine-tuning step {t['step_seconds'] * 1e3:.1f} ms, {t['step_gflops']:.0f} GFLOP/s in "
-        f"its matrix products; the same products alone {t['matmul_gflops']:.0f} GFLOP/s: "
-        f"ratio {t['ratio']:.2f}",
         "",
         f"  map          {results['picture']}",
         f"  SavedModel   {results['saved_model']}",
@@ -101,8 +116,10 @@ def _quality(Y_train: FloatArray, Y_test: FloatArray, train: Any, test: Any) -> 
 
 def _throughput(tsne: ParametricTSNE, rows: int) -> dict[str, float]:
     """FLOP rate of a fine-tuning step, all of it, and of its matrix products alone."""
-    batches = -(-rows // tsne.batch_size)
-    shapes = throughput.matmul_shapes(tsne.encoder_, rows // batches)
+    settings = recipes.resolve(tsne.get_params(), rows, tsne.n_features_in_)
+    batches, batch_rows = recipes.batches_an_epoch(settings.sampling, settings.batch_size, rows)
+    trained = networks.head(tsne.encoder_) if settings.initial_dims else tsne.encoder_
+    shapes = throughput.matmul_shapes(trained, batch_rows)
     step = median(tsne.history_["finetune"]["seconds"]) / batches
     products = throughput.matmul_seconds(shapes)
     work = throughput.flops(shapes)

@@ -1,70 +1,75 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
 import os
-import time
 import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
-import keras
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ptsne_keras import batches, metrics, networks, persistence, stages
-from ptsne_keras.losses import TSNE
+from ptsne_keras import metrics, persistence, projection, recipes
 from ptsne_keras.progress import StageBar
-from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
+from ptsne_keras.typing import Dof, FloatArray
 
-# Rows embedded at a time: enough to fill the matrix units, 32 MB of activations at 2,000 units.
-_TRANSFORM_ROWS = 4096
-# What "auto" epochs come to, about: steps of fine-tuning, and the least updates of an RBM.
-_AUTO_STEPS = 500
-_AUTO_UPDATES = 1300
-# Of each RBM; the paper's.
-_PRETRAINING_ROWS = 100
-_PRETRAINING_EPOCHS = 30
+_AUTO = StrOptions({"auto"})
 
 
 class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Parametric t-SNE: a network that maps rows to a t-SNE map, new rows too.
 
-    Three stages: a greedy stack of RBMs is trained on the rows, unrolled into an encoder, and
-    fine-tuned by backprop on KL(P‖Q), Q from Student-t similarities on the map.
+    By default a network of three SiLU layers learns from pairs drawn along the neighbourhood graph
+    of all rows. With ``pretraining="rbm", sampling="batch"`` it is the method of 2009: a greedy
+    stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches.
 
     Parameters
     ----------
     n_components : int
         d, dimensions of the map.
-    perplexity : float
-        Effective number of neighbours, above 1 and below the batch's rows - 1.
-    hidden_units : tuple of int
-        Widths of the hidden layers.
-    pretraining : "rbm" or "none"
+    perplexity : float or "auto"
+        Effective number of neighbours, above 1 and below N - 1 (for batches: the batch's rows - 1).
+        "auto" is 15, or 30 for sampling="batch", and at most (N - 1) / 3.
+    sampling : "graph" or "batch"
+        "graph": neighbours are sought among all rows once, and a batch is rows with one neighbour
+        each. "batch": a batch is random rows, P is calibrated among them, and perplexity u acts
+        like u N / B on the whole set.
+    jitter : float
+        Noise on the rows that training sees, in proportion to how the data vary around each: see
+        `batches.from_graph`. New rows then land among their neighbours more often. Graph only.
+    initial_dims : int, None or "auto"
+        Principal components that the network starts from, by a fixed layer of the encoder; None
+        for the columns themselves. "auto" is 100 where there are more columns, None with RBMs.
+    pretraining : "none" or "rbm"
         "none" starts fine-tuning from random weights.
+    hidden_units : tuple of int or "auto"
+        Widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str
-        Of the hidden layers; "sigmoid" with RBM pretraining, any Keras activation without.
+        Of the hidden layers: any Keras activation. "auto" is "silu", or "sigmoid" with RBMs, which
+        allow no other.
     visible : "auto", "bernoulli" or "gaussian"
-        How rows reach the first layer. "bernoulli": moved and scaled by two numbers into [0, 1].
-        "gaussian": columns centred and divided by one number, their root mean square deviation.
-        Neither changes which rows are neighbours. "auto" is "bernoulli" for values in [0, 1] and
-        for integers in 0 … 255, "gaussian" otherwise.
+        How rows reach the first layer where there is no projection. "bernoulli": moved and scaled
+        by two numbers into [0, 1]. "gaussian": columns centred and divided by one number, their
+        root mean square deviation. Neither changes which rows are neighbours. "auto" is "bernoulli"
+        for values in [0, 1] and for integers in 0 … 255, "gaussian" otherwise.
     dof : float or "auto"
         Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1).
     exaggeration : float
         Weight c of the attraction in the loss. 1 is plain t-SNE; above 1 clusters are tighter, and
         new rows land in the right one more often.
-    batch_size : int
-        Most rows in a batch; P and Q take batch_size² numbers each.
+    batch_size : int or "auto"
+        Most rows in a batch; P and Q take batch_size² numbers each. "auto" is 1,024, or 2,500 for
+        sampling="batch".
     epochs : int or "auto"
-        Passes over the rows in fine-tuning; "auto" comes to about 500 steps.
+        Passes over the rows in fine-tuning; "auto" comes to 8,000 to 16,000 steps, by N, or
+        500 for sampling="batch".
     pretraining_epochs : int or "auto"
         Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
         is the paper's 30, or more where N is so small that 30 are fewer than 1,300 updates.
-    learning_rate : float
-        Adam's in fine-tuning, falling to 0 along a cosine.
+    learning_rate : float or "auto"
+        Adam's in fine-tuning, falling to 0 along a cosine. "auto" is 0.004, or 0.02 for sigmoids.
     random_state : int, RandomState or None
         An int makes two fits on one machine equal.
     verbose : int
@@ -100,17 +105,20 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "perplexity": [Interval(Real, 1, None, closed="neither")],
-        "hidden_units": ["array-like"],
+        "perplexity": [Interval(Real, 1, None, closed="neither"), _AUTO],
+        "sampling": [StrOptions({"graph", "batch"})],
+        "jitter": [Interval(Real, 0, None, closed="left")],
+        "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
         "pretraining": [StrOptions({"rbm", "none"})],
+        "hidden_units": ["array-like", _AUTO],
         "activation": [str],
         "visible": [StrOptions({"auto", "bernoulli", "gaussian"})],
-        "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "dof": [Interval(Real, 0, None, closed="neither"), _AUTO],
         "exaggeration": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 3, None, closed="left")],
-        "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
+        "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+        "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -119,24 +127,30 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self,
         n_components: int = 2,
         *,
-        perplexity: float = 30.0,
-        hidden_units: tuple[int, ...] = (500, 500, 2000),
-        pretraining: str = "rbm",
-        activation: str = "sigmoid",
+        perplexity: float | str = "auto",
+        sampling: str = "graph",
+        jitter: float = 0.4,
+        initial_dims: int | str | None = "auto",
+        pretraining: str = "none",
+        hidden_units: tuple[int, ...] | str = "auto",
+        activation: str = "auto",
         visible: str = "auto",
         dof: Dof = 1.0,
-        exaggeration: float = 2.0,
-        batch_size: int = 2500,
+        exaggeration: float = 1.5,
+        batch_size: int | str = "auto",
         epochs: int | str = "auto",
         pretraining_epochs: int | str = "auto",
-        learning_rate: float = 0.02,
+        learning_rate: float | str = "auto",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
         self.perplexity = perplexity
-        self.hidden_units = hidden_units
+        self.sampling = sampling
+        self.jitter = jitter
+        self.initial_dims = initial_dims
         self.pretraining = pretraining
+        self.hidden_units = hidden_units
         self.activation = activation
         self.visible = visible
         self.dof = dof
@@ -158,28 +172,11 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             out of its range.
         """
         self._validate_params()
-        widths = list(self.hidden_units)
-        if not widths or not all(isinstance(w, Integral) and w >= 1 for w in widths):
-            raise ValueError(
-                "hidden_units should be one or more integers of at least 1. "
-                f"Received: {self.hidden_units!r}."
-            )
-        if self.pretraining == "rbm" and self.activation != "sigmoid":
-            raise ValueError(
-                'activation should be "sigmoid" with pretraining="rbm"; set pretraining="none" for '
-                f"others. Received: {self.activation!r}."
-            )
-        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=3)
-        random = check_random_state(self.random_state)
-        seeds = {name: int(random.randint(2**31 - 1)) for name in ("encoder", "batches")}
-        # Before any training, so that a perplexity that cannot work costs no time.
-        data = self._batches(X, shuffle=True, seed=seeds["batches"])
-        encoder, pretrained = self._start(X, seeds["encoder"])
-        start = time.perf_counter()
-        finetuned = self._finetune(encoder, data)
-        seconds = {**pretrained.pop("seconds"), "finetune": time.perf_counter() - start}
-        self.history_ = {**pretrained, "finetune": finetuned, "seconds": seconds}
-        self.encoder_ = encoder
+        self._validate_network()
+        X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", ensure_min_samples=4)
+        settings = recipes.resolve(self.get_params(), *X.shape)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.encoder_, self.history_ = recipes.fit(X, settings, seed=seed, bar=self._bar)
         self.embedding_ = self._embed(X)
         self.kl_divergence_ = self._mean_divergence(X)
         return self
@@ -199,7 +196,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             If X is not finite numeric rows of `n_features_in_` columns.
         """
         check_is_fitted(self)
-        return self._embed(validate_data(self, X, dtype=np.float32, reset=False))
+        return self._embed(self._checked(X))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the KL divergence, in nats, of the map of X: higher is better.
@@ -213,8 +210,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             As `transform`, and if X has too few rows for the perplexity.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return -self._mean_divergence(X)
+        return -self._mean_divergence(self._checked(X))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator into the folder `path`; a model there is replaced or stays.
@@ -250,7 +246,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         state, encoder, arrays = persistence.load(path, kind=cls.__name__)
         parameters = state["parameters"]
-        parameters["hidden_units"] = tuple(parameters["hidden_units"])
+        if isinstance(parameters["hidden_units"], list):  # JSON has no tuples
+            parameters["hidden_units"] = tuple(parameters["hidden_units"])
         estimator = cls(**parameters)
         estimator.n_features_in_ = state["n_features_in"]
         if state["feature_names"] is not None:
@@ -263,105 +260,54 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]  # the map is float32 always
         return tags
+
+    def _checked(self, X: Any) -> Any:
+        return validate_data(self, X, dtype=np.float32, accept_sparse="csr", reset=False)
+
+    def _validate_network(self) -> None:
+        """Check what the constraints of one parameter cannot say."""
+        automatic = isinstance(self.hidden_units, str)
+        widths: list[Any] = [1] if automatic else list(self.hidden_units)
+        if not widths or not all(isinstance(w, Integral) and int(w) >= 1 for w in widths):
+            raise ValueError(
+                'hidden_units should be "auto" or one or more integers of at least 1. '
+                f"Received: {self.hidden_units!r}."
+            )
+        if self.pretraining != "rbm":
+            return
+        if self.activation not in ("auto", "sigmoid"):
+            raise ValueError(
+                'activation should be "sigmoid" with pretraining="rbm"; set pretraining="none" for '
+                f"others. Received: {self.activation!r}."
+            )
+        if self.initial_dims not in ("auto", None):
+            raise ValueError(
+                'initial_dims should be None with pretraining="rbm": RBMs are trained on the rows '
+                f"themselves. Received: {self.initial_dims!r}."
+            )
 
     @property
     def _n_features_out(self) -> int:
         return int(self.embedding_.shape[1])
 
-    def _start(self, X: FloatArray, seed: int) -> tuple[keras.Model, dict[str, Any]]:
-        """Give an encoder to fine-tune, and the history of how it came about."""
-        visible, scaling = _scaling(X, self.visible)
-        if self.pretraining == "rbm":
-            return self._pretrain_and_unroll(X, visible, scaling, seed)
-        encoder = networks.encoder(
-            X.shape[1],
-            self.n_components,
-            hidden_units=self.hidden_units,
-            activation=self.activation,
-            scaling=scaling,
-            seed=seed,
-        )
-        return encoder, {"pretrain": [], "seconds": {}}
-
-    def _pretrain_and_unroll(
-        self, X: FloatArray, visible: Units, scaling: Scaling | None, seed: int
-    ) -> tuple[keras.Model, dict[str, Any]]:
-        """Stages 1 and 2."""
-        start = time.perf_counter()
-        epochs = self.pretraining_epochs
-        if isinstance(epochs, str):
-            updates = -(-len(X) // _PRETRAINING_ROWS)
-            epochs = max(_PRETRAINING_EPOCHS, -(-_AUTO_UPDATES // updates))
-        top_epochs = round(epochs * 5 / 3)
-        total = epochs * len(self.hidden_units) + top_epochs
-        rbms = stages.pretrain(
-            X if scaling is None else (X - scaling[0]) / scaling[1],
-            (*self.hidden_units, self.n_components),
-            visible=visible,
-            epochs=epochs,
-            top_epochs=top_epochs,
-            batch_size=_PRETRAINING_ROWS,
-            seed=seed,
-            callbacks=self._bar("Stage 1, RBM pretraining", total, ("reconstruction_error",)),
-        )
-        middle = time.perf_counter()
-        bar = self._bar("Stage 2, unrolling the RBMs into an encoder", 1, ())
-        encoder = stages.unroll(rbms, scaling=scaling)
-        for callback in bar:
-            callback.on_epoch_end(0)
-        seconds = {"pretrain": middle - start, "unroll": time.perf_counter() - middle}
-        return encoder, {"pretrain": [r.history.history for r in rbms], "seconds": seconds}
-
-    def _finetune(self, encoder: keras.Model, data: Any) -> dict[str, list[float]]:
-        """Stage 3, in place; returns its curves."""
-        automatic = -(-_AUTO_STEPS // int(data.cardinality()))
-        epochs = automatic if isinstance(self.epochs, str) else self.epochs
-        history = stages.finetune(
-            encoder,
-            data,
-            loss=TSNE(dof=self.dof, exaggeration=self.exaggeration),
-            epochs=epochs,
-            learning_rate=self.learning_rate,
-            callbacks=self._bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
-        )
-        return history.history
-
-    def _batches(self, X: FloatArray, **options: Any) -> Any:
-        return batches.from_array(X, self.perplexity, self.batch_size, **options)
-
-    def _mean_divergence(self, X: FloatArray) -> float:
+    def _mean_divergence(self, X: Any) -> float:
+        settings = recipes.resolve(self.get_params(), *X.shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-            data = self._batches(X, shuffle="once", seed=0)
-        return metrics.mean_kl_divergence(self.encoder_, data, dof=self.dof)
+            model, data = recipes.score_batches(self.encoder_, X, settings)
+        return metrics.mean_kl_divergence(model, data, dof=self.dof)
 
     def _embed(self, X: FloatArray) -> FloatArray:
         parts = [
-            np.asarray(self.encoder_(X[i : i + _TRANSFORM_ROWS], training=False))
-            for i in range(0, len(X), _TRANSFORM_ROWS)
+            np.asarray(self.encoder_(part, training=False)) for part in projection.dense_blocks(X)
         ]
         return np.concatenate(parts)
 
     def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
         return [StageBar(title, epochs, values)] if self.verbose else []
-
-
-def _scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
-    """Resolve `visible`, and the (shift, scale) that suits it, if any is needed."""
-    low, high = float(X.min()), float(X.max())
-    if visible == "auto":
-        pixels = low >= 0 and (high <= 1 or (high <= 255 and bool((np.rint(X) == X).all())))
-        visible = "bernoulli" if pixels else "gaussian"
-    if visible == "bernoulli":
-        inside = low >= 0 and high <= 1
-        return "bernoulli", None if inside else (low, (high - low) or 1.0)
-    # One scale for all columns: dividing a nearly constant column by its own deviation would let
-    # a new row with an ordinary value there land anywhere.
-    mean = X.mean(axis=0, dtype=np.float64)
-    scale = float(np.sqrt(np.mean(np.square(X - mean)))) or 1.0
-    return "gaussian", (mean.astype(np.float32), scale)
 
 
 def _plain(value: Any) -> Any:

@@ -71,8 +71,10 @@ def tsne(P: Tensor, Y: Tensor, *, dof: Dof = 1.0, exaggeration: float = 1.0) -> 
 
     Parameters
     ----------
-    P : tensor [B, B]
-        Joint probabilities: symmetric, zero diagonal, total 1.
+    P : tensor [B, B] or [B, 1]
+        Joint probabilities: symmetric, zero diagonal, total 1. Or, where each row has one partner,
+        B/2 rows further on, and p_ij = 0 for all others, just those numbers: row i of [B, 1] is
+        p_ij for j = (i + B/2) mod B. The loss is the same, in a third of the time.
     Y : tensor [B, d]
         Map coordinates.
     dof : float or "auto"
@@ -108,13 +110,30 @@ def tsne(P: Tensor, Y: Tensor, *, dof: Dof = 1.0, exaggeration: float = 1.0) -> 
     _check_shapes(P, Y)
     _check_exaggeration(exaggeration)
     alpha = degrees_of_freedom(dof, Y.shape[-1])
-    log_w = -0.5 * (alpha + 1.0) * ops.log1p(squared_distances(Y) / alpha)  # [B, B], ≤ 0
-    diagonal = ops.eye(ops.shape(Y)[0], dtype="bool")
-    log_Z = ops.logsumexp(ops.where(diagonal, -math.inf, log_w))  # [], over k ≠ l
-    attraction = ops.sum(P * log_w, axis=-1)  # [B]
+    D2 = squared_distances(Y)  # [B, B]
+    log_Z = _log_normalizer(D2, alpha)  # []
+    if P.shape[-1] == 1:
+        partners = ops.roll(Y, ops.shape(Y)[0] // 2, axis=0)
+        D2 = ops.sum(ops.square(Y - partners), axis=-1, keepdims=True)  # [B, 1]
+    attraction = ops.sum(P * _log_kernel(D2, alpha), axis=-1)  # [B]
     # p log p → 0 as p → 0: the floor keeps the logarithm finite, and p itself is not floored.
     negative_entropy = ops.sum(P * ops.log(ops.maximum(P, _SMALLEST)), axis=-1)  # [B]
     return negative_entropy - exaggeration * attraction + ops.sum(P, axis=-1) * log_Z
+
+
+def _log_kernel(D2: Tensor, alpha: float) -> Tensor:
+    """Give log w ≤ 0 of squared distances."""
+    return -0.5 * (alpha + 1.0) * ops.log1p(D2 / alpha)
+
+
+def _log_normalizer(D2: Tensor, alpha: float) -> Tensor:
+    """Give log Σ w over all pairs of different rows, D2 [B, B]."""
+    diagonal = ops.eye(ops.shape(D2)[0], dtype="bool")
+    if alpha == 1.0:
+        # w = 1 / (1 + d²) is above 0 as long as d² is finite: a division in place of a logarithm
+        # and an exponential a pair.
+        return ops.log(ops.sum(ops.where(diagonal, 0.0, 1.0 / (1.0 + D2))))
+    return ops.logsumexp(ops.where(diagonal, -math.inf, _log_kernel(D2, alpha)))
 
 
 def _check_exaggeration(exaggeration: float) -> None:
@@ -123,13 +142,20 @@ def _check_exaggeration(exaggeration: float) -> None:
 
 
 def _check_shapes(P: Tensor, Y: Tensor) -> None:
-    """Raise unless P [B, B] and Y [B, d] can belong together, as far as static shapes tell."""
+    """Raise unless P and Y can belong together, as far as static shapes tell."""
     p, y = tuple(P.shape), tuple(Y.shape)
-    known = {size for size in (*p, *y[:1]) if size is not None}
-    if len(p) != 2 or len(y) != 2 or y[1] is None or len(known) > 1 or known & {0, 1}:
+    fits = len(p) == 2 and len(y) == 2 and y[1] is not None
+    if fits and p[1] == 1:  # pairs
+        known = {size for size in (p[0], y[0]) if size is not None}
+        fits = len(known) < 2 and not any(size % 2 for size in known)
+    elif fits:
+        known = {size for size in (*p, y[0]) if size is not None}
+        fits = len(known) < 2 and not known & {0, 1}
+    if not fits:
         raise ValueError(
-            "P should be [B, B] joint probabilities and Y [B, d] map coordinates of the same "
-            f"B ≥ 2 rows. Received: P of shape {p}, Y of shape {y}."
+            "P should be [B, B] joint probabilities, or [B, 1] of pairs with B even, and Y [B, d] "
+            "map coordinates of the same B ≥ 2 rows. "
+            f"Received: P of shape {p}, Y of shape {y}."
         )
 
 
@@ -137,8 +163,9 @@ def _check_shapes(P: Tensor, Y: Tensor) -> None:
 class TSNE(keras.losses.Loss):
     """The t-SNE divergence KL(P‖Q) of a batch as a Keras loss, in nats.
 
-    y_true is P [B, B], y_pred is Y [B, d]; B and d come from the tensors. Reported and minimised is
-    the sum of the row terms of :func:`tsne`, the same number whatever B is.
+    y_true is P [B, B] (or [B, 1], of pairs), y_pred is Y [B, d]; B and d come from the tensors.
+    Reported and minimised is the sum of the row terms of :func:`tsne`, the same number whatever B
+    is.
 
     Parameters
     ----------

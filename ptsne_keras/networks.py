@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from ptsne_keras.rbm import RBM
-from ptsne_keras.typing import Scaling
+from ptsne_keras.typing import FloatArray, Scaling
 
 
 def encoder(
@@ -17,9 +17,10 @@ def encoder(
     hidden_units: Sequence[int] = (500, 500, 2000),
     activation: str = "sigmoid",
     scaling: Scaling | None = None,
+    components: FloatArray | None = None,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build an untrained encoder D-500-500-2000-d with a linear, float32 output.
+    """Build an untrained encoder, such as D-500-500-2000-d, with a linear, float32 output.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def encoder(
         Of the hidden layers: any Keras activation.
     scaling : (shift [D] or float, scale [D] or float), optional
         The first layer computes (x - shift) / scale, so that the encoder takes raw rows.
+    components : array [D, m], optional
+        A fixed linear layer from D columns to m comes next, such as onto principal components.
     seed : int, optional
         Of the initial weights.
 
@@ -62,7 +65,36 @@ def encoder(
     layers.append(
         keras.layers.Dense(int(d), kernel_initializer=top, dtype="float32", name="embedding")
     )
-    return _chain(features, layers, scaling)
+    return _chain(features, layers, scaling, components)
+
+
+def head(model: keras.Model) -> keras.Model:
+    """Give the part of an encoder behind its fixed layers: same weights, projected rows [B, m] in.
+
+    What the fixed layers give can be computed once; training the head then trains the encoder.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From :func:`encoder` with `components`.
+
+    Returns
+    -------
+    keras.Model
+        Shares its layers with `model`.
+
+    Examples
+    --------
+    >>> model = encoder(64, 2, components=np.eye(64)[:, :10])
+    >>> head(model).input_shape
+    (None, 10)
+    """
+    projection = model.get_layer("projection")
+    layers = model.layers[model.layers.index(projection) + 1 :]
+    x = inputs = keras.Input((projection.units,), name="components")
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x, name="head")
 
 
 def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
@@ -120,9 +152,12 @@ def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.M
 
 
 def _chain(
-    features: int, layers: Sequence[keras.layers.Layer], scaling: Scaling | None
+    features: int,
+    layers: Sequence[keras.layers.Layer],
+    scaling: Scaling | None,
+    components: FloatArray | None = None,
 ) -> keras.Model:
-    """Input → (x - shift) / scale → layers."""
+    """Input → (x - shift) / scale → components → layers."""
     x = inputs = keras.Input((features,), name="features")
     if scaling is not None:
         shift, scale = scaling
@@ -134,6 +169,17 @@ def _chain(
         x = keras.layers.Normalization(mean=mean, variance=ones, dtype="float32", name="shift")(x)
         factor = (1.0 / np.float64(scale)).tolist()
         x = keras.layers.Rescaling(factor, dtype="float32", name="scale")(x)
+    if components is not None:
+        projection = keras.layers.Dense(
+            components.shape[1],
+            use_bias=False,
+            kernel_initializer="zeros",  # the components come below; no seed is drawn
+            trainable=False,
+            dtype="float32",
+            name="projection",
+        )
+        x = projection(x)
+        projection.set_weights([components])
     for layer in layers:
         x = layer(x)
     return keras.Model(inputs, x, name="encoder")

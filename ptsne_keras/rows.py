@@ -42,6 +42,17 @@ def check(X: Any, *, name: str = "X") -> FloatArray:
     return X
 
 
+def reshuffled(shuffle: Shuffle) -> bool:
+    """Whether the order is new in every epoch.
+
+    Examples
+    --------
+    >>> reshuffled("once")
+    False
+    """
+    return not isinstance(shuffle, str) and bool(shuffle)
+
+
 def index_batches(
     n: int, batch_size: int, *, shuffle: Shuffle = True, seed: int | None = None
 ) -> tf.data.Dataset:
@@ -72,19 +83,25 @@ def index_batches(
             order = tf.random.experimental.stateless_shuffle(order, seed=[seed, epoch_seed])
         return tf.data.Dataset.range(count).map(lambda i: order[bounds[i] : bounds[i + 1]])
 
-    if shuffle in (True, np.True_):
-        epochs = _random_numbers(seed).take(1)
+    if reshuffled(shuffle):
+        epochs = random_numbers(seed).take(1)
     else:
         epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))
     batches = epochs.flat_map(epoch)
     return batches.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def _random_numbers(seed: int) -> tf.data.Dataset:
+def random_numbers(seed: int) -> tf.data.Dataset:
     """Random int64 numbers: other ones in each iteration over the data set, that is each epoch.
 
     `tf.data.Dataset.random` would mix in the global seed, so that what a user does elsewhere
     changed the order here.
+
+    Examples
+    --------
+    >>> numbers = random_numbers(0).take(2)
+    >>> [len(set(numbers.as_numpy_iterator())) for epoch in range(2)]
+    [2, 2]
     """
     numbers = tf.raw_ops.RandomDatasetV2(
         seed=seed,

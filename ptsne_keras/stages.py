@@ -118,6 +118,7 @@ def finetune(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = 0,
     jit_compile: Any = "auto",
+    steps_per_execution: int = 1,
 ) -> keras.callbacks.History:
     """Stage 3: train the encoder by backprop on KL(P‖Q) over batches (X, P).
 
@@ -135,8 +136,8 @@ def finetune(
         By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps.
     learning_rate : float
         1e-3 suits most networks; sigmoid ones want 0.02.
-    epochs, callbacks, verbose, jit_compile
-        As in `keras.Model`.
+    epochs, callbacks, verbose, jit_compile, steps_per_execution
+        As in `keras.Model`. `steps_per_execution` should divide the number of batches.
 
     Returns
     -------
@@ -165,11 +166,21 @@ def finetune(
             "batches should have a known, finite length; see "
             f"tf.data.experimental.assert_cardinality. Received: cardinality {steps}."
         )
+    if steps % steps_per_execution:  # Keras would run past the end of the epoch
+        raise ValueError(
+            f"steps_per_execution should divide the {steps} batches. "
+            f"Received: {steps_per_execution!r}."
+        )
     if optimizer is None:
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
         optimizer = keras.optimizers.Adam(schedule)
     trainer = _Trainer(encoder)
-    trainer.compile(optimizer=optimizer, loss=loss or TSNE(), jit_compile=jit_compile)
+    trainer.compile(
+        optimizer=optimizer,
+        loss=loss or TSNE(),
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
     # TerminateOnNaN would stop quietly and leave the NaN weights behind.
     callbacks = [_EpochSeconds(), *callbacks]
     history = trainer.fit(

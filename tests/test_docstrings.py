@@ -40,6 +40,7 @@ def names(digits):
     return {
         **{module.__name__.split(".")[1]: module for module in MODULES},
         "ptsne_keras": ptsne_keras,
+        "ParametricTSNE": ParametricTSNE,
         "keras": keras,
         "np": np,
         "tf": tf,

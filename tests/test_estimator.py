@@ -9,15 +9,26 @@ import keras
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 import sklearn
 import tensorflow as tf
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ptsne_keras import ParametricTSNE, affinities, batches, metrics, persistence
-from ptsne_keras import estimator as estimator_module
+from ptsne_keras import (
+    ParametricTSNE,
+    affinities,
+    batches,
+    metrics,
+    persistence,
+    projection,
+    recipes,
+)
 
+# The method of 2009, in small.
 SMALL = {
+    "pretraining": "rbm",
+    "sampling": "batch",
     "hidden_units": (100, 100),
     "epochs": 30,
     "pretraining_epochs": 3,
@@ -25,6 +36,9 @@ SMALL = {
     "perplexity": 15,
     "random_state": 0,
 }
+# The default method, in small.
+GRAPH = {"hidden_units": (100, 100), "epochs": 30, "batch_size": 200, "random_state": 0}
+BOTH = pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +56,34 @@ def fitted(X):
     return ParametricTSNE(**SMALL).fit(X)
 
 
+@pytest.fixture(scope="module")
+def wide(X):
+    """More columns than principal components, as the default method takes them."""
+    return np.column_stack([X, X[:, ::-1] * 0.3, X[:, ::2] - 0.1])
+
+
+@pytest.fixture(scope="module")
+def mapped(wide):
+    return ParametricTSNE(**GRAPH).fit(wide)
+
+
 # scikit-learn's conventions ----------------------------------------------------------------
 
 
+# Some of the checks' rows are duplicates, all zero for instance, which is rightly reported.
+@pytest.mark.filterwarnings("ignore:.* of the rows have at least:UserWarning")
 @parametrize_with_checks(
     [
         ParametricTSNE(
             hidden_units=(4,),
             epochs=1,
             pretraining="none",  # the checks are about the interface; RBMs would take minutes
+            sampling=sampling,
             perplexity=1.5,
             batch_size=500,
             random_state=0,
         )
+        for sampling in ("graph", "batch")
     ]
 )
 def test_scikit_learns_estimator_checks(estimator, check):
@@ -88,7 +117,7 @@ def test_fitted_attributes(fitted, X):
     np.testing.assert_allclose(fitted.encoder_(X), fitted.embedding_, rtol=1e-5, atol=1e-5)
     assert len(fitted.history_["pretrain"]) == 3
     assert len(fitted.history_["finetune"]["loss"]) == 30
-    assert set(fitted.history_["seconds"]) == {"pretrain", "unroll", "finetune"}
+    assert set(fitted.history_["seconds"]) == {"batches", "pretrain", "unroll", "finetune"}
     assert list(fitted.get_feature_names_out()) == ["parametrictsne0", "parametrictsne1"]
 
 
@@ -107,9 +136,9 @@ def test_fitting_improves_on_the_pretrained_start(X):
     assert scores[1] > scores[0] + 0.4
 
 
-@pytest.mark.parametrize("pretraining", ["rbm", "none"])
-def test_random_state_makes_two_fits_equal(pretraining, X):
-    options = {**SMALL, "epochs": 5, "pretraining": pretraining}
+@BOTH
+def test_random_state_makes_two_fits_equal(options, X):
+    options = {**options, "epochs": 5}
     first, again, other = (
         ParametricTSNE(**{**options, "random_state": seed}).fit_transform(X) for seed in (0, 0, 1)
     )
@@ -138,8 +167,8 @@ def test_automatic_epochs_come_to_500_steps_and_1300_updates(X):
 
 def test_dof_and_exaggeration_reach_the_loss_and_the_divergence(X, monkeypatch):
     made = []
-    real = estimator_module.TSNE
-    monkeypatch.setattr(estimator_module, "TSNE", lambda **k: (made.append(k), real(**k))[1])
+    real = recipes.TSNE
+    monkeypatch.setattr(recipes, "TSNE", lambda **k: (made.append(k), real(**k))[1])
     options = {**SMALL, "epochs": 1, "pretraining": "none", "dof": 3.0, "exaggeration": 1.5}
     tsne = ParametricTSNE(**options).fit(X)
     assert made == [{"dof": 3.0, "exaggeration": 1.5}]
@@ -209,10 +238,12 @@ def test_maps_of_other_dimensions(d, X):
         "duplicated rows",
     ],
 )
-@pytest.mark.parametrize("pretraining", ["rbm", "none"])
-def test_rows_of_any_scale_are_learnt(make, pretraining, X):
+@pytest.mark.parametrize(
+    "options", [SMALL, {**SMALL, "pretraining": "none"}, GRAPH], ids=["rbm", "batch", "graph"]
+)
+def test_rows_of_any_scale_are_learnt(make, options, X):
     rows = make(X)
-    tsne = ParametricTSNE(**{**SMALL, "pretraining": pretraining, "epochs": 200})
+    tsne = ParametricTSNE(**{**options, "epochs": 200})
     Y = tsne.fit_transform(rows)
     assert np.isfinite(Y).all()
     assert metrics.trustworthiness(rows, Y, 12) > 0.85  # PCA: 0.82
@@ -236,6 +267,63 @@ def test_one_progress_bar_a_stage(X, capsys):
     assert "loss:" in shown
     ParametricTSNE(**{**SMALL, "epochs": 2}).fit(X)
     assert capsys.readouterr().out == ""
+
+
+# The default method ---------------------------------------------------------------------------
+
+
+def test_a_default_fit_projects_searches_and_fine_tunes(mapped, wide):
+    assert set(mapped.history_["seconds"]) == {"project", "neighbors", "finetune"}
+    assert mapped.history_["pretrain"] == []
+    assert mapped.encoder_.get_layer("projection").units == 100
+    assert mapped.encoder_.input_shape == (None, 160)
+    np.testing.assert_array_equal(mapped.embedding_, mapped.transform(wide))
+    assert metrics.trustworthiness(wide, mapped.embedding_, 12) > 0.9
+
+
+def test_the_projection_is_fixed(mapped, wide):
+    expected = projection.principal_components(wide, 100).components
+    kernel = mapped.encoder_.get_layer("projection").get_weights()[0]
+    # As subspaces: the sign of a component is arbitrary, and near-ties may rotate.
+    np.testing.assert_allclose(
+        wide @ kernel @ kernel.T, wide @ expected @ expected.T, rtol=1e-2, atol=1e-2
+    )
+
+
+def test_sparse_rows_give_the_map_of_dense_ones(wide):
+    options = {**GRAPH, "epochs": 3}
+    rows = np.where(np.abs(wide) > 0.3, wide, 0)
+    dense = ParametricTSNE(**options).fit(rows)
+    sparse = ParametricTSNE(**options).fit(scipy.sparse.csr_matrix(rows))
+    assert sparse.embedding_.shape == (400, 2)
+    first = sparse.transform(scipy.sparse.csr_array(rows[:20]))
+    np.testing.assert_allclose(first, sparse.transform(rows[:20]), rtol=1e-5, atol=1e-5)
+    assert sparse.score(scipy.sparse.csr_matrix(rows)) == pytest.approx(dense.score(rows), abs=0.3)
+
+
+@pytest.mark.parametrize("n", [4, 5, 12, 60])
+def test_few_rows_need_no_settings(n, X):
+    tsne = ParametricTSNE(epochs=3, random_state=0).fit(X[:n])
+    assert np.isfinite(tsne.embedding_).all()
+    assert tsne.transform(X[n : 2 * n]).shape == (n, 2)
+    assert np.isfinite(tsne.kl_divergence_)
+
+
+def test_auto_is_resolved_by_the_rows_and_the_other_settings():
+    def resolved(n, features, **options):
+        return recipes.resolve(ParametricTSNE(**options).get_params(), n, features)
+
+    large = resolved(60_000, 784)
+    assert (large.perplexity, large.batch_size, large.initial_dims) == (15, 1024, 100)
+    assert 16_000 <= large.epochs * 118 < 16_000 + 118
+    assert resolved(1000, 784).epochs == 4000  # of 2 batches
+    assert resolved(10**6, 128).epochs >= 8
+    assert resolved(31, 64).perplexity == 10
+    assert resolved(60_000, 64).initial_dims is None
+    paper = resolved(60_000, 784, pretraining="rbm", sampling="batch")
+    assert paper.hidden_units == (500, 500, 2000)
+    assert (paper.activation, paper.perplexity, paper.initial_dims) == ("sigmoid", 30, None)
+    assert (paper.batch_size, paper.epochs, paper.pretraining_epochs) == (2500, 21, 30)
 
 
 # Errors --------------------------------------------------------------------------------------
@@ -267,6 +355,10 @@ def test_rows_that_cannot_be_transformed_are_named(fitted, rows, message):
     ("options", "error", "message"),
     [
         ({"perplexity": 199}, ValueError, "perplexity should be above 1 and below B - 1 = 199"),
+        ({"perplexity": 399, "sampling": "graph"}, ValueError, "perplexity should be below N - 1"),
+        ({"sampling": "edges"}, ValueError, "'sampling' parameter"),
+        ({"jitter": -1.0}, ValueError, "'jitter' parameter"),
+        ({"initial_dims": 20}, ValueError, 'initial_dims should be None with pretraining="rbm"'),
         ({"perplexity": 1}, ValueError, "'perplexity' parameter"),
         ({"n_components": 0}, ValueError, "'n_components' parameter"),
         ({"dof": "learned"}, ValueError, "'dof' parameter"),
@@ -284,14 +376,16 @@ def test_bad_parameters_are_named_before_any_training(options, error, message, X
 
 
 def test_too_few_rows_are_named():
-    with pytest.raises(ValueError, match=r"2 sample.* minimum of 3"):
-        ParametricTSNE().fit(np.eye(2))
+    with pytest.raises(ValueError, match=r"3 sample.* minimum of 4"):
+        ParametricTSNE().fit(np.eye(3))
 
 
 # Saving --------------------------------------------------------------------------------------
 
 
-def test_save_load_transform_is_equal_to_the_bit(fitted, new, tmp_path):
+@BOTH
+def test_save_load_transform_is_equal_to_the_bit(options, X, new, tmp_path):
+    fitted = ParametricTSNE(**{**options, "epochs": 2}).fit(X)
     fitted.save(tmp_path / "map")
     again = ParametricTSNE.load(tmp_path / "map")
     np.testing.assert_array_equal(again.transform(new), fitted.transform(new))

@@ -219,3 +219,44 @@ def test_a_map_far_from_0_is_centred_before_distances_cancel(rng):
     P, Y = reference.random_P(12), rng.normal(size=(12, 20))
     far = np.float32(Y + 1000)
     assert value(np.float32(P), far) == pytest.approx(reference.tsne(P, far), rel=1e-4)
+
+
+# Pairs: P [B, 1] ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dof", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("d", [1, 2, 10])
+def test_pairs_are_the_dense_loss(rng, dof, d):
+    p = rng.uniform(size=(6, 1))
+    p = np.concatenate([p, p]) / (2 * p.sum())
+    P = np.zeros((12, 12))
+    for i in range(12):
+        P[i, (i + 6) % 12] = p[i, 0]
+    Y = tf.constant(rng.normal(size=(12, d)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(Y)
+        dense = losses.tsne(P, Y, dof=dof, exaggeration=1.5)
+        pairs = losses.tsne(p, Y, dof=dof, exaggeration=1.5)
+        totals = tf.reduce_sum(dense), tf.reduce_sum(pairs)
+    np.testing.assert_allclose(pairs, dense, rtol=1e-10)
+    gradients = [tape.gradient(total, Y) for total in totals]
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_pairs_at_one_point_are_finite(jit_compile):
+    @tf.function(jit_compile=jit_compile)
+    def value_and_gradient(Y):
+        with tf.GradientTape() as tape:
+            tape.watch(Y)
+            value = tf.reduce_sum(losses.tsne(tf.fill([8, 1], 0.125), Y))
+        return value, tape.gradient(value, Y)
+
+    value, gradient = value_and_gradient(tf.zeros([8, 2]))
+    assert np.isfinite(value)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_pairs_of_an_odd_number_of_rows_are_named():
+    with pytest.raises(ValueError, match="B even"):
+        losses.tsne(np.full((3, 1), 1 / 3), np.zeros((3, 2)))

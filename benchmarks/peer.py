@@ -1,0 +1,109 @@
+"""Fit one method in the environment this runs in; `peers.py` calls it, once a cell.
+
+    python benchmarks/peer.py METHOD FOLDER SEED
+
+Reads FOLDER/train.npy or train.npz (sparse) and test likewise; writes FOLDER/out.npz with the maps
+of both and FOLDER/out.json with seconds, peak memory and versions. Imports nothing of ptsne_keras
+but in its own methods, so that each peer has an environment of its own.
+"""
+
+import importlib.metadata
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def ours(X: Any, seed: int) -> tuple[Any, Any]:
+    """`ParametricTSNE` with its defaults."""
+    from ptsne_keras import ParametricTSNE
+
+    tsne = ParametricTSNE(random_state=seed).fit(X)
+    return tsne.embedding_, tsne.transform
+
+
+def parametric_umap(X: Any, seed: int) -> tuple[Any, Any]:
+    """Parametric UMAP with umap-learn's defaults (which take no seed for the network)."""
+    from umap.parametric_umap import ParametricUMAP
+
+    umap = ParametricUMAP(verbose=False)
+    return umap.fit_transform(_dense(X)), umap.transform
+
+
+def opentsne(X: Any, seed: int) -> tuple[Any, Any]:
+    """Fit openTSNE, and place new rows by its `transform`, which optimises their positions."""
+    from openTSNE import TSNE
+
+    embedding = TSNE(random_state=seed).fit(_dense(X))
+    return np.asarray(embedding), embedding.transform
+
+
+def parampacmap(X: Any, seed: int) -> tuple[Any, Any]:
+    """ParamPaCMAP with its defaults."""
+    from parampacmap import ParamPaCMAP
+
+    reducer = ParamPaCMAP(seed=seed)
+    return reducer.fit_transform(_dense(X)), reducer.transform
+
+
+def pca(X: Any, seed: int) -> tuple[Any, Any]:
+    """Two principal components."""
+    from sklearn.decomposition import PCA
+
+    reducer = PCA(2, random_state=seed).fit(_dense(X))
+    return reducer.transform(_dense(X)), reducer.transform
+
+
+METHODS = {f.__name__: f for f in (ours, parametric_umap, opentsne, parampacmap, pca)}
+# Distributions whose versions are told.
+PACKAGES = {
+    "ours": ("ptsne_keras", "tensorflow-cpu", "keras", "faiss-cpu"),
+    "parametric_umap": ("umap-learn", "tensorflow-cpu", "keras", "pynndescent"),
+    "opentsne": ("openTSNE",),
+    "parampacmap": ("parampacmap", "pacmap", "torch"),
+    "pca": ("scikit-learn",),
+}
+
+
+def main() -> None:
+    """Fit, transform, write."""
+    name, folder, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    train, test = _read(folder, "train"), _read(folder, "test")
+    if name != "ours":
+        test = _dense(test)
+    start = time.perf_counter()
+    Y_train, transform = METHODS[name](train, seed)
+    fitted = time.perf_counter()
+    Y_test = np.asarray(transform(test))
+    first = time.perf_counter()
+    transform(test)
+    result = {
+        "fit s": fitted - start,
+        # The first call compiles in some methods; a user with one batch of new rows pays for that.
+        "transform s": first - fitted,
+        "second transform s": time.perf_counter() - first,
+        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES[name]},
+    }
+    np.savez(folder / "out.npz", train=np.asarray(Y_train, np.float32), test=Y_test)
+    (folder / "out.json").write_text(json.dumps(result))
+
+
+def _read(folder: Path, name: str) -> Any:
+    if (folder / f"{name}.npy").exists():
+        return np.load(folder / f"{name}.npy")
+    import scipy.sparse
+
+    return scipy.sparse.load_npz(folder / f"{name}.npz")
+
+
+def _dense(X: Any) -> Any:
+    return X if isinstance(X, np.ndarray) else X.toarray()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Map quality, speed and memory beside the peers: one run, one machine, one after another.
+
+    python benchmarks/peers.py [--datasets mnist fashion …] [--methods ours pca …] [--seeds 3]
+
+Each method has a virtual environment of its own under benchmarks/venvs, made on first use, and
+each fit a process of its own. Every finished cell is kept in benchmarks/results/peers as JSON
+(with its map), so that a run that was stopped goes on where it was; --fresh starts again. From
+these the table and the picture are made: results/peers/table.md and maps.png.
+
+Quality is of the **test** rows against the training rows' map: 1-NN and 5-NN accuracy,
+trustworthiness and continuity of the first 5,000 test rows, share of the 10 nearest training rows
+that are so on the map; and 5-NN accuracy on the training rows, each left out of its own neighbours.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import data
+import numpy as np
+import scipy.sparse
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from ptsne_keras import metrics
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results/peers"
+REQUIREMENTS = {
+    "ours": None,  # the environment this runs in
+    "pca": None,
+    "parametric_umap": [["umap-learn==0.5.12", "tensorflow-cpu==2.21.0"]],
+    "opentsne": [["openTSNE==1.0.4"]],
+    "parampacmap": [
+        ["pacmap==0.9.1", "numba", "scikit-learn", "torch==2.13.0", "annoy"],
+        ["--no-deps", "parampacmap==0.1.0"],
+    ],
+}
+TITLES = {
+    "ours": "ParametricTSNE",
+    "parametric_umap": "Parametric UMAP",
+    "opentsne": "openTSNE (`transform` optimises)",
+    "parampacmap": "ParamPaCMAP",
+    "pca": "PCA",
+}
+_TRUSTWORTHINESS_ROWS = 5000
+
+
+def python(method: str) -> str:
+    """Path of the interpreter of a method's environment, made if need be."""
+    steps = REQUIREMENTS[method]
+    if steps is None:
+        return sys.executable
+    folder = HERE / "venvs" / method
+    if not (folder / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        for packages in steps:
+            command = [str(folder / "bin/pip"), "install", "--quiet", *packages]
+            subprocess.run(command, check=True)
+        (folder / "ready").touch()
+    return str(folder / "bin/python")
+
+
+def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
+    """Fit one cell in a process of its own, measure it, keep it."""
+    kept = RESULTS / f"{dataset}-{method}-{seed}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    interpreter = python(method)
+    train, test = data.load(dataset)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, (X, _) in (("train", train), ("test", test)):
+            if scipy.sparse.issparse(X):
+                scipy.sparse.save_npz(folder / f"{part}.npz", X)
+            else:
+                np.save(folder / f"{part}.npy", X)
+        command = [interpreter, str(HERE / "peer.py"), method, name, str(seed)]
+        with open(RESULTS / f"{dataset}-{method}-{seed}.log", "w") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log)
+        result = json.loads((folder / "out.json").read_text())
+        with np.load(folder / "out.npz") as maps:
+            Y, Y_test = maps["train"], maps["test"]
+    result.update(quality(dataset, Y, Y_test))
+    np.savez_compressed(kept.with_suffix(".npz"), train=Y, test=Y_test)
+    beside = kept.with_suffix(".part")
+    beside.write_text(json.dumps(result, indent=1))
+    beside.rename(kept)
+    return result
+
+
+def quality(dataset: str, Y: Any, Y_test: Any) -> dict[str, float]:
+    """Measure the maps of the training and the test rows."""
+    (X, labels), (X_test, labels_test) = data.load(dataset)
+    first = slice(_TRUSTWORTHINESS_ROWS)
+    part = X_test[first].toarray() if scipy.sparse.issparse(X_test) else X_test[first]
+    own = NearestNeighbors(n_neighbors=5).fit(Y).kneighbors(return_distance=False)
+    votes = KNeighborsClassifier(5).fit(Y, labels).classes_
+    counts = (labels[own][:, :, None] == votes).sum(axis=1)
+    return {
+        "1-NN": metrics.knn_accuracy(Y, labels, Y_test, labels_test, 1),
+        "5-NN": metrics.knn_accuracy(Y, labels, Y_test, labels_test, 5),
+        "T(5)": metrics.trustworthiness(part, Y_test[first], 5),
+        "T(12)": metrics.trustworthiness(part, Y_test[first], 12),
+        "continuity(12)": metrics.continuity(part, Y_test[first], 12),
+        "recall(10)": metrics.neighborhood_recall(X, Y, X_test, Y_test, 10),
+        "5-NN, training": float((votes[counts.argmax(axis=1)] == labels).mean()),
+    }
+
+
+COLUMNS = {
+    "1-NN": 3,
+    "5-NN": 3,
+    "T(5)": 3,
+    "T(12)": 3,
+    "continuity(12)": 3,
+    "recall(10)": 3,
+    "5-NN, training": 3,
+    "fit s": 0,
+    "transform s": 2,
+    "peak GB": 1,
+}
+
+
+def table(dataset: str, results: dict[str, list[dict[str, Any]]]) -> str:
+    """Lay out one data set: a line a method, medians, and the range where there are seeds."""
+    lines = [f"| {dataset} | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for method, cells in results.items():
+        entries = []
+        for column, digits in COLUMNS.items():
+            values = [cell[column] for cell in cells]
+            entry = f"{statistics.median(values):.{digits}f}"
+            if len(values) > 1:
+                entry += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
+            entries.append(entry)
+        lines.append(f"| {TITLES[method]} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def versions(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Name the versions that ran."""
+    cells = {method: cell for method, (cell, *_) in results.items()}
+    return "; ".join(
+        " ".join(f"{name} {number}" for name, number in cell["versions"].items())
+        for cell in cells.values()
+    )
+
+
+def picture(dataset: str, methods: list[str], path: Path) -> None:
+    """Draw the test rows on each method's map, side by side."""
+    import matplotlib.pyplot as plt
+
+    from ptsne_keras import plotting
+
+    _, (_, labels) = data.load(dataset)
+    width = 4 * len(methods)
+    figure, axes = plt.subplots(1, len(methods), figsize=(width, 4.2), layout="constrained")
+    for ax, method in zip(np.atleast_1d(axes), methods, strict=True):
+        with np.load(RESULTS / f"{dataset}-{method}-0.npz") as maps:
+            plotting.map(maps["test"], labels, ax=ax)
+        ax.set_title(TITLES[method].split(" (")[0])
+        if ax.get_legend():
+            ax.get_legend().remove()
+    figure.savefig(path, dpi=60)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run the cells that are missing; print and draw all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=list(data.NAMES), choices=data.NAMES)
+    parser.add_argument("--methods", nargs="+", default=list(TITLES), choices=list(TITLES))
+    parser.add_argument("--seeds", type=int, default=3, help="of our own method; peers run once")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are kept")
+    options = parser.parse_args()
+    if options.fresh:
+        shutil.rmtree(RESULTS, ignore_errors=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for dataset in options.datasets:
+        results: dict[str, list[dict[str, Any]]] = {}
+        for method in options.methods:
+            for seed in range(options.seeds if method == "ours" else 1):
+                cell = run(dataset, method, seed)
+                results.setdefault(method, []).append(cell)
+                print(dataset, method, seed, json.dumps(cell), flush=True)
+        parts += [table(dataset, results), versions(results)]
+        picture(dataset, options.methods, RESULTS / f"{dataset}.png")
+    (RESULTS / "table.md").write_text("\n\n".join(parts) + "\n")
+    print("\n" + "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

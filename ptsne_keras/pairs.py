@@ -1,0 +1,84 @@
+"""Pairs of rows drawn along a neighbourhood graph, by graph ops."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from ptsne_keras.neighbors import Neighbors
+from ptsne_keras.typing import FloatArray
+
+# Neighbours between which the noise's directions are drawn.
+_NEAR = 15
+
+
+class PairSampler:
+    """Draws one neighbour j of each row i from p_{j|i}, and the noise on both.
+
+    Parameters
+    ----------
+    X : array [N, D]
+        Rows.
+    neighbors : Neighbors
+        Of these rows, [N, k].
+    probabilities : array [N, k]
+        p_{j|i}, rows total 1.
+    jitter : float
+        Amount of noise; see `batches.from_graph`.
+
+    Examples
+    --------
+    >>> found = neighbors.nearest(X, 90)
+    >>> sampler = PairSampler(X, found, affinities.neighbor_probabilities(found.distances, 30))
+    >>> pairs, P = sampler(tf.range(10), 7)
+    >>> pairs.shape, P.shape
+    (TensorShape([20, 64]), TensorShape([20, 1]))
+    """
+
+    def __init__(
+        self, X: FloatArray, neighbors: Neighbors, probabilities: FloatArray, jitter: float = 0.0
+    ) -> None:
+        self.X = tf.constant(X)
+        self.indices = tf.constant(neighbors.indices)  # [N, k]
+        self.cumulative = tf.constant(np.cumsum(probabilities, axis=1, dtype=np.float32))
+        self.jitter = jitter
+        if jitter:
+            # From the rows: the search may have been on others, such as principal components.
+            r = np.linalg.norm(X - X[neighbors.indices[:, 0]], axis=1, keepdims=True)
+            self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
+
+    def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Make a batch of rows i [h] and their partners: X [2h, D] and P [2h, 1].
+
+        `number` is a random integer: all that is drawn derives from it.
+        """
+        number = tf.cast(number, tf.int64)
+        partners = self._partners(i, tf.stack([number, 0]))
+        both = tf.concat([tf.cast(i, tf.int32), partners], axis=0)  # [2h]
+        x = tf.gather(self.X, both)  # [2h, D]
+        if self.jitter:
+            x += self.jitter * self._noise(both, number)
+        b = tf.shape(x)[0]
+        return x, tf.fill([b, 1], tf.cast(1 / b, x.dtype))
+
+    def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Draw j [h] by inverting the cumulative distribution of each row."""
+        u = tf.random.stateless_uniform([tf.shape(i)[0], 1], seed=seed)  # [h, 1]
+        below = tf.cast(tf.gather(self.cumulative, i) < u, tf.int32)  # [h, k]
+        # The cumulative sum may end just below 1, and u lie above that.
+        position = tf.minimum(tf.reduce_sum(below, axis=1), self.indices.shape[1] - 1)
+        return tf.gather(tf.gather(self.indices, i), position, batch_dims=1)
+
+    def _noise(self, rows: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        """Draw x_a - x_b + r / √(2D) · ε, [2h, D]."""
+        count = tf.shape(rows)[0]
+        near = min(_NEAR, self.indices.shape[1])
+        chosen = tf.random.stateless_uniform(
+            [count, 2], seed=tf.stack([number, 1]), maxval=near, dtype=tf.int32
+        )
+        ends = tf.gather(tf.gather(self.indices, rows), chosen, batch_dims=1)  # [2h, 2]
+        difference = tf.gather(self.X, ends[:, 0]) - tf.gather(self.X, ends[:, 1])
+        normal = tf.random.stateless_normal(
+            tf.shape(difference), seed=tf.stack([number, 2]), dtype=self.X.dtype
+        )
+        return difference + tf.gather(self.spread, rows) * normal

@@ -1,0 +1,287 @@
+"""What `ParametricTSNE` does with its settings: "auto" resolved, the stages run one by one."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from ptsne_keras import batches, networks, projection, stages
+from ptsne_keras.losses import TSNE
+from ptsne_keras.neighbors import Neighbors, nearest
+from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
+
+# Of each RBM; the paper's.
+_PRETRAINING_ROWS = 100
+_PRETRAINING_EPOCHS = 30
+# The least updates of an RBM that "auto" epochs come to.
+_PRETRAINING_UPDATES = 1300
+# Steps of fine-tuning that "auto" epochs come to, about. Of graph batches: 1.6 a row within these
+# bounds, and at least so many passes over the rows.
+_BATCH_STEPS = 500
+_GRAPH_STEPS = (8000, 16_000)
+_GRAPH_EPOCHS = 8
+# Steps in one call from Python, at most.
+_STEPS_PER_CALL = 64
+# Principal components that the network takes, and that the neighbour search takes, at most.
+_INITIAL_DIMS = 100
+_SEARCH_DIMS = 50
+# KL is measured on at most so many batches of so many rows.
+_SCORE_BATCHES = 10
+_SCORE_ROWS = 2500
+
+Bar = Callable[[str, int, tuple[str, ...]], list[Any]]
+"""Makes the callbacks that show a stage's progress: title, epochs, names of values."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of `ParametricTSNE` with every "auto" resolved."""
+
+    n_components: int
+    perplexity: float
+    sampling: str
+    jitter: float
+    initial_dims: int | None
+    pretraining: str
+    hidden_units: tuple[int, ...]
+    activation: str
+    visible: str
+    dof: Dof
+    exaggeration: float
+    batch_size: int
+    epochs: int
+    pretraining_epochs: int
+    learning_rate: float
+
+
+def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
+    """Replace every "auto" by what suits n rows of so many features.
+
+    Examples
+    --------
+    >>> settings = resolve(ParametricTSNE().get_params(), 60_000, 784)
+    >>> settings.sampling, settings.batch_size, settings.initial_dims
+    ('graph', 1024, 100)
+    """
+    p = {name: parameters[name] for name in Settings.__dataclass_fields__}
+    rbm = p["pretraining"] == "rbm"
+    graph = p["sampling"] == "graph"
+
+    def auto(name: str, value: Any) -> None:
+        if isinstance(p[name], str) and p[name] == "auto":
+            p[name] = value
+
+    auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
+    p["hidden_units"] = tuple(p["hidden_units"])
+    auto("activation", "sigmoid" if rbm else "silu")
+    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 4e-3)
+    auto("batch_size", 1024 if graph else 2500)
+    auto("perplexity", max(1.5, min(15.0 if graph else 30.0, (n - 1) / 3)))
+    # RBMs are trained on the rows themselves, pixels for instance.
+    auto("initial_dims", None if rbm else _INITIAL_DIMS)
+    if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
+        p["initial_dims"] = None
+    per_epoch, _ = batches_an_epoch(p["sampling"], p["batch_size"], n)
+    steps = int(np.clip(1.6 * n, *_GRAPH_STEPS)) if graph else _BATCH_STEPS
+    auto("epochs", max(_GRAPH_EPOCHS if graph else 1, -(-steps // per_epoch)))
+    updates = -(-n // _PRETRAINING_ROWS)
+    auto("pretraining_epochs", max(_PRETRAINING_EPOCHS, -(-_PRETRAINING_UPDATES // updates)))
+    return Settings(**p)
+
+
+def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
+    """How many batches an epoch over n rows has, and how many rows a batch, about.
+
+    Examples
+    --------
+    >>> batches_an_epoch("graph", 1024, 60_000)
+    (118, 1016)
+    """
+    drawn = batch_size // 2 if sampling == "graph" else batch_size
+    count = -(-n // drawn)
+    return count, n // count * (2 if sampling == "graph" else 1)
+
+
+def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model, dict[str, Any]]:
+    """Run the stages that the settings ask for on rows [N, D], dense or sparse.
+
+    Returns
+    -------
+    encoder : keras.Model
+        Trained, from raw rows.
+    history : dict
+        "pretrain", "finetune" and "seconds", as `ParametricTSNE.history_`.
+
+    Examples
+    --------
+    >>> settings = resolve(ParametricTSNE(epochs=2).get_params(), *X.shape)
+    >>> encoder, history = fit(X, settings, seed=0, bar=lambda *_: [])
+    """
+    seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
+    watch = _Stopwatch()
+    reduced = None
+    if settings.initial_dims is not None:
+        reduced = projection.principal_components(X, settings.initial_dims, seed=seeds[0])
+        rows = reduced.apply(X)
+        watch.lap("project")
+    else:
+        rows = X = X.toarray() if scipy.sparse.issparse(X) else X
+    # Before any training, so that a perplexity that cannot work costs no time.
+    data = _batches(rows, settings, seeds[1], seeds[2])
+    watch.lap("neighbors" if settings.sampling == "graph" else "batches")
+    pretrained: list[Any] = []
+    if settings.pretraining == "rbm":
+        encoder, pretrained = _pretrain_and_unroll(X, settings, seeds[3], bar, watch)
+    else:
+        encoder = networks.encoder(
+            X.shape[1],
+            settings.n_components,
+            hidden_units=settings.hidden_units,
+            activation=settings.activation,
+            scaling=reduced[:2] if reduced else scaling(X, settings.visible)[1],
+            components=reduced.components if reduced else None,
+            seed=seeds[3],
+        )
+    finetuned = stages.finetune(
+        networks.head(encoder) if reduced else encoder,
+        data,
+        loss=TSNE(dof=settings.dof, exaggeration=settings.exaggeration),
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", settings.epochs, ("loss",)),
+        **_compilation(settings, int(data.cardinality())),
+    )
+    watch.lap("finetune")
+    history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
+    return encoder, history
+
+
+def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
+    """Build the pipeline of the sampling that the settings ask for."""
+    if settings.sampling == "batch":
+        return batches.from_array(rows, settings.perplexity, settings.batch_size, seed=seed)
+    n = len(rows)
+    if not 1 < settings.perplexity < n - 1:
+        raise ValueError(
+            f"perplexity should be below N - 1 = {n - 1}. Received: {settings.perplexity!r}."
+        )
+    return batches.from_graph(
+        rows,
+        settings.perplexity,
+        settings.batch_size,
+        neighbors=_neighbors(rows, settings.perplexity, search_seed),
+        jitter=settings.jitter,
+        seed=seed,
+    )
+
+
+def _compilation(settings: Settings, steps: int) -> dict[str, Any]:
+    """How the training step is compiled.
+
+    Small steps, thousands of them, gain from XLA and from many a call of Python. XLA's matrix
+    products on CPUs are the slower ones, so that the wide networks of batch sampling lose.
+    """
+    if settings.sampling == "batch":
+        return {}
+    divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
+    return {"jit_compile": True, "steps_per_execution": divisor}
+
+
+def _neighbors(rows: FloatArray, perplexity: float, seed: int) -> Neighbors:
+    """Search on principal components: for more columns than that, sooner and with less noise."""
+    if rows.shape[1] > _SEARCH_DIMS < len(rows):
+        rows = projection.principal_components(rows, _SEARCH_DIMS, seed=seed).apply(rows)
+    return nearest(rows, min(math.ceil(3 * perplexity), len(rows) - 1), seed=seed)
+
+
+def _pretrain_and_unroll(
+    X: FloatArray, settings: Settings, seed: int, bar: Bar, watch: "_Stopwatch"
+) -> tuple[keras.Model, list[Any]]:
+    """Stages 1 and 2; returns the encoder and the curves of each RBM."""
+    visible, scale = scaling(X, settings.visible)
+    epochs = settings.pretraining_epochs
+    top_epochs = round(epochs * 5 / 3)
+    total = epochs * len(settings.hidden_units) + top_epochs
+    rbms = stages.pretrain(
+        X if scale is None else (X - scale[0]) / scale[1],
+        (*settings.hidden_units, settings.n_components),
+        visible=visible,
+        epochs=epochs,
+        top_epochs=top_epochs,
+        batch_size=_PRETRAINING_ROWS,
+        seed=seed,
+        callbacks=bar("Stage 1, RBM pretraining", total, ("reconstruction_error",)),
+    )
+    watch.lap("pretrain")
+    callbacks = bar("Stage 2, unrolling the RBMs into an encoder", 1, ())
+    encoder = stages.unroll(rbms, scaling=scale)
+    for callback in callbacks:
+        callback.on_epoch_end(0)
+    watch.lap("unroll")
+    return encoder, [rbm.history.history for rbm in rbms]
+
+
+def scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
+    """Resolve `visible`, and the (shift, scale) that suits it, if any is needed.
+
+    Examples
+    --------
+    >>> scaling(np.array([[0, 255], [127, 3]]), "auto")
+    ('bernoulli', (0.0, 255.0))
+    """
+    low, high = float(X.min()), float(X.max())
+    if visible == "auto":
+        pixels = low >= 0 and (high <= 1 or (high <= 255 and bool((np.rint(X) == X).all())))
+        visible = "bernoulli" if pixels else "gaussian"
+    if visible == "bernoulli":
+        inside = low >= 0 and high <= 1
+        return "bernoulli", None if inside else (low, (high - low) or 1.0)
+    # One scale for all columns: dividing a nearly constant column by its own deviation would let
+    # a new row with an ordinary value there land anywhere.
+    mean = X.mean(axis=0, dtype=np.float64)
+    scale = float(np.sqrt(np.mean(np.square(X - mean)))) or 1.0
+    return "gaussian", (mean.astype(np.float32), scale)
+
+
+def score_batches(
+    encoder: keras.Model, X: Any, settings: Settings
+) -> tuple[keras.Model, tf.data.Dataset]:
+    """Give the batches (X, P) on which KL(P‖Q) is measured, and the model that maps their rows.
+
+    At most ten batches of at most 2,500 rows, P calibrated in each: on the principal components
+    where the encoder begins with them, as the fit saw the rows.
+
+    Examples
+    --------
+    >>> settings = resolve(tsne.get_params(), *X_test.shape)
+    >>> model, data = score_batches(tsne.encoder_, X_test, settings)
+    """
+    size = _SCORE_ROWS if settings.sampling == "graph" else settings.batch_size
+    if X.shape[0] > _SCORE_BATCHES * size:
+        chosen = np.random.default_rng(0).choice(X.shape[0], _SCORE_BATCHES * size, replace=False)
+        X = X[np.sort(chosen)]
+    if any(layer.name == "projection" for layer in encoder.layers):
+        front = keras.Model(encoder.inputs, encoder.get_layer("projection").output)
+        parts = [np.asarray(front(part, training=False)) for part in projection.dense_blocks(X)]
+        encoder, X = networks.head(encoder), np.concatenate(parts)
+    elif scipy.sparse.issparse(X):
+        X = X.toarray()
+    return encoder, batches.from_array(X, settings.perplexity, size, shuffle="once", seed=0)
+
+
+class _Stopwatch:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._start = now - self._start, now

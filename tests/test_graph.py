@@ -1,0 +1,170 @@
+"""Pairs drawn along the neighbourhood graph: `pairs` and `batches.from_graph`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import affinities, batches, neighbors
+from ptsne_keras.losses import TSNE
+from ptsne_keras.pairs import PairSampler
+
+
+@pytest.fixture
+def X(digits):
+    return digits[0][0][:200].astype(np.float32)
+
+
+def rows_of(X, x):
+    """Which row of X each row of x is."""
+    position = {row.tobytes(): i for i, row in enumerate(X)}
+    return np.array([position[row.tobytes()] for row in x])
+
+
+def arrays(dataset):
+    return [(x.numpy(), P.numpy()) for x, P in dataset]
+
+
+def test_probabilities_over_all_neighbours_are_those_of_the_whole_set(X):
+    """The sparse route with k = N - 1 equals the dense one."""
+    found = neighbors.nearest(X, 199)
+    P = affinities.neighbor_probabilities(found.distances, 20)
+    dense = np.zeros((200, 200))
+    np.put_along_axis(dense, found.indices.astype(int), P, axis=1)
+    np.testing.assert_allclose(dense, affinities.conditional_probabilities(X, 20), atol=2e-6)
+
+
+@pytest.mark.parametrize("perplexity", [2.5, 10, 28])
+def test_rows_over_few_neighbours_have_the_perplexity(X, perplexity, monkeypatch):
+    monkeypatch.setattr(affinities, "_BLOCK", 64)  # several blocks, the last one short
+    P = affinities.neighbor_probabilities(neighbors.nearest(X, 30).distances, perplexity)
+    P = P.astype(np.float64)
+    entropy = -np.sum(np.where(P > 0, P * np.log(np.maximum(P, 1e-300)), 0), axis=1)
+    np.testing.assert_allclose(np.exp(entropy), perplexity, atol=1e-3)
+    np.testing.assert_allclose(P.sum(axis=1), 1, atol=1e-5)
+    assert (np.diff(P, axis=1) <= 1e-7).all()  # nearer ones are likelier
+
+
+def test_many_duplicates_are_a_warning_and_uniform():
+    with pytest.warns(UserWarning, match="40 of the rows have at least 3"):
+        P = affinities.neighbor_probabilities(np.zeros((40, 9)), 3)
+    np.testing.assert_allclose(P, 1 / 9)
+
+
+@pytest.mark.parametrize(
+    ("distances", "perplexity", "message"),
+    [
+        (np.ones((5, 4)), 4, "perplexity should be above 1 and below k = 4"),
+        (np.ones((5, 4)), 1, "perplexity should be above 1"),
+        (np.full((5, 4), np.nan), 2, "distances should be finite"),
+        (np.ones(5), 2, "distances should be a 2-D array"),
+    ],
+)
+def test_bad_distances_are_named(distances, perplexity, message):
+    with pytest.raises(ValueError, match=message):
+        affinities.neighbor_probabilities(distances, perplexity)
+
+
+@pytest.mark.parametrize("n", [200, 193])
+def test_every_row_is_drawn_once_an_epoch_with_one_neighbour(X, n):
+    X = X[:n]
+    found = neighbors.nearest(X, 30)
+    dataset = batches.from_graph(X, 10, 64, neighbors=found, seed=0)
+    assert dataset.cardinality() == 7
+    drawn = []
+    for x, P in arrays(dataset):
+        h = len(x) // 2
+        assert len(x) == 2 * h <= 64
+        np.testing.assert_allclose(P, np.full((2 * h, 1), 1 / (2 * h)))
+        i, j = np.split(rows_of(X, x), 2)
+        assert all(b in found.indices[a] for a, b in zip(i, j, strict=True))
+        drawn.append(i)
+    np.testing.assert_array_equal(np.sort(np.concatenate(drawn)), np.arange(n))
+
+
+def test_neighbours_are_drawn_in_proportion_to_their_probabilities(X):
+    found = neighbors.nearest(X, 12)
+    P = affinities.neighbor_probabilities(found.distances, 4)
+    sampler = PairSampler(X, found, P)
+    draws = 20_000
+    x, _ = sampler(tf.fill([draws], 17), 5)
+    j = rows_of(X, x.numpy()[draws:])
+    counts = np.array([(j == neighbor).sum() for neighbor in found.indices[17]])
+    assert counts.sum() == draws
+    deviation = (counts - draws * P[17]) / np.sqrt(draws * P[17] * (1 - P[17]) + 1)
+    assert np.abs(deviation).max() < 4.5
+
+
+def test_epochs_differ_and_seeds_repeat(X):
+    first, again, other = (batches.from_graph(X, 10, 64, seed=s) for s in (0, 0, 1))
+    a, b = arrays(first), arrays(first)
+    assert not any(np.array_equal(p[0], q[0]) for p, q in zip(a, b, strict=True))
+    for p, q, r in zip(arrays(again), a, arrays(other), strict=True):
+        np.testing.assert_array_equal(p[0], q[0])
+        assert not np.array_equal(p[0], r[0])
+    tf.random.set_seed(99)
+    np.testing.assert_array_equal(arrays(batches.from_graph(X, 10, 64, seed=0))[0][0], a[0][0])
+
+
+def test_two_batches_of_one_epoch_draw_differently(X):
+    """Each batch has a random number of its own."""
+    found = neighbors.nearest(X, 30)
+    P = affinities.neighbor_probabilities(found.distances, 10)
+    sampler = PairSampler(X, found, P)
+    a, b = (sampler(tf.range(100), number)[0].numpy() for number in (1, 2))
+    assert (a[100:] != b[100:]).any(axis=1).mean() > 0.5
+
+
+def test_jitter_has_the_covariance_it_says(rng):
+    """x_a - x_b over the 15 nearest, plus r / √(2D) in every direction."""
+    X = rng.normal(size=(100, 3)) * [1.0, 0.5, 0.1]
+    found = neighbors.nearest(X, 20)
+    P = affinities.neighbor_probabilities(found.distances, 5)
+    row, draws, jitter = 7, 40_000, 0.5
+    x, _ = PairSampler(X, found, P, jitter)(tf.fill([draws], row), 3)
+    noise = x.numpy()[:draws] - X[row]
+    r = np.linalg.norm(X[row] - X[found.indices[row, 0]])
+    near = X[found.indices[row, :15]]
+    expected = jitter**2 * (2 * np.cov(near.T, bias=True) + r**2 / 6 * np.eye(3))
+    np.testing.assert_allclose(np.cov(noise.T), expected, atol=0.05 * np.abs(expected).max())
+    assert np.abs(noise.mean(axis=0)).max() < 0.05 * np.sqrt(expected.max())
+
+
+def test_without_jitter_rows_are_the_rows(X):
+    for x, _ in arrays(batches.from_graph(X, 10, 64, seed=0)):
+        rows_of(X, x)
+
+
+def test_the_pipeline_is_graph_ops_alone(X):
+    dataset = batches.from_graph(X, 10, 64, jitter=0.4, seed=0)
+    graph = dataset._as_serialized_graph().numpy()
+    assert not any(name in graph for name in (b"PyFunc", b"EagerPyFunc", b"GeneratorDataset"))
+
+
+def test_it_trains_a_users_model(X):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(50, "relu"), keras.layers.Dense(2)])
+    model.compile("adam", loss=TSNE(exaggeration=2.0))
+    data = batches.from_graph(X, 10, 100, seed=0)
+    history = model.fit(data, epochs=40, verbose=0, shuffle=False).history["loss"]
+    assert history[-1] < history[0] - 0.3
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (np.eye(3), {}, "X should have at least 4 rows. Received: 3"),
+        (np.eye(9), {"perplexity": 8}, "perplexity should be above 1 and below N - 1 = 8"),
+        (np.eye(9), {"perplexity": 3, "batch_size": 3}, "batch_size should be an integer of at"),
+        (np.eye(9), {"perplexity": 3, "batch_size": 8.0}, "batch_size should be an integer of at"),
+        (
+            np.eye(9),
+            {"perplexity": 2, "neighbors": neighbors.nearest(np.eye(8), 4)},
+            "neighbours of 8 rows, and 9 rows",
+        ),
+        (np.full((9, 2), np.nan), {"perplexity": 3}, "X should be finite"),
+    ],
+)
+def test_bad_input_is_named(rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        batches.from_graph(rows, **options)

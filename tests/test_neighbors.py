@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from ptsne_keras import neighbors
+
+
+def brute(X, k):
+    """Indices and distances of the nearest others, in float64."""
+    X = np.asarray(X, np.float64)
+    D = np.sqrt(np.square(X[:, None] - X[None]).sum(axis=2))
+    np.fill_diagonal(D, np.inf)
+    order = np.argsort(D, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(D, order, axis=1)
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(300, 7))
+
+
+@pytest.mark.parametrize("k", [1, 20, 299])
+def test_exact_search_agrees_with_brute_force(X, k):
+    found = neighbors.nearest(X, k)
+    indices, distances = brute(X, k)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
+    assert found.indices.dtype == np.int32
+    assert found.distances.dtype == np.float32
+
+
+def test_approximate_search_finds_nearly_all(rng):
+    X = rng.normal(size=(5000, 10))
+    true, found = neighbors.nearest(X, 30), neighbors.nearest(X, 30, exact=False, seed=0)
+    common = [len(np.intersect1d(a, b)) for a, b in zip(true.indices, found.indices, strict=True)]
+    assert np.mean(common) / 30 > 0.95
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+    assert (found.indices != np.arange(5000)[:, None]).all()
+
+
+def test_approximate_search_repeats_with_its_seed(rng):
+    X = rng.normal(size=(3000, 10))
+    first, again = (neighbors.nearest(X, 10, exact=False, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.indices, again.indices)
+
+
+def test_a_cell_with_too_few_rows_is_no_limit(rng):
+    """Ten far clusters: the few cells searched do not hold the 60 neighbours asked for."""
+    X = np.repeat(np.eye(40) * 100, 5, axis=0) + rng.normal(size=(200, 40)) * 0.01
+    found = neighbors.nearest(X, 150, exact=False, seed=0)
+    assert (found.indices >= 0).all()
+    np.testing.assert_array_equal(np.sort(found.indices)[:, 1:] > np.sort(found.indices)[:, :-1], 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exact):
+    X = np.repeat(rng.normal(size=(50, 5)) + 1000.0, 8, axis=0)
+    found = neighbors.nearest(X, 7, exact=exact, seed=0)
+    np.testing.assert_array_equal(found.distances, 0)
+    assert (found.indices != np.arange(400)[:, None]).all()
+    assert (found.indices // 8 == np.repeat(np.arange(50), 8)[:, None]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e18])
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_scale_and_place_do_not_matter(X, scale, shift):
+    found = neighbors.nearest((X + shift) * scale, 20)
+    indices, distances = brute(X, 20)
+    assert (found.indices == indices).mean() > 0.999
+    np.testing.assert_allclose(found.distances, distances * scale, rtol=1e-3)
+
+
+def test_one_far_outlier_does_not_blur_the_others(X):
+    X[0] = 1e4
+    indices, _ = brute(X, 20)
+    assert (neighbors.nearest(X, 20).indices[1:] == indices[1:]).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "message"),
+    [
+        (np.ones((5, 2)), 5, r"k should be from 1 to N - 1 = 4. Received: 5"),
+        (np.ones((5, 2)), 0, "k should be from 1"),
+        (np.full((5, 2), np.nan), 2, "X should be finite"),
+        (np.ones(5), 2, "should be a 2-D array"),
+    ],
+)
+def test_bad_input_is_named(rows, k, message):
+    with pytest.raises(ValueError, match=message):
+        neighbors.nearest(rows, k)
