@@ -35,8 +35,10 @@ def run(seed: int, **parameters: Any) -> dict[str, dict[str, float]]:
     train, test = datasets.digits(seed=seed)
     results = {}
     methods = {
-        "parametric t-SNE": ParametricTSNE(random_state=seed, **parameters),
-        "no pretraining": ParametricTSNE(random_state=seed, pretraining="none", **parameters),
+        "ParametricTSNE": ParametricTSNE(random_state=seed, **parameters),
+        "three stages": ParametricTSNE(
+            random_state=seed, pretraining="rbm", sampling="batch", **parameters
+        ),
         "PCA": PCA(2, random_state=seed),
     }
     for name, method in methods.items():

@@ -21,7 +21,7 @@ _AUTO = StrOptions({"auto"})
 class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Parametric t-SNE: a network that maps rows to a t-SNE map, new rows too.
 
-    By default a network of three SiLU layers learns from pairs drawn along the neighbourhood graph
+    By default a network of three GELU layers learns from pairs drawn along the neighbourhood graph
     of all rows. With ``pretraining="rbm", sampling="batch"`` it is the method of 2009: a greedy
     stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches.
 
@@ -47,7 +47,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     hidden_units : tuple of int or "auto"
         Widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str
-        Of the hidden layers: any Keras activation. "auto" is "silu", or "sigmoid" with RBMs, which
+        Of the hidden layers: any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which
         allow no other.
     visible : "auto", "bernoulli" or "gaussian"
         How rows reach the first layer where there is no projection. "bernoulli": moved and scaled

@@ -79,7 +79,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
 
     auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
-    auto("activation", "sigmoid" if rbm else "silu")
+    auto("activation", "sigmoid" if rbm else "gelu")
     auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 4e-3)
     auto("batch_size", 1024 if graph else 2500)
     auto("perplexity", max(1.5, min(15.0 if graph else 30.0, (n - 1) / 3)))
