@@ -144,8 +144,8 @@ def from_graph(
 
     References
     ----------
-    Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2: sampling
-    edges; Mnih & Hinton (2009) for the sampled repulsion.
+    Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2, for drawing
+    edges in proportion to their weights.
     """
     X = rows.check(X)
     n = len(X)
