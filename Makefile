@@ -7,10 +7,11 @@ BIN    := $(VENV)/bin
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check benchmark clean
+.PHONY: help demo test test-slow lint check clean \
+  benchmark benchmark-peers benchmark-neighbors benchmark-scaling
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/.core ## all three stages on digits: a table, map.png, saved_models/digits
 	$(BIN)/ptsne demo
@@ -29,8 +30,17 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 
 check: lint test ## every check that CI makes
 
-benchmark: $(VENV)/.core ## map quality on digits, five seeds: the figures in the README
+benchmark: $(VENV)/.core ## map quality on digits, five seeds
 	$(BIN)/python benchmarks/digits.py
+
+benchmark-peers: $(VENV)/.core ## quality and speed beside the peers, five data sets: hours
+	$(BIN)/python benchmarks/peers.py
+
+benchmark-neighbors: $(VENV)/.core ## recall and seconds of the neighbour libraries
+	$(BIN)/python benchmarks/neighbors.py
+
+benchmark-scaling: $(VENV)/.core ## cost of a fit from 10,000 to 1,000,000 rows
+	$(BIN)/python benchmarks/scaling.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
