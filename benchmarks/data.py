@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import scipy.sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -85,7 +86,7 @@ def cells() -> Split:
             subprocess.run([sys.executable, "-m", *command], check=True)
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
                 (member,) = (n for n in wheel.namelist() if n.endswith("68k_reduced.h5ad"))
-                _write(file, wheel.read(member))
+                kept.write(file, wheel.read(member))
     import h5py
 
     with h5py.File(file) as stored:
@@ -116,7 +117,7 @@ def text(rows: int = 10_000, sections: int = 20) -> Split:
         codes = np.unique([found[i][0] for i in chosen], return_inverse=True)[1]
         parts = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": X.shape}
         np.savez_compressed(buffer, labels=codes, **parts)
-        _write(file, buffer.getvalue())
+        kept.write(file, buffer.getvalue())
     with np.load(file) as z:
         X = scipy.sparse.csr_matrix((z["data"], z["indices"], z["indptr"]), tuple(z["shape"]))
         return _stratified(X, z["labels"])
@@ -138,7 +139,7 @@ def _images(name: str, fetch: Callable[[Path], None]) -> Split:
             arrays = [a.reshape(-1, 784), b, c.reshape(-1, 784), d]
         buffer = io.BytesIO()
         np.savez_compressed(buffer, *arrays)
-        _write(file, buffer.getvalue())
+        kept.write(file, buffer.getvalue())
     with np.load(file) as z:
         X, labels, X_test, labels_test = (z[f"arr_{i}"] for i in range(4))
     return (X / np.float32(255), labels), (X_test / np.float32(255), labels_test)
@@ -157,14 +158,6 @@ def _stratified(X: Any, labels: Any) -> Split:
         np.arange(X.shape[0]), test_size=0.3, stratify=labels, random_state=0
     )
     return (X[train], labels[train]), (X[test], labels[test])
-
-
-def _write(file: Path, contents: bytes) -> None:
-    """Write beside, then rename: an interrupted download leaves nothing that looks whole."""
-    file.parent.mkdir(exist_ok=True)
-    beside = file.with_suffix(".part")
-    beside.write_bytes(contents)
-    beside.rename(file)
 
 
 _LOADERS = {"mnist": mnist, "fashion": fashion, "digits": digits, "cells": cells, "text": text}

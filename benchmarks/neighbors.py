@@ -12,24 +12,23 @@ included, since that is what a fit waits for.
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import data
+import kept
 import numpy as np
 import scaling
 
-HERE = Path(__file__).parent
 K = 45
 LIBRARIES = {
-    "faiss exact": ["faiss-cpu"],
-    "faiss inverted file": ["faiss-cpu"],
-    "faiss HNSW": ["faiss-cpu"],
-    "pynndescent": ["pynndescent"],
-    "hnswlib": ["hnswlib"],
-    "usearch": ["usearch"],
+    "faiss exact": "faiss-cpu==1.15.1",
+    "faiss inverted file": "faiss-cpu==1.15.1",
+    "faiss HNSW": "faiss-cpu==1.15.1",
+    "pynndescent": "pynndescent",
+    "hnswlib": "hnswlib",
+    "usearch": "usearch",
 }
 CHILD = """
 import resource, sys, time
@@ -75,17 +74,6 @@ np.savez(folder + "/out.npz", found=found, seconds=seconds,
 """
 
 
-def python(library: str) -> str:
-    """Path of the interpreter of a library's environment, made if need be."""
-    (package,) = LIBRARIES[library]
-    folder = HERE / "venvs" / package
-    if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "install", "-q", package, "numpy"], check=True)
-        (folder / "ready").touch()
-    return str(folder / "bin/python")
-
-
 def rows(shape: str) -> Any:
     """Make the rows of a shape such as 500000x128."""
     n, features = (int(number) for number in shape.split("x"))
@@ -99,7 +87,9 @@ def measure(library: str, X: Any) -> dict[str, float]:
     sample = np.random.default_rng(0).choice(len(X), 1000, replace=False)
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "X.npy", X)
-        subprocess.run([python(library), "-c", CHILD, library, folder, str(K)], check=True)
+        package = LIBRARIES[library]
+        python = kept.python(package.split("==")[0], [[package, "numpy"]])
+        subprocess.run([python, "-c", CHILD, library, folder, str(K)], check=True)
         with np.load(Path(folder) / "out.npz") as out:
             found, seconds, peak = out["found"][sample], float(out["seconds"]), float(out["peak"])
     shares = []

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import data
+import kept
 import numpy as np
 import scipy.sparse
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
@@ -31,9 +32,8 @@ from ptsne_keras import metrics
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results/peers"
+# Pip installs, one after another; methods not named run in the environment of this script.
 REQUIREMENTS = {
-    "ours": None,  # the environment this runs in
-    "pca": None,
     "parametric_umap": [["umap-learn==0.5.12", "tensorflow-cpu==2.21.0"]],
     "opentsne": [["openTSNE==1.0.4"]],
     "parampacmap": [
@@ -51,27 +51,13 @@ TITLES = {
 _TRUSTWORTHINESS_ROWS = 5000
 
 
-def python(method: str) -> str:
-    """Path of the interpreter of a method's environment, made if need be."""
-    steps = REQUIREMENTS[method]
-    if steps is None:
-        return sys.executable
-    folder = HERE / "venvs" / method
-    if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        for packages in steps:
-            command = [str(folder / "bin/pip"), "install", "--quiet", *packages]
-            subprocess.run(command, check=True)
-        (folder / "ready").touch()
-    return str(folder / "bin/python")
-
-
 def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
     """Fit one cell in a process of its own, measure it, keep it."""
-    kept = RESULTS / f"{dataset}-{method}-{seed}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    interpreter = python(method)
+    cell = RESULTS / f"{dataset}-{method}-{seed}.json"
+    if cell.exists():
+        return json.loads(cell.read_text())
+    steps = REQUIREMENTS.get(method)
+    interpreter = kept.python(method, steps) if steps else sys.executable
     train, test = data.load(dataset)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,10 +73,8 @@ def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
         with np.load(folder / "out.npz") as maps:
             Y, Y_test = maps["train"], maps["test"]
     result.update(quality(dataset, Y, Y_test))
-    np.savez_compressed(kept.with_suffix(".npz"), train=Y, test=Y_test)
-    beside = kept.with_suffix(".part")
-    beside.write_text(json.dumps(result, indent=1))
-    beside.rename(kept)
+    np.savez_compressed(cell.with_suffix(".npz"), train=Y, test=Y_test)
+    kept.write(cell, json.dumps(result, indent=1).encode())
     return result
 
 

@@ -116,9 +116,9 @@ def from_graph(
     jitter : float
         Each row drawn comes with noise, as if drawn from an estimate of the density and not from
         the sample itself, so that a network cannot learn rows by heart:
-        x + jitter · (x_a - x_b + r / √(2D) · ε), where a and b are two of its 15 nearest neighbours
-        at random, r is the distance of the nearest, and ε is standard normal. The first difference
-        has the directions in which the data vary there, the second all directions.
+        x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two of its 15 nearest
+        neighbours at random, r is the distance of the nearest, and ε is standard normal. The
+        difference has the directions in which the data vary there, ε all directions.
     seed : int, optional
         Makes neighbours, order and draws reproducible.
 

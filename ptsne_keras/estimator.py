@@ -69,7 +69,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
         is the paper's 30, or more where N is so small that 30 are fewer than 1,300 updates.
     learning_rate : float or "auto"
-        Adam's in fine-tuning, falling to 0 along a cosine. "auto" is 0.004, or 0.02 for sigmoids.
+        Adam's in fine-tuning. "auto" is 0.003, or 0.02 for sigmoids. For graphs it is steady and
+        the weights are averaged over the last sixteenth of the steps; for batches it falls to 0
+        along a cosine.
     random_state : int, RandomState or None
         An int makes two fits on one machine equal.
     verbose : int
@@ -129,7 +131,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         *,
         perplexity: float | str = "auto",
         sampling: str = "graph",
-        jitter: float = 0.4,
+        jitter: float = 0.5,
         initial_dims: int | str | None = "auto",
         pretraining: str = "none",
         hidden_units: tuple[int, ...] | str = "auto",

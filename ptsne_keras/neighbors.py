@@ -87,8 +87,9 @@ def _prepared(X: FloatArray) -> tuple[FloatArray, float]:
     The median, because one far outlier would drag the mean away from all the other rows.
     """
     X = X - np.median(X, axis=0)
-    scale = float(np.abs(X).max()) or 1.0
-    return np.ascontiguousarray(X / scale, dtype=np.float32), scale
+    scale = float(max(X.max(), -X.min())) or 1.0
+    X /= scale
+    return np.ascontiguousarray(X, dtype=np.float32), scale
 
 
 def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ptsne_keras.neighbors import Neighbors
@@ -10,6 +11,8 @@ from ptsne_keras.typing import FloatArray
 
 # Neighbours between which the noise's directions are drawn.
 _NEAR = 15
+# Rows whose distances are computed at a time.
+_BLOCK = 1 << 15
 
 
 class PairSampler:
@@ -40,11 +43,11 @@ class PairSampler:
     ) -> None:
         self.X = tf.constant(X)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
-        self.cumulative = tf.constant(np.cumsum(probabilities, axis=1, dtype=np.float32))
+        self.cumulative = tf.cumsum(tf.constant(probabilities), axis=1)
         self.jitter = jitter
         if jitter:
             # From the rows: the search may have been on others, such as principal components.
-            r = np.linalg.norm(X - X[neighbors.indices[:, 0]], axis=1, keepdims=True)
+            r = _distances(X, neighbors.indices[:, 0])
             self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
 
     def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,7 +73,7 @@ class PairSampler:
         return tf.gather(tf.gather(self.indices, i), position, batch_dims=1)
 
     def _noise(self, rows: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        """Draw x_a - x_b + r / √(2D) · ε, [2h, D]."""
+        """Draw (x_a - x_b) / 2 + r / √(2D) · ε, [2h, D]."""
         count = tf.shape(rows)[0]
         near = min(_NEAR, self.indices.shape[1])
         chosen = tf.random.stateless_uniform(
@@ -81,4 +84,13 @@ class PairSampler:
         normal = tf.random.stateless_normal(
             tf.shape(difference), seed=tf.stack([number, 2]), dtype=self.X.dtype
         )
-        return difference + tf.gather(self.spread, rows) * normal
+        return 0.5 * difference + tf.gather(self.spread, rows) * normal
+
+
+def _distances(X: FloatArray, others: npt.NDArray[np.int32]) -> FloatArray:
+    """Distance [N, 1] of each row to another, in blocks, so that no second X is held."""
+    r = np.empty((len(X), 1), X.dtype)
+    for start in range(0, len(X), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        r[part] = np.linalg.norm(X[part] - X[others[part]], axis=1, keepdims=True)
+    return r

@@ -33,8 +33,12 @@ class Projection(NamedTuple):
         >>> principal_components(X, 10, seed=0).apply(X).shape
         (200, 10)
         """
-        Z = [((part - self.shift) / self.scale) @ self.components for part in dense_blocks(X)]
-        return np.concatenate(Z).astype(np.float32, copy=False)
+        Z = np.empty((X.shape[0], self.components.shape[1]), np.float32)
+        start = 0
+        for part in dense_blocks(X):
+            Z[start : start + len(part)] = ((part - self.shift) / self.scale) @ self.components
+            start += len(part)
+        return Z
 
 
 def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projection:

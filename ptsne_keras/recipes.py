@@ -26,6 +26,8 @@ _PRETRAINING_UPDATES = 1300
 _BATCH_STEPS = 500
 _GRAPH_STEPS = (8000, 16_000)
 _GRAPH_EPOCHS = 8
+# The weights are averaged over the last so much of the steps, about.
+_AVERAGED = 1 / 16
 # Steps in one call from Python, at most.
 _STEPS_PER_CALL = 64
 # Principal components that the network takes, and that the neighbour search takes, at most.
@@ -80,7 +82,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbm else "gelu")
-    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 4e-3)
+    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 3e-3)
     auto("batch_size", 1024 if graph else 2500)
     auto("perplexity", max(1.5, min(15.0 if graph else 30.0, (n - 1) / 3)))
     # RBMs are trained on the rows themselves, pixels for instance.
@@ -153,7 +155,7 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
         data,
         loss=TSNE(dof=settings.dof, exaggeration=settings.exaggeration),
         epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
+        **_optimization(settings, settings.epochs * int(data.cardinality())),
         callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", settings.epochs, ("loss",)),
         **_compilation(settings, int(data.cardinality())),
     )
@@ -179,6 +181,18 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
         jitter=settings.jitter,
         seed=seed,
     )
+
+
+def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
+    """How the weights are found: by a running average at a steady rate, where steps are many.
+
+    Its map is sharper for new rows than that of a rate which falls to 0 (docs/experiments.md).
+    """
+    if settings.sampling == "batch":
+        return {"learning_rate": settings.learning_rate}
+    momentum = max(0.0, 1 - 1 / (_AVERAGED * steps))
+    optimizer = keras.optimizers.Adam(settings.learning_rate, use_ema=True, ema_momentum=momentum)
+    return {"optimizer": optimizer}
 
 
 def _compilation(settings: Settings, steps: int) -> dict[str, Any]:

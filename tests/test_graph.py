@@ -116,7 +116,7 @@ def test_two_batches_of_one_epoch_draw_differently(X):
 
 
 def test_jitter_has_the_covariance_it_says(rng):
-    """x_a - x_b over the 15 nearest, plus r / √(2D) in every direction."""
+    """(x_a - x_b) / 2 over the 15 nearest, plus r / √(2D) in every direction."""
     X = rng.normal(size=(100, 3)) * [1.0, 0.5, 0.1]
     found = neighbors.nearest(X, 20)
     P = affinities.neighbor_probabilities(found.distances, 5)
@@ -125,7 +125,7 @@ def test_jitter_has_the_covariance_it_says(rng):
     noise = x.numpy()[:draws] - X[row]
     r = np.linalg.norm(X[row] - X[found.indices[row, 0]])
     near = X[found.indices[row, :15]]
-    expected = jitter**2 * (2 * np.cov(near.T, bias=True) + r**2 / 6 * np.eye(3))
+    expected = jitter**2 * (0.5 * np.cov(near.T, bias=True) + r**2 / 6 * np.eye(3))
     np.testing.assert_allclose(np.cov(noise.T), expected, atol=0.05 * np.abs(expected).max())
     assert np.abs(noise.mean(axis=0)).max() < 0.05 * np.sqrt(expected.max())
 
