@@ -101,20 +101,25 @@ def text(rows: int = 10_000, sections: int = 20) -> Split:
     if not file.exists():
         command = ["apt-cache", "dumpavail"]
         available = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found = re.findall(
-            r"^Section: (?:\w+/)?(\S+)$.*?^Description(?:-en)?: (.*?)(?=^\S|\Z)",
-            "\n".join(f"{block}\n" for block in available.split("\n\n")),
-            re.MULTILINE | re.DOTALL,
-        )
+        found = []
+        for package in available.split("\n\n"):
+            section = re.search(r"^Section: (?:\S+/)?(\S+)$", package, re.MULTILINE)
+            words = re.search(r"^Description(?:-en)?: (.*(?:\n .*)*)", package, re.MULTILINE)
+            if section and words:
+                found.append((section[1], words[1]))
         names, counts = np.unique([section for section, _ in found], return_counts=True)
-        kept = set(names[np.argsort(-counts)[:sections]])
-        found = [(section, words) for section, words in found if section in kept]
-        chosen = np.random.default_rng(0).permutation(len(found))[:rows]
+        frequent = set(names[np.argsort(-counts)[:sections]])
+        found = [(section, words) for section, words in found if section in frequent]
+        chosen = np.random.default_rng(0).permutation(len(found))
         X = TfidfVectorizer(min_df=5, stop_words="english", dtype=np.float32).fit_transform(
             [found[i][1] for i in chosen]
         )
+        # A few words each: some have none that is frequent, many are those of another package.
+        first = np.sort(np.unique([found[i][1] for i in chosen], return_index=True)[1])
+        first = first[np.diff(X.indptr)[first] > 0][:rows]
+        X = X[first]
+        codes = np.unique([found[chosen[i]][0] for i in first], return_inverse=True)[1]
         buffer = io.BytesIO()
-        codes = np.unique([found[i][0] for i in chosen], return_inverse=True)[1]
         parts = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": X.shape}
         np.savez_compressed(buffer, labels=codes, **parts)
         kept.write(file, buffer.getvalue())

@@ -1,12 +1,12 @@
 """Which library finds the neighbours: recall against seconds, on the shapes that matter.
 
-    python benchmarks/neighbors.py [--shapes 60000x784 500000x128] [--json neighbors.json]
+    python benchmarks/neighbors.py [--shapes 60000x784 500000x128] [--libraries …]
 
 Each library runs in an environment of its own under benchmarks/venvs, each search in a process of
 its own, k = 45 neighbours of every row of the set itself, all threads. 60,000 × 784 are MNIST's
 pixels; 500,000 × 128 are MNIST, distorted and projected (see `scaling.py`). Recall is over 1,000
 rows against exact search. Seconds are of building and of searching all rows, the first call
-included, since that is what a fit waits for.
+included, since that is what a fit waits for. The figures are kept in benchmarks/results.
 """
 
 import argparse
@@ -21,18 +21,22 @@ import kept
 import numpy as np
 import scaling
 
+HERE = str(Path(__file__).parent)
+RESULTS = Path(HERE, "results")
 K = 45
 LIBRARIES = {
     "faiss exact": "faiss-cpu==1.15.1",
     "faiss inverted file": "faiss-cpu==1.15.1",
     "faiss HNSW": "faiss-cpu==1.15.1",
-    "pynndescent": "pynndescent",
-    "hnswlib": "hnswlib",
-    "usearch": "usearch",
+    "pynndescent": "pynndescent==0.7.0",
+    "hnswlib": "hnswlib==0.8.0",
+    "usearch": "usearch==2.26.6",
 }
 CHILD = """
-import resource, sys, time
+import sys, time
 import numpy as np
+sys.path.insert(0, sys.argv[4])
+import kept
 name, folder, k = sys.argv[1], sys.argv[2], int(sys.argv[3])
 X = np.load(folder + "/X.npy")
 n, d = X.shape
@@ -70,7 +74,7 @@ else:
     found = index.search(X, k + 1).keys
 seconds = time.perf_counter() - start
 np.savez(folder + "/out.npz", found=found, seconds=seconds,
-         peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+         peak=kept.peak_gigabytes())
 """
 
 
@@ -82,22 +86,29 @@ def rows(shape: str) -> Any:
     return scaling.rows(n, features)
 
 
-def measure(library: str, X: Any) -> dict[str, float]:
+def true_neighbors(X: Any, sample: Any) -> list[Any]:
+    """Find the K nearest of a sample of rows, by brute force."""
+    found = []
+    for i in sample:
+        D2 = np.square(X - X[i]).sum(axis=1)
+        D2[i] = np.inf
+        found.append(np.argpartition(D2, K)[:K])
+    return found
+
+
+def measure(library: str, X: Any, sample: Any, true: list[Any]) -> dict[str, float]:
     """Search with one library in a process of its own."""
-    sample = np.random.default_rng(0).choice(len(X), 1000, replace=False)
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "X.npy", X)
         package = LIBRARIES[library]
         python = kept.python(package.split("==")[0], [[package, "numpy"]])
-        subprocess.run([python, "-c", CHILD, library, folder, str(K)], check=True)
+        subprocess.run([python, "-c", CHILD, library, folder, str(K), HERE], check=True)
         with np.load(Path(folder) / "out.npz") as out:
             found, seconds, peak = out["found"][sample], float(out["seconds"]), float(out["peak"])
-    shares = []
-    for i, row in zip(sample, found, strict=True):
-        D2 = np.square(X - X[i]).sum(axis=1)
-        D2[i] = np.inf
-        others = row[row != i][:K]
-        shares.append(len(np.intersect1d(np.argpartition(D2, K)[:K], others)) / K)
+    shares = [
+        len(np.intersect1d(row, others[others != i][:K])) / K
+        for i, row, others in zip(sample, true, found, strict=True)
+    ]
     return {"recall": float(np.mean(shares)), "seconds": seconds, "peak GB": peak}
 
 
@@ -106,22 +117,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=["60000x784", "500000x128"])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
-    parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
     results = []
     print("| rows × columns | library | recall | s | peak GB |\n|---|---|---|---|---|")
     for shape in options.shapes:
         X = rows(shape)
+        sample = np.random.default_rng(0).choice(len(X), min(len(X), 1000), replace=False)
+        true = true_neighbors(X, sample)
         for library in options.libraries:
-            result = measure(library, X)
+            result = measure(library, X, sample, true)
             results.append({"shape": shape, "library": library, **result})
+            name = " ".join([library, LIBRARIES[library].split("==")[1]])
             print(
-                f"| {shape} | {library} | {result['recall']:.4f} | {result['seconds']:.1f} | "
+                f"| {shape} | {name} | {result['recall']:.4f} | {result['seconds']:.1f} | "
                 f"{result['peak GB']:.1f} |",
                 flush=True,
             )
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
+            kept.write(RESULTS / "neighbors.json", json.dumps(results, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ of both and FOLDER/out.json with seconds, peak memory and versions. Imports noth
 but in its own methods, so that each peer has an environment of its own.
 """
 
+import contextlib
 import importlib.metadata
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 
 
@@ -59,9 +60,9 @@ def pca(X: Any, seed: int) -> tuple[Any, Any]:
 
 
 METHODS = {f.__name__: f for f in (ours, parametric_umap, opentsne, parampacmap, pca)}
-# Distributions whose versions are told.
+# Distributions whose versions are told, where they are installed.
 PACKAGES = {
-    "ours": ("ptsne_keras", "tensorflow-cpu", "keras", "faiss-cpu"),
+    "ours": ("ptsne_keras", "tensorflow-cpu", "tensorflow", "keras", "faiss-cpu"),
     "parametric_umap": ("umap-learn", "tensorflow-cpu", "keras", "pynndescent"),
     "opentsne": ("openTSNE",),
     "parampacmap": ("parampacmap", "pacmap", "torch"),
@@ -86,11 +87,20 @@ def main() -> None:
         # The first call compiles in some methods; a user with one batch of new rows pays for that.
         "transform s": first - fitted,
         "second transform s": time.perf_counter() - first,
-        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES[name]},
+        "peak GB": kept.peak_gigabytes(),
+        "versions": versions(name),
     }
     np.savez(folder / "out.npz", train=np.asarray(Y_train, np.float32), test=Y_test)
     (folder / "out.json").write_text(json.dumps(result))
+
+
+def versions(name: str) -> dict[str, str]:
+    """Tell the versions of what a method runs on."""
+    found = {}
+    for package in PACKAGES[name]:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _read(folder: Path, name: str) -> Any:

@@ -3,9 +3,11 @@
     python benchmarks/peers.py [--datasets mnist fashion …] [--methods ours pca …] [--seeds 3]
 
 Each method has a virtual environment of its own under benchmarks/venvs, made on first use, and
-each fit a process of its own. Every finished cell is kept in benchmarks/results/peers as JSON
-(with its map), so that a run that was stopped goes on where it was; --fresh starts again. From
-these the table and the picture are made: results/peers/table.md and maps.png.
+each fit a process of its own, on all cores that the method takes by default. Every finished cell is
+kept in benchmarks/results/peers as JSON (with its map, versions, date, commit and the load that the
+machine had before), so that a run that was stopped goes on where it was; --fresh starts again. From
+the cells table.md and a picture of each data set are made, beside them. A method that fails, or has
+not finished within --limit seconds, is kept as that.
 
 Quality is of the **test** rows against the training rows' map: 1-NN and 5-NN accuracy,
 trustworthiness and continuity of the first 5,000 test rows, share of the 10 nearest training rows
@@ -14,11 +16,12 @@ that are so on the map; and 5-NN accuracy on the training rows, each left out of
 
 import argparse
 import json
-import shutil
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,7 @@ TITLES = {
 _TRUSTWORTHINESS_ROWS = 5000
 
 
-def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
+def run(dataset: str, method: str, seed: int, limit: float) -> dict[str, Any]:
     """Fit one cell in a process of its own, measure it, keep it."""
     cell = RESULTS / f"{dataset}-{method}-{seed}.json"
     if cell.exists():
@@ -59,6 +62,13 @@ def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
     steps = REQUIREMENTS.get(method)
     interpreter = kept.python(method, steps) if steps else sys.executable
     train, test = data.load(dataset)
+    result: dict[str, Any] = {
+        "date": datetime.now().isoformat(timespec="minutes"),
+        "commit": subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
+        ).stdout.strip(),
+        "load before": os.getloadavg()[0],
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, (X, _) in (("train", train), ("test", test)):
@@ -67,13 +77,19 @@ def run(dataset: str, method: str, seed: int) -> dict[str, Any]:
             else:
                 np.save(folder / f"{part}.npy", X)
         command = [interpreter, str(HERE / "peer.py"), method, name, str(seed)]
-        with open(RESULTS / f"{dataset}-{method}-{seed}.log", "w") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log)
-        result = json.loads((folder / "out.json").read_text())
-        with np.load(folder / "out.npz") as maps:
-            Y, Y_test = maps["train"], maps["test"]
-    result.update(quality(dataset, Y, Y_test))
-    np.savez_compressed(cell.with_suffix(".npz"), train=Y, test=Y_test)
+        with open(cell.with_suffix(".log"), "w") as log:
+            try:
+                subprocess.run(command, check=True, stdout=log, stderr=log, timeout=limit)
+            except subprocess.TimeoutExpired:
+                result["failed"] = f"not finished in {limit:.0f} s"
+            except subprocess.CalledProcessError:
+                result["failed"] = f"failed: see {cell.stem}.log"
+        if "failed" not in result:
+            result |= json.loads((folder / "out.json").read_text())
+            with np.load(folder / "out.npz") as maps:
+                Y, Y_test = maps["train"], maps["test"]
+            result |= quality(dataset, Y, Y_test)
+            np.savez_compressed(cell.with_suffix(".npz"), train=Y, test=Y_test)
     kept.write(cell, json.dumps(result, indent=1).encode())
     return result
 
@@ -115,6 +131,10 @@ def table(dataset: str, results: dict[str, list[dict[str, Any]]]) -> str:
     """Lay out one data set: a line a method, medians, and the range where there are seeds."""
     lines = [f"| {dataset} | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     for method, cells in results.items():
+        failed = [cell["failed"] for cell in cells if "failed" in cell]
+        if failed:
+            lines.append(f"| {TITLES[method]} | {failed[0]} |" + " |" * (len(COLUMNS) - 1))
+            continue
         entries = []
         for column, digits in COLUMNS.items():
             values = [cell[column] for cell in cells]
@@ -127,12 +147,29 @@ def table(dataset: str, results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def versions(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Name the versions that ran."""
-    cells = {method: cell for method, (cell, *_) in results.items()}
-    return "; ".join(
-        " ".join(f"{name} {number}" for name, number in cell["versions"].items())
-        for cell in cells.values()
-    )
+    """Name the versions that ran, and when."""
+    first = [cells[0] for cells in results.values() if "versions" in cells[0]]
+    named = [" ".join(f"{name} {v}" for name, v in cell["versions"].items()) for cell in first]
+    dates = sorted(cell["date"] for cells in results.values() for cell in cells)
+    return f"{'; '.join(named)}. From {dates[0]} to {dates[-1]}."
+
+
+def keep_tables() -> str:
+    """Lay out all cells that are kept, of this run and of others."""
+    parts = []
+    for dataset in data.NAMES:
+        results = {}
+        for method in TITLES:
+            files = sorted(RESULTS.glob(f"{dataset}-{method}-*.json"))
+            if files:
+                results[method] = [json.loads(file.read_text()) for file in files]
+        if results:
+            parts += [table(dataset, results), versions(results)]
+            done = [method for method, cells in results.items() if "failed" not in cells[0]]
+            picture(dataset, done, RESULTS / f"{dataset}.png")
+    text = "\n\n".join(parts) + "\n"
+    kept.write(RESULTS / "table.md", text.encode())
+    return text
 
 
 def picture(dataset: str, methods: list[str], path: Path) -> None:
@@ -160,23 +197,21 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(data.NAMES), choices=data.NAMES)
     parser.add_argument("--methods", nargs="+", default=list(TITLES), choices=list(TITLES))
     parser.add_argument("--seeds", type=int, default=3, help="of our own method; peers run once")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are kept")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for a cell")
+    parser.add_argument("--fresh", action="store_true", help="make these cells again")
     options = parser.parse_args()
-    if options.fresh:
-        shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    parts = []
     for dataset in options.datasets:
-        results: dict[str, list[dict[str, Any]]] = {}
+        data.load(dataset)  # what cannot be had should be known before hours have gone by
+        for method in options.methods if options.fresh else ():
+            for cell in RESULTS.glob(f"{dataset}-{method}-*"):
+                cell.unlink()
+    for dataset in options.datasets:
         for method in options.methods:
             for seed in range(options.seeds if method == "ours" else 1):
-                cell = run(dataset, method, seed)
-                results.setdefault(method, []).append(cell)
+                cell = run(dataset, method, seed, options.limit)
                 print(dataset, method, seed, json.dumps(cell), flush=True)
-        parts += [table(dataset, results), versions(results)]
-        picture(dataset, options.methods, RESULTS / f"{dataset}.png")
-    (RESULTS / "table.md").write_text("\n\n".join(parts) + "\n")
-    print("\n" + "\n\n".join(parts))
+    print("\n" + keep_tables())
 
 
 if __name__ == "__main__":

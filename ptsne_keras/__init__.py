@@ -11,6 +11,7 @@ _MODULES = {
     "datasets",
     "losses",
     "metrics",
+    "neighbors",
     "networks",
     "plotting",
     "rbm",

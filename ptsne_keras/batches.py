@@ -14,6 +14,10 @@ from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle
 from ptsne_keras.typing import FloatArray
 
+# Divides the number of graph batches of an epoch, where they are so many that a few more do not
+# matter: `steps_per_execution` has to divide it, and of a prime number nothing does.
+GRAPH_MULTIPLE = 8
+
 
 def from_array(
     X: Any,
@@ -162,17 +166,37 @@ def from_graph(
             )
         k = min(math.ceil(3 * perplexity), n - 1)
         neighbors = nearest(X, k, seed=seed)
-    elif len(neighbors.indices) != n:
-        raise ValueError(
-            "neighbors should be of the rows of X. Received: neighbours of "
-            f"{len(neighbors.indices)} rows, and {n} rows."
-        )
+    else:
+        neighbors = _checked(neighbors, n)
     probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    heads = rows.index_batches(n, batch_size // 2, shuffle=True, seed=order_seed)
+    heads = rows.index_batches(n, batch_size // 2, multiple=GRAPH_MULTIPLE, seed=order_seed)
     draw = PairSampler(X, neighbors, probabilities, jitter)
     dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed)))
     return dataset.map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _checked(neighbors: Neighbors, n: int) -> Neighbors:
+    """Return neighbours found elsewhere, with int32 indices, if they can be those of n rows."""
+    indices = np.asarray(neighbors.indices)
+    distances = rows.check(neighbors.distances, name="neighbors.distances")
+    if indices.shape != distances.shape or indices.ndim != 2 or len(indices) != n:
+        raise ValueError(
+            f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
+            f"Received: shapes {indices.shape} and {distances.shape}."
+        )
+    if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n:
+        raise ValueError(
+            f"neighbors.indices should be integers from 0 to N - 1 = {n - 1}. "
+            f"Received: {indices.dtype} from {indices.min()} to {indices.max()}."
+        )
+    own = np.flatnonzero((indices == np.arange(n)[:, None]).any(axis=1))
+    if own.size:
+        raise ValueError(
+            "neighbors should not name a row as its own neighbour: leave that column out. "
+            f"Received: {own.size} such rows, the first at index {own[0]}."
+        )
+    return Neighbors(indices.astype(np.int32, copy=False), distances)
 
 
 def _check_sizes(n: int, perplexity: float, batch_size: int) -> None:

@@ -120,7 +120,8 @@ def _throughput(tsne: ParametricTSNE, rows: int) -> dict[str, float]:
     batches, batch_rows = recipes.batches_an_epoch(settings.sampling, settings.batch_size, rows)
     trained = networks.head(tsne.encoder_) if settings.initial_dims else tsne.encoder_
     shapes = throughput.matmul_shapes(trained, batch_rows)
-    step = median(tsne.history_["finetune"]["seconds"]) / batches
+    seconds = tsne.history_["finetune"]["seconds"]
+    step = median(seconds) * len(seconds) / (settings.epochs * batches)
     products = throughput.matmul_seconds(shapes)
     work = throughput.flops(shapes)
     return {

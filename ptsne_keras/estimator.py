@@ -16,13 +16,15 @@ from ptsne_keras.progress import StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
 _AUTO = StrOptions({"auto"})
+# Rows embedded at a time: 130 MB a layer of 2,000 units.
+_BLOCK = 1 << 14
 
 
 class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Parametric t-SNE: a network that maps rows to a t-SNE map, new rows too.
 
     By default a network of three GELU layers learns from pairs drawn along the neighbourhood graph
-    of all rows. With ``pretraining="rbm", sampling="batch"`` it is the method of 2009: a greedy
+    of all rows. With ``pretraining="rbm"`` it is the method of 2009: a greedy
     stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches.
 
     Parameters
@@ -32,16 +34,17 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     perplexity : float or "auto"
         Effective number of neighbours, above 1 and below N - 1 (for batches: the batch's rows - 1).
         "auto" is 15, or 30 for sampling="batch", and at most (N - 1) / 3.
-    sampling : "graph" or "batch"
+    sampling : "auto", "graph" or "batch"
         "graph": neighbours are sought among all rows once, and a batch is rows with one neighbour
         each. "batch": a batch is random rows, P is calibrated among them, and perplexity u acts
-        like u N / B on the whole set.
+        like u N / B on the whole set. "auto" is "graph", or "batch" with RBMs.
     jitter : float
         Noise on the rows that training sees, in proportion to how the data vary around each: see
         `batches.from_graph`. New rows then land among their neighbours more often. Graph only.
     initial_dims : int, None or "auto"
         Principal components that the network starts from, by a fixed layer of the encoder; None
-        for the columns themselves. "auto" is 100 where there are more columns, None with RBMs.
+        for the columns themselves, which as many components as rows or columns also mean. "auto" is
+        100, and None with RBMs.
     pretraining : "none" or "rbm"
         "none" starts fine-tuning from random weights.
     hidden_units : tuple of int or "auto"
@@ -60,11 +63,11 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Weight c of the attraction in the loss. 1 is plain t-SNE; above 1 clusters are tighter, and
         new rows land in the right one more often.
     batch_size : int or "auto"
-        Most rows in a batch; P and Q take batch_size² numbers each. "auto" is 1,024, or 2,500 for
-        sampling="batch".
+        Most rows in a batch; Q takes batch_size² numbers, and P too for sampling="batch". "auto" is
+        1,024, or 2,500 for sampling="batch".
     epochs : int or "auto"
-        Passes over the rows in fine-tuning; "auto" comes to 8,000 to 16,000 steps, by N, or
-        500 for sampling="batch".
+        Passes over the rows in fine-tuning; "auto" comes to 8,000 to 16,000 steps, by N, and at
+        least 8 passes, or 500 steps for sampling="batch".
     pretraining_epochs : int or "auto"
         Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
         is the paper's 30, or more where N is so small that 30 are fewer than 1,300 updates.
@@ -84,10 +87,11 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     embedding_ : ndarray [N, d]
         Map of the training rows.
     history_ : dict
-        "pretrain": the curves of each RBM; "finetune": "loss" per epoch, in nats, which is KL(P‖Q)
-        only at exaggeration 1, and "seconds" per epoch; "seconds": of each stage.
+        "pretrain": the curves of each RBM; "finetune": "loss", in nats, which is KL(P‖Q) only at
+        exaggeration 1, and "seconds", per epoch, or per several where there are many short ones;
+        "seconds": of each stage.
     kl_divergence_ : float
-        Mean KL(P‖Q) over batches of the training rows, nats.
+        Mean KL(P‖Q), in nats, over at most ten batches of the training rows.
     n_features_in_ : int
         D.
     feature_names_in_ : ndarray [D]
@@ -108,7 +112,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither"), _AUTO],
-        "sampling": [StrOptions({"graph", "batch"})],
+        "sampling": [StrOptions({"auto", "graph", "batch"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
         "pretraining": [StrOptions({"rbm", "none"})],
@@ -130,7 +134,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         n_components: int = 2,
         *,
         perplexity: float | str = "auto",
-        sampling: str = "graph",
+        sampling: str = "auto",
         jitter: float = 0.5,
         initial_dims: int | str | None = "auto",
         pretraining: str = "none",
@@ -203,8 +207,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the KL divergence, in nats, of the map of X: higher is better.
 
-        P is calibrated among the rows of X, in batches of at most `batch_size`, so that scores
-        compare at equal perplexity and about equal numbers of rows.
+        P is calibrated among the rows of X, in at most ten batches of at most 2,500 rows, or
+        `batch_size` for sampling="batch", so that scores compare at equal perplexity and about
+        equal numbers of rows.
 
         Raises
         ------
@@ -303,10 +308,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return metrics.mean_kl_divergence(model, data, dof=self.dof)
 
     def _embed(self, X: FloatArray) -> FloatArray:
-        parts = [
-            np.asarray(self.encoder_(part, training=False)) for part in projection.dense_blocks(X)
-        ]
-        return np.concatenate(parts)
+        blocks = projection.dense_blocks(X, rows=_BLOCK)
+        return np.concatenate([np.asarray(self.encoder_(x, training=False)) for x in blocks])
 
     def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
         return [StageBar(title, epochs, values)] if self.verbose else []

@@ -92,5 +92,6 @@ def _distances(X: FloatArray, others: npt.NDArray[np.int32]) -> FloatArray:
     r = np.empty((len(X), 1), X.dtype)
     for start in range(0, len(X), _BLOCK):
         part = slice(start, start + _BLOCK)
-        r[part] = np.linalg.norm(X[part] - X[others[part]], axis=1, keepdims=True)
+        difference = (X[part] - X[others[part]]).astype(np.float64)  # squares of 1e±30 fit
+        r[part] = np.linalg.norm(difference, axis=1, keepdims=True)
     return r

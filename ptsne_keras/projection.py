@@ -82,9 +82,11 @@ def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projecti
     if n > _SAMPLE:
         X = X[np.sort(rng.choice(n, _SAMPLE, replace=False))]
     sparse = scipy.sparse.issparse(X)
-    largest = float(np.abs(X.data if sparse else X).max(initial=0.0)) or 1.0
+    values = X.data if sparse else X
+    largest = float(max(values.max(initial=0.0), -values.min(initial=0.0))) or 1.0
     X = X / np.float32(largest)  # squares of 1e±30 stay within range
-    pca = PCA(m, svd_solver="arpack" if sparse else "auto", random_state=int(rng.integers(2**31)))
+    solver = "arpack" if sparse else "auto"
+    pca = PCA(m, svd_solver=solver, copy=False, random_state=int(rng.integers(2**31)))
     with np.errstate(invalid="ignore"):  # the share of the variance explained, where there is none
         Z = pca.fit_transform(X)
     length = float(np.sqrt(np.mean(np.square(Z)))) or 1.0
@@ -92,15 +94,17 @@ def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projecti
     return Projection((pca.mean_ * largest).astype(np.float32), largest, components)
 
 
-def dense_blocks(X: Any) -> Iterator[FloatArray]:
+def dense_blocks(X: Any, *, rows: int = _BLOCK) -> Iterator[FloatArray]:
     """Yield the rows of an array or sparse matrix [N, D] in order, as dense float32 blocks.
+
+    A block has at most `rows` rows, and fewer where they are wide.
 
     Examples
     --------
     >>> [len(part) for part in dense_blocks(scipy.sparse.csr_matrix(X))]
     [200]
     """
-    step = max(1, _BLOCK // X.shape[1])
+    step = max(1, min(rows, _BLOCK // X.shape[1]))
     for start in range(0, X.shape[0], step):
         part = X[start : start + step]
         part = part.toarray() if scipy.sparse.issparse(part) else part

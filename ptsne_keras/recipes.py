@@ -14,6 +14,7 @@ import tensorflow as tf
 from ptsne_keras import batches, networks, projection, stages
 from ptsne_keras.losses import TSNE
 from ptsne_keras.neighbors import Neighbors, nearest
+from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 
 # Of each RBM; the paper's.
@@ -30,6 +31,9 @@ _GRAPH_EPOCHS = 8
 _AVERAGED = 1 / 16
 # Steps in one call from Python, at most.
 _STEPS_PER_CALL = 64
+# Epochs of so few steps that starting and ending them costs most are joined, as long as a curve of
+# so many points is left.
+_CURVE = 100
 # Principal components that the network takes, and that the neighbour search takes, at most.
 _INITIAL_DIMS = 100
 _SEARCH_DIMS = 50
@@ -73,12 +77,13 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     """
     p = {name: parameters[name] for name in Settings.__dataclass_fields__}
     rbm = p["pretraining"] == "rbm"
-    graph = p["sampling"] == "graph"
 
     def auto(name: str, value: Any) -> None:
         if isinstance(p[name], str) and p[name] == "auto":
             p[name] = value
 
+    auto("sampling", "batch" if rbm else "graph")
+    graph = p["sampling"] == "graph"
     auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbm else "gelu")
@@ -103,11 +108,13 @@ def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
     Examples
     --------
     >>> batches_an_epoch("graph", 1024, 60_000)
-    (118, 1016)
+    (120, 1000)
     """
-    drawn = batch_size // 2 if sampling == "graph" else batch_size
-    count = -(-n // drawn)
-    return count, n // count * (2 if sampling == "graph" else 1)
+    if sampling == "batch":
+        count = batch_count(n, batch_size)
+        return count, n // count
+    count = batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
+    return count, 2 * (n // count)  # rows drawn, and a neighbour of each
 
 
 def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model, dict[str, Any]]:
@@ -150,14 +157,16 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
             components=reduced.components if reduced else None,
             seed=seeds[3],
         )
+    passes = _passes(settings.epochs, int(data.cardinality()))
+    epochs = settings.epochs // passes
     finetuned = stages.finetune(
         networks.head(encoder) if reduced else encoder,
-        data,
+        data.repeat(passes) if passes > 1 else data,
         loss=TSNE(dof=settings.dof, exaggeration=settings.exaggeration),
-        epochs=settings.epochs,
+        epochs=epochs,
         **_optimization(settings, settings.epochs * int(data.cardinality())),
-        callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", settings.epochs, ("loss",)),
-        **_compilation(settings, int(data.cardinality())),
+        callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
+        **_compilation(settings, passes * int(data.cardinality())),
     )
     watch.lap("finetune")
     history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
@@ -181,6 +190,12 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
         jitter=settings.jitter,
         seed=seed,
     )
+
+
+def _passes(epochs: int, batches: int) -> int:
+    """Choose how many passes over the rows Keras takes for one epoch."""
+    most = min(_STEPS_PER_CALL // batches, epochs // _CURVE)
+    return max((p for p in range(1, most + 1) if epochs % p == 0), default=1)
 
 
 def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
@@ -259,8 +274,8 @@ def scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
     # One scale for all columns: dividing a nearly constant column by its own deviation would let
     # a new row with an ordinary value there land anywhere.
     mean = X.mean(axis=0, dtype=np.float64)
-    scale = float(np.sqrt(np.mean(np.square(X - mean)))) or 1.0
-    return "gaussian", (mean.astype(np.float32), scale)
+    squares = sum(float(np.square(part - mean).sum()) for part in projection.dense_blocks(X))
+    return "gaussian", (mean.astype(np.float32), math.sqrt(squares / X.size) or 1.0)
 
 
 def score_batches(
@@ -276,7 +291,9 @@ def score_batches(
     >>> settings = resolve(tsne.get_params(), *X_test.shape)
     >>> model, data = score_batches(tsne.encoder_, X_test, settings)
     """
-    size = _SCORE_ROWS if settings.sampling == "graph" else settings.batch_size
+    size = settings.batch_size
+    if settings.sampling == "graph":  # the perplexity may be too large for so few rows
+        size = max(_SCORE_ROWS, math.ceil(3 * settings.perplexity))
     if X.shape[0] > _SCORE_BATCHES * size:
         chosen = np.random.default_rng(0).choice(X.shape[0], _SCORE_BATCHES * size, replace=False)
         X = X[np.sort(chosen)]

@@ -53,13 +53,30 @@ def reshuffled(shuffle: Shuffle) -> bool:
     return not isinstance(shuffle, str) and bool(shuffle)
 
 
+def batch_count(n: int, batch_size: int, multiple: int = 1) -> int:
+    """Count the batches of at most `batch_size` rows; of many, the next multiple of `multiple`.
+
+    Examples
+    --------
+    >>> batch_count(1000, 300), batch_count(60_000, 512, multiple=8)
+    (4, 120)
+    """
+    count = -(-n // batch_size)
+    return count + (-count % multiple if count >= 4 * multiple else 0)
+
+
 def index_batches(
-    n: int, batch_size: int, *, shuffle: Shuffle = True, seed: int | None = None
+    n: int,
+    batch_size: int,
+    *,
+    multiple: int = 1,
+    shuffle: Shuffle = True,
+    seed: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of row indices, each of the n rows exactly once an epoch, in graph ops alone.
 
-    There are ceil(n / batch_size) batches whose sizes differ by one row at most: a small last
-    batch would have a neighbourhood graph of its own, or too few rows for any.
+    There are `batch_count` batches whose sizes differ by one row at most: a small last batch
+    would have a neighbourhood graph of its own, or too few rows for any.
 
     Returns
     -------
@@ -72,7 +89,7 @@ def index_batches(
         )
     if shuffle != "once" and not isinstance(shuffle, bool | np.bool_):
         raise ValueError(f'shuffle should be True, False or "once". Received: {shuffle!r}.')
-    count = -(-n // batch_size)
+    count = batch_count(n, batch_size, multiple)
     seed = int(np.random.default_rng(seed).integers(2**31))
     # ⌊i n / count⌋ spreads the remainder over the batches.
     bounds = tf.constant(np.arange(count + 1, dtype=np.int64) * n // count)

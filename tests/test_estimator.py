@@ -24,6 +24,7 @@ from ptsne_keras import (
     projection,
     recipes,
 )
+from ptsne_keras.rows import index_batches
 
 # The method of 2009, in small.
 SMALL = {
@@ -315,15 +316,72 @@ def test_auto_is_resolved_by_the_rows_and_the_other_settings():
 
     large = resolved(60_000, 784)
     assert (large.perplexity, large.batch_size, large.initial_dims) == (15, 1024, 100)
-    assert 16_000 <= large.epochs * 118 < 16_000 + 118
+    assert large.sampling == "graph"
+    assert 16_000 <= large.epochs * 120 < 16_000 + 120
     assert resolved(1000, 784).epochs == 4000  # of 2 batches
     assert resolved(10**6, 128).epochs >= 8
     assert resolved(31, 64).perplexity == 10
     assert resolved(60_000, 64).initial_dims is None
-    paper = resolved(60_000, 784, pretraining="rbm", sampling="batch")
+    paper = resolved(60_000, 784, pretraining="rbm")
+    assert paper.sampling == "batch"
     assert paper.hidden_units == (500, 500, 2000)
     assert (paper.activation, paper.perplexity, paper.initial_dims) == ("sigmoid", 30, None)
     assert (paper.batch_size, paper.epochs, paper.pretraining_epochs) == (2500, 21, 30)
+
+
+@pytest.mark.parametrize("n", [40, 3000, 60_000, 65_000, 10**6])
+def test_many_batches_come_in_multiples_of_eight(n):
+    """So that eight steps or more are one call from Python."""
+    count, rows = recipes.batches_an_epoch("graph", 1024, n)
+    assert count <= 32 or count % 8 == 0
+    assert -(-n // count) <= 512
+    assert rows <= 1024
+    assert int(index_batches(n, 512, multiple=8).cardinality()) == count
+
+
+def test_the_map_is_that_of_averaged_weights(X, monkeypatch):
+    """A steady rate leaves the weights restless; their average over the last steps is kept."""
+    compiled = []
+    compile_model = keras.Model.compile
+
+    def spy(self, *args, **kwargs):
+        compiled.append(self)
+        return compile_model(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "compile", spy)
+    tsne = ParametricTSNE(epochs=400, hidden_units=(20,), random_state=0).fit(X)
+    optimizer = compiled[0].optimizer
+    assert int(optimizer.iterations) == 400
+    assert optimizer.ema_momentum == pytest.approx(1 - 16 / 400)
+    averages = optimizer._model_variables_moving_average
+    for weight, average in zip(tsne.encoder_.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(weight, average)
+    # A momentum meant for thousands of steps would leave a short fit where it started.
+    ParametricTSNE(epochs=3, hidden_units=(20,), random_state=0).fit(X)
+    assert compiled[1].optimizer.ema_momentum == 0
+
+
+def test_short_epochs_are_joined_as_long_as_a_curve_is_left(X):
+    points = {}
+    for epochs in (99, 200, 1000):
+        tsne = ParametricTSNE(epochs=epochs, hidden_units=(5,), random_state=0).fit(X)
+        points[epochs] = len(tsne.history_["finetune"]["loss"])
+    assert points == {99: 99, 200: 100, 1000: 100}
+
+
+def test_a_perplexity_too_large_for_a_scoring_batch_is_scored_on_more_rows(rng):
+    rows = rng.normal(size=(2600, 5))
+    tsne = ParametricTSNE(perplexity=1300, epochs=1, hidden_units=(5,), random_state=0).fit(rows)
+    assert np.isfinite(tsne.kl_divergence_)
+
+
+def test_rbms_alone_mean_the_method_of_2009(X):
+    options = {"pretraining": "rbm", "hidden_units": (20,), "epochs": 2, "pretraining_epochs": 2}
+    alone, spelt = (
+        ParametricTSNE(sampling=sampling, random_state=0, **options).fit(X)
+        for sampling in ("auto", "batch")
+    )
+    np.testing.assert_array_equal(alone.embedding_, spelt.embedding_)
 
 
 # Errors --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras import affinities, batches, neighbors
 from ptsne_keras.losses import TSNE
@@ -106,13 +107,15 @@ def test_epochs_differ_and_seeds_repeat(X):
     np.testing.assert_array_equal(arrays(batches.from_graph(X, 10, 64, seed=0))[0][0], a[0][0])
 
 
-def test_two_batches_of_one_epoch_draw_differently(X):
-    """Each batch has a random number of its own."""
-    found = neighbors.nearest(X, 30)
-    P = affinities.neighbor_probabilities(found.distances, 10)
-    sampler = PairSampler(X, found, P)
-    a, b = (sampler(tf.range(100), number)[0].numpy() for number in (1, 2))
-    assert (a[100:] != b[100:]).any(axis=1).mean() > 0.5
+def test_batches_of_one_epoch_and_of_two_draw_differently():
+    """Corners of a simplex have nearly the same noise but for its random numbers."""
+    X = np.diag(np.linspace(1, 1.2, 64))
+    data = batches.from_graph(X, 10, 32, jitter=0.5, seed=0).repeat(2)  # as finetune does
+    epochs = [x - np.round(x) for x, _ in data.as_numpy_iterator()]
+    assert len(epochs) == 8
+    noises = np.stack([x[:8].ravel() for x in epochs])
+    shared = np.corrcoef(noises) - np.eye(8)
+    assert np.abs(shared).max() < 0.5
 
 
 def test_jitter_has_the_covariance_it_says(rng):
@@ -150,6 +153,27 @@ def test_it_trains_a_users_model(X):
     assert history[-1] < history[0] - 0.3
 
 
+def test_neighbours_found_elsewhere_will_do(rng):
+    """scikit-learn's, of int64 and float64."""
+    X = rng.normal(size=(200, 5))
+    distances, indices = NearestNeighbors(n_neighbors=30).fit(X).kneighbors()
+    found = neighbors.Neighbors(indices, distances)
+    assert indices.dtype == np.int64
+    theirs = batches.from_graph(X, 10, 64, neighbors=found, seed=0)
+    ours = batches.from_graph(X, 10, 64, seed=0)
+    for (a, _), (b, _) in zip(arrays(theirs), arrays(ours), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_jitter_keeps_the_scale_of_the_rows(X, scale):
+    small, scaled = (
+        arrays(batches.from_graph(part, 10, 64, jitter=0.5, seed=0))[0][0]
+        for part in (X, X * np.float32(scale))
+    )
+    np.testing.assert_allclose(scaled / scale, small, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
@@ -160,7 +184,17 @@ def test_it_trains_a_users_model(X):
         (
             np.eye(9),
             {"perplexity": 2, "neighbors": neighbors.nearest(np.eye(8), 4)},
-            "neighbours of 8 rows, and 9 rows",
+            r"of the N = 9 rows of X. Received: shapes \(8, 4\) and \(8, 4\)",
+        ),
+        (
+            np.eye(9),
+            {"neighbors": neighbors.Neighbors(np.full((9, 4), 9), np.ones((9, 4)))},
+            "integers from 0 to N - 1 = 8. Received: int64 from 9 to 9",
+        ),
+        (
+            np.eye(9),
+            {"neighbors": neighbors.Neighbors(np.tile(np.arange(4), (9, 1)), np.ones((9, 4)))},
+            "should not name a row as its own neighbour.*4 such rows, the first at index 0",
         ),
         (np.full((9, 2), np.nan), {"perplexity": 3}, "X should be finite"),
     ],

@@ -43,16 +43,19 @@ def test_approximate_search_repeats_with_its_seed(rng):
     np.testing.assert_array_equal(first.indices, again.indices)
 
 
-def test_a_cell_with_too_few_rows_is_no_limit(rng):
-    """Ten far clusters: the few cells searched do not hold the 60 neighbours asked for."""
+def test_a_cell_with_too_few_rows_is_no_limit(rng, monkeypatch):
+    """Forty far clusters of five: one cell does not hold the 150 neighbours asked for."""
+    monkeypatch.setattr(neighbors, "_PROBES", 1)
     X = np.repeat(np.eye(40) * 100, 5, axis=0) + rng.normal(size=(200, 40)) * 0.01
     found = neighbors.nearest(X, 150, exact=False, seed=0)
     assert (found.indices >= 0).all()
     np.testing.assert_array_equal(np.sort(found.indices)[:, 1:] > np.sort(found.indices)[:, :-1], 1)
+    np.testing.assert_array_equal(found.indices[:, 3], neighbors.nearest(X, 4).indices[:, 3])
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exact):
+def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exact, monkeypatch):
+    monkeypatch.setattr(neighbors, "_PROBES", 1)
     X = np.repeat(rng.normal(size=(50, 5)) + 1000.0, 8, axis=0)
     found = neighbors.nearest(X, 7, exact=exact, seed=0)
     np.testing.assert_array_equal(found.distances, 0)
