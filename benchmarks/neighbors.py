@@ -53,7 +53,7 @@ if name.startswith("faiss"):
         flat = faiss.IndexFlatL2(d)
         index = faiss.IndexIVFFlat(flat, d, cells)
         index.cp.max_points_per_centroid = 64
-        index.nprobe = 48
+        index.nprobe = 24
         index.train(X)
     index.add(X)
     found = index.search(X, k + 1)[1]

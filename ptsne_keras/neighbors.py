@@ -13,7 +13,7 @@ _EXACT_ROWS = 100_000
 # Of the approximate search: √N times this many cells, each row compared with the rows of the
 # nearest so many.
 _CELLS = 2.0
-_PROBES = 48
+_PROBES = 24
 # Numbers held at a time while distances are computed again from differences.
 _BLOCK = 1 << 24
 
@@ -37,7 +37,7 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
     k : int
         From 1 to N - 1.
     exact : bool, optional
-        False: by an inverted file, some 0.99 of the true neighbours in time ∝ N^1.5. By default
+        False: by an inverted file, some 0.98 of the true neighbours in time ∝ N^1.5. By default
         exact up to 100,000 rows.
     seed : int, optional
         Of the inverted file's k-means.
