@@ -19,7 +19,14 @@ _BLOCK = 1 << 24
 
 
 class Neighbors(NamedTuple):
-    """The k nearest neighbours of N rows, nearest first; a row is not its own neighbour."""
+    """The k nearest neighbours of N rows, nearest first; a row is not its own neighbour.
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import NearestNeighbors
+    >>> distances, indices = NearestNeighbors(n_neighbors=45).fit(X).kneighbors()
+    >>> data = batches.from_graph(X, 15, 50, neighbors=Neighbors(indices, distances))
+    """
 
     indices: npt.NDArray[np.int32]
     """[N, k]"""

@@ -157,7 +157,7 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
             components=reduced.components if reduced else None,
             seed=seeds[3],
         )
-    passes = _passes(settings.epochs, int(data.cardinality()))
+    passes = _passes(settings, int(data.cardinality()))
     epochs = settings.epochs // passes
     finetuned = stages.finetune(
         networks.head(encoder) if reduced else encoder,
@@ -192,10 +192,12 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
     )
 
 
-def _passes(epochs: int, batches: int) -> int:
+def _passes(settings: Settings, batches: int) -> int:
     """Choose how many passes over the rows Keras takes for one epoch."""
-    most = min(_STEPS_PER_CALL // batches, epochs // _CURVE)
-    return max((p for p in range(1, most + 1) if epochs % p == 0), default=1)
+    if settings.sampling == "batch":
+        return 1
+    most = min(_STEPS_PER_CALL // batches, settings.epochs // _CURVE)
+    return max((p for p in range(1, most + 1) if settings.epochs % p == 0), default=1)
 
 
 def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
