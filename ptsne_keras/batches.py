@@ -205,7 +205,7 @@ def _check_sizes(n: int, perplexity: float, batch_size: int) -> None:
         raise ValueError(f"X should have at least 3 rows. Received: {n}.")
     if batch_size < 3:
         raise ValueError(f"batch_size should be at least 3. Received: {batch_size!r}.")
-    count = -(-n // batch_size)
+    count = rows.batch_count(n, batch_size)
     smallest = n // count
     if not 1 < perplexity < smallest - 1:
         raise ValueError(

@@ -157,16 +157,17 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
             components=reduced.components if reduced else None,
             seed=seeds[3],
         )
-    passes = _passes(settings, int(data.cardinality()))
+    steps = int(data.cardinality())
+    passes = _passes(settings, steps)
     epochs = settings.epochs // passes
     finetuned = stages.finetune(
         networks.head(encoder) if reduced else encoder,
-        data.repeat(passes) if passes > 1 else data,
+        data.repeat(passes),
         loss=TSNE(dof=settings.dof, exaggeration=settings.exaggeration),
         epochs=epochs,
-        **_optimization(settings, settings.epochs * int(data.cardinality())),
+        **_optimization(settings, settings.epochs * steps),
         callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
-        **_compilation(settings, passes * int(data.cardinality())),
+        **_compilation(settings, passes * steps),
     )
     watch.lap("finetune")
     history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
