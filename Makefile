@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# JAX has an environment of its own, so that the other tests see what a user without it has.
+JAX    := .venv-jax
 # Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint check clean \
-  benchmark benchmark-peers benchmark-neighbors benchmark-scaling
+.PHONY: help demo test test-slow test-jax lint check notebooks clean \
+  benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
+  benchmark-step benchmark-precision benchmark-sources
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -17,10 +20,13 @@ demo: $(VENV)/.core ## all three stages on digits: a table, map.png, saved_model
 	$(BIN)/ptsne demo
 
 test: $(VENV)/.test ## the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-jax: $(JAX)/.test ## what runs on KERAS_BACKEND=jax, in an environment of its own
+	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -28,7 +34,10 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## every check that CI makes
+check: lint test-jax test ## every check that CI makes
+
+notebooks: $(VENV)/.test ## execute the notebooks anew, outputs in place
+	$(BIN)/python notebooks/execute.py
 
 benchmark: $(VENV)/.core ## map quality on digits, five seeds
 	$(BIN)/python benchmarks/digits.py
@@ -42,14 +51,33 @@ benchmark-neighbors: $(VENV)/.core ## recall and seconds of the neighbour librar
 benchmark-scaling: $(VENV)/.core ## cost of a fit from 10,000 to 1,000,000 rows
 	$(BIN)/python benchmarks/scaling.py
 
+benchmark-step: $(VENV)/.core ## what a training step costs, part by part
+	$(BIN)/python benchmarks/step.py
+
+benchmark-precision: $(VENV)/.core ## map quality in half precision
+	$(BIN)/python benchmarks/precision.py
+
+benchmark-sources: $(VENV)/.test ## memory and speed of each source of rows
+	$(BIN)/python benchmarks/sources.py
+
 clean: ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Make a virtual environment, of a Python that TensorFlow has wheels for.
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+  echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
+$(PYTHON) -m venv $(@D)
+endef
 
 $(VENV)/.core: setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
-	  echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(make_venv)
 	$(BIN)/python -m pip install --quiet --editable '.[$(TF)]'
+	touch $@
+
+$(JAX)/.test: setup.cfg pyproject.toml
+	$(make_venv)
+	$(JAX)/bin/python -m pip install --quiet --editable '.[cpu,jax,test]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core

@@ -7,7 +7,9 @@ from ptsne_keras._version import __version__
 
 _MODULES = {
     "affinities",
+    "batch_metrics",
     "batches",
+    "callbacks",
     "datasets",
     "losses",
     "metrics",
@@ -17,6 +19,9 @@ _MODULES = {
     "rbm",
     "serving",
     "stages",
+    "streams",
+    "training",
+    "workers",
 }
 _NAMES = {"ParametricTSNE": "estimator"}
 

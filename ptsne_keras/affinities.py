@@ -4,7 +4,6 @@
 TensorFlow graphs whatever the Keras backend.
 """
 
-import math
 import warnings
 from typing import Any
 
@@ -12,15 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import rows
-from ptsne_keras.typing import FloatArray, Tensor
+from ptsne_keras.calibration import calibrate, is_variable, probabilities, several, values
+from ptsne_keras.typing import FloatArray, Perplexity, Tensor
 
-# |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
-# rounding P to float32 keeps the promise.
-_TOLERANCE = 5e-5
-# Newton takes 6-12 steps; bisection, its fallback, takes ~60 from bracket to tolerance.
-_MAX_STEPS = 100
-# Largest change of log β in one step: away from the solution Newton's step is unbounded.
-_MAX_STEP = 3.0
 # ‖a‖² + ‖b‖² - 2ab came out within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and
 # 2,500 rows. Distances that differ by 8 eps of that or less are equal: equal rows, and neighbours
 # on a lattice, are then ties on any processor.
@@ -29,7 +22,7 @@ _ROUNDING = 8 * 2.0**-52
 _BLOCK = 1 << 15
 
 
-def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
+def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
     """Joint probabilities of t-SNE: p_ij = (p_{j|i} + p_{i|j}) / 2B, with Σ_ij p_ij = 1.
 
     p_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), p_{i|i} = 0, and β_i such that the entropy of row i is
@@ -39,8 +32,9 @@ def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> t
     ----------
     X : tensor [B, D]
         Rows. Any scale: β is bracketed from the distances themselves.
-    perplexity : float
-        Above 1 and below B - 1.
+    perplexity : float, sequence of float or scalar variable
+        Above 1 and below B - 1. Of several, P is the mean over them. A variable may change between
+        batches: see `callbacks.Schedule`.
     dtype : "float32" or "float64", optional
         Of P; by default that of X. Distances and β are computed in float64 always: in float32 one
         far outlier would round the distances among all the others.
@@ -78,7 +72,7 @@ def joint_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> t
     return P / tf.reduce_sum(P)
 
 
-def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None) -> tf.Tensor:
+def conditional_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
     """Conditional probabilities p_{j|i}: row i has perplexity exp(H_i) = `perplexity`, total 1.
 
     Parameters, errors and warning as in :func:`joint_probabilities`.
@@ -93,7 +87,7 @@ def conditional_probabilities(X: Tensor, perplexity: float, *, dtype: Any = None
     return _conditional(X, perplexity, dtype)
 
 
-def neighbor_probabilities(distances: Any, perplexity: float) -> FloatArray:
+def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray:
     """Conditional probabilities p_{j|i} of t-SNE over the k nearest neighbours of each row alone.
 
     p_{j|i} ∝ exp(-β_i d_ij²) for the k neighbours j, 0 for all other rows, and β_i such that the
@@ -104,8 +98,8 @@ def neighbor_probabilities(distances: Any, perplexity: float) -> FloatArray:
     ----------
     distances : array [N, k]
         To the neighbours, as `neighbors.nearest` gives them.
-    perplexity : float
-        Above 1 and below k.
+    perplexity : float or sequence of float
+        Above 1 and below k. Of several, the probabilities are the mean over them.
 
     Returns
     -------
@@ -135,7 +129,7 @@ def neighbor_probabilities(distances: Any, perplexity: float) -> FloatArray:
     """
     distances = rows.check(distances, name="distances")
     k = distances.shape[1]
-    if not 1 < perplexity < k:
+    if not max(several(perplexity)) < k:
         raise ValueError(
             f"perplexity should be above 1 and below k = {k}, the number of neighbours. "
             f"Received: {perplexity!r}."
@@ -144,18 +138,43 @@ def neighbor_probabilities(distances: Any, perplexity: float) -> FloatArray:
     many = 0
     for start in range(0, len(C), _BLOCK):
         part = tf.constant(distances[start : start + _BLOCK], tf.float64)  # [b, k]
-        D2 = tf.square(tf.math.divide_no_nan(part, tf.reduce_max(part)))
-        delta = D2 - tf.reduce_min(D2, axis=1, keepdims=True)
-        delta = tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
-        probabilities, unreachable = _probabilities(delta, perplexity, None)
-        C[start : start + _BLOCK] = probabilities
+        C[start : start + _BLOCK], unreachable = calibrate_neighbors(part, perplexity)
         many += int(unreachable)
     if many:
         warnings.warn(duplicates_message(many, perplexity), stacklevel=2)
     return C
 
 
-def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
+def calibrate_neighbors(
+    distances: tf.Tensor, perplexity: Perplexity
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Calibrate distances [b, k] to neighbours, in graph ops: p_{j|i}, and the unreachable rows.
+
+    Examples
+    --------
+    >>> found = neighbors.nearest(X, 90)
+    >>> P, unreachable = calibrate_neighbors(tf.constant(found.distances), 30)
+    >>> P.shape, int(unreachable)
+    (TensorShape([200, 90]), 0)
+    """
+    distances = tf.cast(distances, tf.float64)
+    for u in filter(is_variable, several(perplexity)):
+        tf.debugging.Assert(
+            (u > 1.0) & (u < float(distances.shape[1])),
+            [
+                f"perplexity should be above 1 and below the {distances.shape[1]} neighbours that "
+                "were sought for its first value; give neighbors=nearest(X, k) with enough for the "
+                "largest. Received:",
+                u,
+            ],
+        )
+    D2 = tf.square(tf.math.divide_no_nan(distances, tf.reduce_max(distances)))
+    delta = D2 - tf.reduce_min(D2, axis=1, keepdims=True)
+    delta = tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
+    return probabilities(delta, perplexity)
+
+
+def _conditional(X: Tensor, perplexity: Perplexity, dtype: Any) -> tf.Tensor:
     X, dtype = _rows(X, perplexity, dtype)
     D2, rounding = _squared_distances(X)
     C, unreachable = calibrate(D2, perplexity, rounding=rounding)
@@ -164,7 +183,7 @@ def _conditional(X: Tensor, perplexity: float, dtype: Any) -> tf.Tensor:
     return tf.cast(C, dtype)
 
 
-def duplicates_message(rows: int, perplexity: float) -> str:
+def duplicates_message(rows: int, perplexity: Perplexity) -> str:
     """Say how many rows have so many duplicates that no β reaches the perplexity.
 
     Examples
@@ -172,148 +191,12 @@ def duplicates_message(rows: int, perplexity: float) -> str:
     >>> print(duplicates_message(3, 30))
     3 of the rows have at least 30 (the perplexity) neighbours at exactly ...
     """
+    least = min(values(perplexity))
     return (
-        f"{rows} of the rows have at least {perplexity:g} (the perplexity) neighbours at exactly "
+        f"{rows} of the rows have at least {least:g} (the perplexity) neighbours at exactly "
         "their smallest distance, as duplicated rows do: no bandwidth reaches the perplexity, so "
         "those neighbours count, all alike. Drop duplicates or raise the perplexity."
     )
-
-
-def calibrate(
-    D2: tf.Tensor, perplexity: float, *, rounding: Tensor = 0.0
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scale each row of squared distances so that its perplexity is the one asked for.
-
-    Newton's method on H(log β) = log perplexity, kept inside a bracket; dH/dlog β = -β² Var(d²).
-
-    Parameters
-    ----------
-    D2 : tensor [B, B]
-        Squared distances; the diagonal is ignored.
-    rounding : tensor [B, B] or float
-        Distances that exceed a row's smallest by no more than this are equal to it.
-
-    Returns
-    -------
-    C : tf.Tensor [B, B], float64
-        Conditional probabilities.
-    unreachable : tf.Tensor [], int32
-        How many rows have at least `perplexity` neighbours at their smallest distance, so that
-        they took the limit β → ∞.
-
-    Raises
-    ------
-    tf.errors.InvalidArgumentError
-        If a row does not converge; names the rows.
-
-    Examples
-    --------
-    >>> C, unreachable = calibrate(losses.squared_distances(X), 30)
-    >>> int(unreachable)
-    0
-    """
-    delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
-    return _probabilities(delta, perplexity, 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64))
-
-
-def _probabilities(
-    delta: tf.Tensor, perplexity: float, others: tf.Tensor | None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """C and the count of unreachable rows, as :func:`calibrate`, from relative distances.
-
-    `others` is 0 at the pairs of a row with itself, 1 elsewhere; None where there are no such
-    pairs.
-    """
-    ties = tf.cast(tf.equal(delta, 0.0), tf.float64)  # the limit β → ∞
-    ties = ties if others is None else ties * others
-    tie_count = tf.reduce_sum(ties, axis=1)  # [B]
-    unreachable = tie_count >= perplexity - _TOLERANCE
-    own = 0.0 if others is None else 1.0
-    log_beta, converged = _solve(delta, perplexity, unreachable, own)
-    failed = tf.reshape(tf.where(~converged), [-1])
-    check = tf.debugging.Assert(
-        tf.equal(tf.size(failed), 0),
-        [
-            "rows whose perplexity did not converge (distances that differ by more orders of "
-            "magnitude than float64 resolves? drop the outliers or rescale the columns):",
-            failed,
-        ],
-    )
-    # Eagerly Assert has raised already and returns None.
-    with tf.control_dependencies([] if check is None else [check]):
-        kernel = tf.exp(-tf.exp(log_beta)[:, None] * delta)
-    kernel = kernel if others is None else kernel * others
-    kernel = tf.where(unreachable[:, None], ties, kernel)
-    C = kernel / tf.reduce_sum(kernel, axis=1, keepdims=True)
-    return C, tf.reduce_sum(tf.cast(unreachable, tf.int32))
-
-
-def _solve(
-    delta: tf.Tensor, perplexity: float, unreachable: tf.Tensor, own: float
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find log β [B] for relative distances `delta`, and which rows converged.
-
-    `own` is how many entries of a row of `delta` are its distance to itself: 1 or 0.
-    """
-    target = math.log(perplexity)
-    zeros = tf.zeros_like(delta[:, 0])
-
-    def step(
-        i: tf.Tensor,
-        log_beta: tf.Tensor,
-        low: tf.Tensor,
-        high: tf.Tensor,
-        last: tf.Tensor,
-        done: tf.Tensor,
-    ) -> tuple[tf.Tensor, ...]:
-        entropy, slope = _entropy(delta, log_beta, own)
-        error = entropy - target
-        done = done | (tf.abs(tf.exp(entropy) - perplexity) < _TOLERANCE)
-        low = tf.where(error > 0, log_beta, low)  # too flat: β must grow
-        high = tf.where(error < 0, log_beta, high)
-        newton = tf.clip_by_value(error / tf.maximum(slope, 1e-12), -_MAX_STEP, _MAX_STEP)
-        proposal = log_beta + newton
-        # Where H falls as steeply as a step, Newton can run to and fro between its two sides for
-        # ever: it goes on only while its steps halve. An end not yet seen is infinite.
-        bracketed = tf.math.is_finite(low) & tf.math.is_finite(high)
-        good = (proposal > low) & (proposal < high) & (tf.abs(newton) < 0.5 * last)
-        proposal = tf.where(bracketed & ~good, 0.5 * (low + high), proposal)
-        proposal = tf.where(done, log_beta, proposal)
-        return i + 1, proposal, low, high, tf.abs(proposal - log_beta), done
-
-    _, log_beta, _, _, _, done = tf.while_loop(
-        lambda i, _beta, _low, _high, _last, done: (i < _MAX_STEPS) & ~tf.reduce_all(done),
-        step,
-        [tf.constant(0), zeros, zeros - math.inf, zeros + math.inf, zeros + math.inf, unreachable],
-    )
-    return log_beta, done
-
-
-def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Entropy H [B] of each row's kernel, in nats, and its slope -dH/dlog β = β² Var(δ) ≥ 0."""
-    beta = tf.exp(log_beta)
-    kernel = tf.exp(-beta[:, None] * delta)  # [B, B]
-    weighted = kernel * delta
-    # A diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
-    # difference at 1 or more, so nothing cancels.
-    total = tf.reduce_sum(kernel, axis=1) - own
-    mean = tf.reduce_sum(weighted, axis=1) / total
-    mean_square = tf.reduce_sum(weighted * delta, axis=1) / total
-    return tf.math.log(total) + beta * mean, tf.square(beta) * (mean_square - tf.square(mean))
-
-
-def _centred_distances(D2: tf.Tensor, rounding: Tensor) -> tf.Tensor:
-    """Subtract each row's smallest distance and divide by its mean; zero diagonal.
-
-    The first leaves the probabilities alone and keeps exp() from underflowing; the second makes
-    log β = 0 a fair start whatever the units of X.
-    """
-    rows = tf.shape(D2)[:1]
-    others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
-    delta = D2 - tf.reduce_min(others, axis=1, keepdims=True)
-    delta = tf.where(delta > rounding, delta, 0.0)
-    delta = tf.linalg.set_diag(delta, tf.zeros(rows, D2.dtype))
-    return tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))
 
 
 def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -326,7 +209,7 @@ def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return sums - 2.0 * tf.matmul(X, X, transpose_b=True), _ROUNDING * sums
 
 
-def _rows(X: Tensor, perplexity: float, dtype: Any) -> tuple[tf.Tensor, tf.DType]:
+def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.DType]:
     """X as finite float64 rows [B, D], enough of them for the perplexity; and the dtype of P."""
     X = tf.convert_to_tensor(X)
     if not (X.dtype.is_floating or X.dtype.is_integer or X.dtype.is_bool):
@@ -336,9 +219,8 @@ def _rows(X: Tensor, perplexity: float, dtype: Any) -> tuple[tf.Tensor, tf.DType
     if dtype is None:
         dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
     X = tf.cast(X, tf.float64)
-    if not (perplexity > 1 and math.isfinite(perplexity)):
-        raise ValueError(f"perplexity should be above 1. Received: {perplexity!r}.")
-    _check_count(X, perplexity)
+    for u in several(perplexity):
+        _check_count(X, u)
     finite = tf.reduce_all(tf.math.is_finite(X))
     message = "X should be finite; drop or impute the rows with NaN or infinity."
     if tf.executing_eagerly():
@@ -349,10 +231,16 @@ def _rows(X: Tensor, perplexity: float, dtype: Any) -> tuple[tf.Tensor, tf.DType
         return tf.identity(X), tf.as_dtype(dtype)
 
 
-def _check_count(X: tf.Tensor, perplexity: float) -> None:
-    """Raise, now or when the graph runs, unless 3 ≤ B and perplexity < B - 1."""
+def _check_count(X: tf.Tensor, perplexity: float | Tensor) -> None:
+    """Raise, now or when the graph runs, unless 3 ≤ B and 1 < perplexity < B - 1."""
     count = X.shape[0]
-    if count is None:
+    if not isinstance(perplexity, float):
+        u = tf.cast(perplexity, tf.float64)
+        tf.debugging.Assert(
+            (u > 1.0) & (u < tf.cast(tf.shape(X)[0] - 1, tf.float64)),
+            ["perplexity should be above 1 and below B - 1, the other rows in the batch:", u],
+        )
+    elif count is None:
         tf.debugging.assert_greater(
             tf.cast(tf.shape(X)[0], tf.float64),
             tf.constant(max(2.0, perplexity + 1.0), tf.float64),

@@ -2,17 +2,19 @@
 
 import math
 import warnings
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, rows
+from ptsne_keras import affinities, distribution, rows
+from ptsne_keras.calibration import check_batches, is_variable, several, values
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle
-from ptsne_keras.typing import FloatArray
+from ptsne_keras.sources import Source, source
+from ptsne_keras.typing import Perplexity
 
 # Divides the number of graph batches of an epoch, where they are so many that a few more do not
 # matter: `steps_per_execution` has to divide it, and of a prime number nothing does.
@@ -21,11 +23,13 @@ GRAPH_MULTIPLE = 8
 
 def from_array(
     X: Any,
-    perplexity: float = 30.0,
+    perplexity: Perplexity = 30.0,
     batch_size: int = 2500,
     *,
     shuffle: Shuffle = True,
     seed: int | None = None,
+    epoch: tf.Variable | None = None,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches (X [b, D], P [b, b]) of an array, P calibrated inside each batch; for `model.fit`.
 
@@ -34,10 +38,12 @@ def from_array(
 
     Parameters
     ----------
-    X : array [N, D]
-        Rows; float64 stays float64, anything else becomes float32.
-    perplexity : float
-        Above 1 and below b - 1.
+    X : array [N, D], np.memmap, or SciPy sparse matrix or array
+        Rows; float64 stays float64, anything else becomes float32. An array is copied once; of the
+        other two only the rows of a batch are read, or made dense, at a time.
+    perplexity : float, sequence of float or scalar variable
+        Above 1 and below b - 1. Of several, P is the mean over them. A variable may change between
+        epochs: see `callbacks.Schedule`.
     batch_size : int
         Most rows a batch. P takes b² numbers.
     shuffle : bool or "once"
@@ -47,11 +53,20 @@ def from_array(
         with the rows in the order given.
     seed : int, optional
         Makes the order reproducible.
+    epoch : tf.Variable, optional
+        The number of the epoch, from `callbacks.Schedule()`: the order derives from it, so that a
+        run that goes on from a backup meets the batches that it would have met.
+    replicas : int
+        Of a `tf.distribute` strategy, or devices of a `keras.distribution`. An element is then so
+        many batches of one size stacked, X [R b, D] and P [R b, b], of which each replica is given
+        one. Fewer rows than there are batches are left out, other ones in each epoch. Where a
+        `keras.distribution` of several processes is set, each makes the blocks of its own devices
+        alone.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality, in graph ops alone.
+        Of known cardinality, in graph ops alone for an array.
 
     Raises
     ------
@@ -73,31 +88,37 @@ def from_array(
     ----------
     van der Maaten (2009), section 4.1: 12 fixed batches of 5,000 MNIST rows.
     """
-    X = rows.check(X)
-    _check_sizes(len(X), perplexity, batch_size)
-    _warn_of_duplicates(X, perplexity)
-    indices = rows.index_batches(len(X), batch_size, shuffle=shuffle, seed=seed)
-    X = tf.constant(X)
+    drawn = source(X)
+    check_batches(drawn.count, perplexity, batch_size, replicas)
+    own = distribution.own_blocks(replicas, seed)
+    warn_of_duplicates(drawn, perplexity)
+    indices = rows.index_batches(
+        drawn.count, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, replicas=replicas
+    )
 
     def batch(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.gather(X, i)
+        x = drawn.take(i)
         return x, affinities.joint_probabilities(x, perplexity)
 
-    dataset = indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = _blocks(indices, own, replicas).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
-    if not rows.reshuffled(shuffle) or batch_size >= len(X):
+    single = batch_size >= drawn.count and replicas == 1
+    fixed = single or not rows.reshuffled(shuffle)
+    if fixed and not any(map(is_variable, several(perplexity))):
         dataset = dataset.cache()
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return rows.prefetched(stacked(dataset, len(own)))
 
 
 def from_graph(
     X: Any,
-    perplexity: float = 15.0,
+    perplexity: Perplexity = 15.0,
     batch_size: int = 1024,
     *,
     neighbors: Neighbors | None = None,
     jitter: float = 0.0,
     seed: int | None = None,
+    epoch: tf.Variable | None = None,
+    replicas: int = 1,
 ) -> tf.data.Dataset:
     """Batches (X [b, D], P [b, 1]) of pairs drawn along the neighbourhood graph of all rows.
 
@@ -111,8 +132,10 @@ def from_graph(
     ----------
     X : array [N, D]
         Rows, N ≥ 4.
-    perplexity : float
-        Of the whole set: above 1, and below N - 1 or, with `neighbors`, below their number k.
+    perplexity : float, sequence of float or scalar variable
+        Of the whole set: above 1, and below N - 1 or, with `neighbors`, below their number k. Of
+        several, p_{j|i} is the mean over them. A variable may change, see `callbacks.Schedule`, and
+        neighbours are sought for its first value.
     batch_size : int
         Most rows in a batch, at least 4.
     neighbors : Neighbors, optional
@@ -125,6 +148,8 @@ def from_graph(
         difference has the directions in which the data vary there, ε all directions.
     seed : int, optional
         Makes neighbours, order and draws reproducible.
+    epoch, replicas
+        As in :func:`from_array`.
 
     Returns
     -------
@@ -159,21 +184,72 @@ def from_graph(
         raise ValueError(
             f"batch_size should be an integer of at least 4. Received: {batch_size!r}."
         )
+    if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0 <= jitter < math.inf:
+        raise ValueError(f"jitter should be a number of at least 0. Received: {jitter!r}.")
+    own = distribution.own_blocks(replicas, seed)
+    perplexities = several(perplexity)
     if neighbors is None:
-        if not 1 < perplexity < n - 1:
+        largest = max(values(perplexity))
+        if not largest < n - 1:
             raise ValueError(
                 f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
             )
-        k = min(math.ceil(3 * perplexity), n - 1)
-        neighbors = nearest(X, k, seed=seed)
+        neighbors = nearest(X, min(math.ceil(3 * largest), n - 1), seed=seed)
     else:
         neighbors = _checked(neighbors, n)
-    probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    heads = rows.index_batches(n, batch_size // 2, multiple=GRAPH_MULTIPLE, seed=order_seed)
+    heads = rows.index_batches(
+        n,
+        batch_size // 2,
+        multiple=GRAPH_MULTIPLE,
+        seed=order_seed,
+        epoch=epoch,
+        replicas=replicas,
+    )
+    probabilities: Any
+    if any(map(is_variable, perplexities)):
+        distances = tf.constant(neighbors.distances)
+
+        def probabilities(i: tf.Tensor) -> tf.Tensor:
+            return affinities.calibrate_neighbors(tf.gather(distances, i), perplexity)[0]
+    else:
+        probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
     draw = PairSampler(X, neighbors, probabilities, jitter)
-    dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed)))
-    return dataset.map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed, epoch)))
+    dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
+    return rows.prefetched(stacked(dataset, len(own)))
+
+
+def _blocks(dataset: tf.data.Dataset, own: range, replicas: int) -> tf.data.Dataset:
+    """Keep those of each so many consecutive elements that are the process's own."""
+    if len(own) == replicas:
+        return dataset
+
+    def is_own(k: tf.Tensor, _: Any) -> tf.Tensor:
+        return (k % replicas >= own.start) & (k % replicas < own.stop)
+
+    count = int(dataset.cardinality()) // replicas * len(own)
+    kept = dataset.enumerate().filter(is_own).map(lambda _, element: element)
+    return kept.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Stack so many batches of one size: X [R b, D], P [R b, b].
+
+    Examples
+    --------
+    >>> X_batches, P = next(iter(stacked(dataset, 2)))
+    >>> X_batches.shape, P.shape
+    (TensorShape([200, 64]), TensorShape([200, 100]))
+    """
+    if replicas == 1:
+        return dataset
+
+    def merge(x: tf.Tensor) -> tf.Tensor:  # [R, b, …] → [R b, …]
+        return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0))
+
+    stacked = dataset.batch(replicas, drop_remainder=True)
+    return stacked.map(lambda x, P: (merge(x), merge(P)))
 
 
 def _checked(neighbors: Neighbors, n: int) -> Neighbors:
@@ -199,25 +275,21 @@ def _checked(neighbors: Neighbors, n: int) -> Neighbors:
     return Neighbors(indices.astype(np.int32, copy=False), distances)
 
 
-def _check_sizes(n: int, perplexity: float, batch_size: int) -> None:
-    """Raise unless every batch has rows enough for the perplexity."""
-    if n < 3:
-        raise ValueError(f"X should have at least 3 rows. Received: {n}.")
-    if batch_size < 3:
-        raise ValueError(f"batch_size should be at least 3. Received: {batch_size!r}.")
-    count = rows.batch_count(n, batch_size)
-    smallest = n // count
-    if not 1 < perplexity < smallest - 1:
-        raise ValueError(
-            f"perplexity should be above 1 and below B - 1 = {smallest - 1}, where B is the "
-            f"smallest batch of {n} rows in {count}. Received: {perplexity!r}."
-        )
+def warn_of_duplicates(drawn: Source, perplexity: Perplexity) -> None:
+    """Warn if rows have too many exact duplicates, once here rather than in each batch.
 
-
-def _warn_of_duplicates(X: FloatArray, perplexity: float) -> None:
-    """Warn if rows have too many exact duplicates, once here rather than in each batch."""
-    keys = np.ascontiguousarray(X + 0.0).view(f"V{X.shape[1] * X.itemsize}").ravel()  # -0 → 0
-    _, counts = np.unique(keys, return_counts=True)
-    many = int(counts[counts - 1 >= perplexity].sum())
+    Examples
+    --------
+    >>> warn_of_duplicates(sources.source(X), 30)
+    """
+    # By hashes: comparing the rows themselves would take a copy of all of them.
+    hashes = np.fromiter(
+        (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0
+        np.int64,
+        drawn.count,
+    )
+    _, counts = np.unique(hashes, return_counts=True)
+    least = min(values(perplexity))
+    many = int(counts[counts - 1 >= least].sum())
     if many:
         warnings.warn(affinities.duplicates_message(many, perplexity), stacklevel=3)

@@ -3,8 +3,9 @@
 import os
 import warnings
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
+import keras
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -31,9 +32,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     ----------
     n_components : int
         d, dimensions of the map.
-    perplexity : float or "auto"
+    perplexity : float, tuple of float or "auto"
         Effective number of neighbours, above 1 and below N - 1 (for batches: the batch's rows - 1).
-        "auto" is 15, or 30 for sampling="batch", and at most (N - 1) / 3.
+        "auto" is 15, or 30 for sampling="batch", and at most (N - 1) / 3. Of several, P is the mean
+        over them.
     sampling : "auto", "graph" or "batch"
         "graph": neighbours are sought among all rows once, and a batch is rows with one neighbour
         each. "batch": a batch is random rows, P is calibrated among them, and perplexity u acts
@@ -57,8 +59,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         by two numbers into [0, 1]. "gaussian": columns centred and divided by one number, their
         root mean square deviation. Neither changes which rows are neighbours. "auto" is "bernoulli"
         for values in [0, 1] and for integers in 0 … 255, "gaussian" otherwise.
-    dof : float or "auto"
-        Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1).
+    dof : float, "auto" or "learn"
+        Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1). "learn" trains them
+        with the weights, after one epoch there.
     exaggeration : float
         Weight c of the attraction in the loss. 1 is plain t-SNE; above 1 clusters are tighter, and
         new rows land in the right one more often.
@@ -72,11 +75,18 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
         is the paper's 30, or more where N is so small that 30 are fewer than 1,300 updates.
     learning_rate : float or "auto"
-        Adam's in fine-tuning. "auto" is 0.003, or 0.02 for sigmoids. For graphs it is steady and
-        the weights are averaged over the last sixteenth of the steps; for batches it falls to 0
-        along a cosine.
+        Adam's in fine-tuning. "auto" is 0.003, or 0.02 for sigmoids, or 0.001 for an encoder of
+        your own. For graphs it is steady and the weights are averaged over the last sixteenth of
+        the steps; for batches it falls to 0 along a cosine.
+    encoder : keras.Model, optional
+        A network of your own in place of the default one: any Keras model from rows [B, D] to the
+        map [B, d], with whatever weights it has. The columns of X go to its inputs in their order,
+        reshaped to what each expects, so that images and several inputs work. It takes the rows as
+        they are; a copy is trained. `hidden_units`, `activation` and
+        `visible` then have no effect, and d is the model's.
     random_state : int, RandomState or None
-        An int makes two fits on one machine equal.
+        An int makes two fits on one machine equal; layers of an `encoder` of your own that draw
+        random numbers, such as dropout, have seeds of their own.
     verbose : int
         1 shows a progress bar for each stage.
 
@@ -90,6 +100,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "pretrain": the curves of each RBM; "finetune": "loss", in nats, which is KL(P‖Q) only at
         exaggeration 1, and "seconds", per epoch, or per several where there are many short ones;
         "seconds": of each stage.
+    dof_ : float
+        Degrees of freedom α, as they were given or learned.
     kl_divergence_ : float
         Mean KL(P‖Q), in nats, over at most ten batches of the training rows.
     n_features_in_ : int
@@ -111,7 +123,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
-        "perplexity": [Interval(Real, 1, None, closed="neither"), _AUTO],
+        "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
         "sampling": [StrOptions({"auto", "graph", "batch"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
@@ -119,12 +131,13 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "hidden_units": ["array-like", _AUTO],
         "activation": [str],
         "visible": [StrOptions({"auto", "bernoulli", "gaussian"})],
-        "dof": [Interval(Real, 0, None, closed="neither"), _AUTO],
+        "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
         "exaggeration": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
         "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
+        "encoder": [keras.Model, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -133,7 +146,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self,
         n_components: int = 2,
         *,
-        perplexity: float | str = "auto",
+        perplexity: float | tuple[float, ...] | str = "auto",
         sampling: str = "auto",
         jitter: float = 0.5,
         initial_dims: int | str | None = "auto",
@@ -141,12 +154,13 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         hidden_units: tuple[int, ...] | str = "auto",
         activation: str = "auto",
         visible: str = "auto",
-        dof: Dof = 1.0,
+        dof: Dof | Literal["learn"] = 1.0,
         exaggeration: float = 1.5,
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
         pretraining_epochs: int | str = "auto",
         learning_rate: float | str = "auto",
+        encoder: keras.Model | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -165,6 +179,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.epochs = epochs
         self.pretraining_epochs = pretraining_epochs
         self.learning_rate = learning_rate
+        self.encoder = encoder
         self.random_state = random_state
         self.verbose = verbose
 
@@ -182,7 +197,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", ensure_min_samples=4)
         settings = recipes.resolve(self.get_params(), *X.shape)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.encoder_, self.history_ = recipes.fit(X, settings, seed=seed, bar=self._bar)
+        self.encoder_, self.dof_, self.history_ = recipes.fit(X, settings, seed=seed, bar=self._bar)
         self.embedding_ = self._embed(X)
         self.kl_divergence_ = self._mean_divergence(X)
         return self
@@ -226,9 +241,12 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         check_is_fitted(self)
         state = {
-            "parameters": {k: _plain(v) for k, v in self.get_params(deep=False).items()},
+            "parameters": {
+                k: _plain(v) for k, v in self.get_params(deep=False).items() if k != "encoder"
+            },
             "n_features_in": self.n_features_in_,
             "kl_divergence": self.kl_divergence_,
+            "dof": self.dof_,
             "history": self.history_,
             "feature_names": _plain(getattr(self, "feature_names_in_", None)),
         }
@@ -236,7 +254,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             path,
             kind=type(self).__name__,
             state=state,
-            encoder=self.encoder_,
+            models={"encoder": self.encoder_}
+            | ({} if self.encoder is None else {"initial_encoder": self.encoder}),
             arrays={"embedding": self.embedding_},
         )
 
@@ -251,17 +270,19 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ValueError
             If it is of a newer version, truncated, altered, or not of this class.
         """
-        state, encoder, arrays = persistence.load(path, kind=cls.__name__)
-        parameters = state["parameters"]
-        if isinstance(parameters["hidden_units"], list):  # JSON has no tuples
-            parameters["hidden_units"] = tuple(parameters["hidden_units"])
-        estimator = cls(**parameters)
+        state, models, arrays = persistence.load(path, kind=cls.__name__)
+        parameters: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+            for name, value in state["parameters"].items()
+        }
+        estimator = cls(**parameters, encoder=models.get("initial_encoder"))
         estimator.n_features_in_ = state["n_features_in"]
         if state["feature_names"] is not None:
             estimator.feature_names_in_ = np.asarray(state["feature_names"], dtype=object)
-        estimator.encoder_ = encoder
+        estimator.encoder_ = models["encoder"]
         estimator.embedding_ = arrays["embedding"]
         estimator.kl_divergence_ = state["kl_divergence"]
+        estimator.dof_ = state["dof"]
         estimator.history_ = state["history"]
         return estimator
 
@@ -283,8 +304,18 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 'hidden_units should be "auto" or one or more integers of at least 1. '
                 f"Received: {self.hidden_units!r}."
             )
+        if self.encoder is not None and self.initial_dims not in ("auto", None):
+            raise ValueError(
+                "initial_dims should be None with an encoder of your own, which takes the columns "
+                f"themselves. Received: {self.initial_dims!r}."
+            )
         if self.pretraining != "rbm":
             return
+        if self.encoder is not None:
+            raise ValueError(
+                'encoder should be None with pretraining="rbm", which builds its own. '
+                f"Received: {self.encoder.name!r}."
+            )
         if self.activation not in ("auto", "sigmoid"):
             raise ValueError(
                 'activation should be "sigmoid" with pretraining="rbm"; set pretraining="none" for '
@@ -305,11 +336,13 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `fit` has warned of duplicates
             model, data = recipes.score_batches(self.encoder_, X, settings)
-        return metrics.mean_kl_divergence(model, data, dof=self.dof)
+        return metrics.mean_kl_divergence(model, data, dof=self.dof_)
 
     def _embed(self, X: FloatArray) -> FloatArray:
         blocks = projection.dense_blocks(X, rows=_BLOCK)
-        return np.concatenate([np.asarray(self.encoder_(x, training=False)) for x in blocks])
+        # float32 whatever the policy that an encoder of one's own was built under.
+        maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
+        return np.concatenate(maps)
 
     def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
         return [StageBar(title, epochs, values)] if self.verbose else []

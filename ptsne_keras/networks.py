@@ -1,6 +1,7 @@
 """Encoders: plain Keras models from raw rows to map coordinates."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import keras
@@ -66,6 +67,75 @@ def encoder(
         keras.layers.Dense(int(d), kernel_initializer=top, dtype="float32", name="embedding")
     )
     return _chain(features, layers, scaling, components)
+
+
+def from_rows(model: keras.Model, features: int) -> keras.Model:
+    """Let a model of images, sequences or several inputs take rows [B, D] of numbers.
+
+    The columns go to the model's inputs in their order (those of a dict by name, as Keras sorts
+    them), each reshaped to what that input expects.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its inputs have D numbers in all. A subclass of keras.Model takes rows. One that is not
+        built yet is built.
+    features : int
+        D.
+
+    Returns
+    -------
+    keras.Model
+        The model itself if it takes rows already, else one that holds it.
+
+    Raises
+    ------
+    ValueError
+        If the model does not give [B, d], or takes other than D numbers.
+
+    Examples
+    --------
+    >>> layers = [keras.layers.Conv2D(8, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    >>> model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    >>> from_rows(model, 64).input_shape
+    (None, 64)
+    """
+    if not model.built:
+        try:
+            model(np.zeros((1, features), np.float32))
+        except ValueError as error:
+            raise ValueError(
+                f"encoder should take rows of {features} numbers, or be built for what it takes: "
+                f"begin with keras.Input. Received: {model.name!r}, not built."
+            ) from error
+    outputs = getattr(model, "outputs", None) or [None]
+    if len(outputs) > 1:
+        raise ValueError(
+            f"encoder should have one output, map coordinates [B, d]. Received: {len(outputs)}."
+        )
+    inputs = getattr(model, "inputs", None)  # a subclass of keras.Model has none
+    shapes = [tuple(x.shape[1:]) for x in inputs] if inputs else [(features,)]
+    sizes = [math.prod(shape) if None not in shape else 0 for shape in shapes]
+    if 0 in sizes or sum(sizes) != features:
+        raise ValueError(
+            f"encoder should take the {features} columns of X, in one or more inputs. "
+            f"Received: inputs of shapes {shapes}."
+        )
+    if inputs and len(shapes) == 1 and len(shapes[0]) == 1:
+        Y, whole = model.outputs[0], model
+    else:
+        rows = keras.Input((features,), name="features")
+        ends = np.cumsum(sizes).tolist()
+        parts = [
+            keras.layers.Reshape(shape)(rows if size == features else rows[:, end - size : end])
+            for end, size, shape in zip(ends, sizes, shapes, strict=True)
+        ]
+        single = isinstance(model, keras.Sequential) or not inputs
+        Y = model(parts[0] if single else keras.tree.pack_sequence_as(model.input, parts))
+        whole = keras.Model(rows, Y, name="encoder")
+    if not hasattr(Y, "shape") or len(Y.shape) != 2 or Y.shape[1] is None:
+        raise ValueError(f"encoder should give map coordinates [B, d]. Received: {Y}.")
+    return whole
 
 
 def head(model: keras.Model) -> keras.Model:

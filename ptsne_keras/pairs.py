@@ -1,6 +1,7 @@
 """Pairs of rows drawn along a neighbourhood graph, by graph ops."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,8 @@ class PairSampler:
         Rows.
     neighbors : Neighbors
         Of these rows, [N, k].
-    probabilities : array [N, k]
-        p_{j|i}, rows total 1.
+    probabilities : array [N, k] or callable
+        p_{j|i}, rows total 1; or what gives those [h, k] of rows i [h], in graph ops.
     jitter : float
         Amount of noise; see `batches.from_graph`.
 
@@ -39,11 +40,20 @@ class PairSampler:
     """
 
     def __init__(
-        self, X: FloatArray, neighbors: Neighbors, probabilities: FloatArray, jitter: float = 0.0
+        self,
+        X: FloatArray,
+        neighbors: Neighbors,
+        probabilities: FloatArray | Callable[[tf.Tensor], tf.Tensor],
+        jitter: float = 0.0,
     ) -> None:
         self.X = tf.constant(X)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
-        self.cumulative = tf.cumsum(tf.constant(probabilities), axis=1)
+        self.cumulative: Callable[[tf.Tensor], tf.Tensor]
+        if callable(probabilities):
+            self.cumulative = lambda i: tf.cumsum(probabilities(i), axis=1)
+        else:
+            cumulative = tf.cumsum(tf.constant(probabilities), axis=1)
+            self.cumulative = lambda i: tf.gather(cumulative, i)
         self.jitter = jitter
         if jitter:
             # From the rows: the search may have been on others, such as principal components.
@@ -66,8 +76,9 @@ class PairSampler:
 
     def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draw j [h] by inverting the cumulative distribution of each row."""
-        u = tf.random.stateless_uniform([tf.shape(i)[0], 1], seed=seed)  # [h, 1]
-        below = tf.cast(tf.gather(self.cumulative, i) < u, tf.int32)  # [h, k]
+        cumulative = self.cumulative(i)  # [h, k]
+        u = tf.random.stateless_uniform([tf.shape(i)[0], 1], seed=seed, dtype=cumulative.dtype)
+        below = tf.cast(cumulative < u, tf.int32)  # [h, k]
         # The cumulative sum may end just below 1, and u lie above that.
         position = tf.minimum(tf.reduce_sum(below, axis=1), self.indices.shape[1] - 1)
         return tf.gather(tf.gather(self.indices, i), position, batch_dims=1)

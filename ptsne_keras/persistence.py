@@ -31,7 +31,7 @@ def save(
     *,
     kind: str,
     state: Mapping[str, Any],
-    encoder: keras.Model,
+    models: Mapping[str, keras.Model],
     arrays: Mapping[str, FloatArray],
 ) -> None:
     """Write a model folder; an older model there is replaced in one step, or stays.
@@ -44,7 +44,7 @@ def save(
         Name of the class that can read it.
     state : mapping
         What JSON can hold.
-    encoder : keras.Model
+    models : mapping of str to keras.Model
         Saved in Keras's own format.
     arrays : mapping of str to array
         Numeric arrays.
@@ -59,7 +59,7 @@ def save(
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        "encoder": (_keras_bytes(encoder), ".keras"),
+        **{role: (_keras_bytes(model), ".keras") for role, model in models.items()},
         "arrays": (_npz_bytes(arrays), ".npz"),
     }
     old = _named_files(folder)
@@ -86,8 +86,8 @@ def save(
 
 def load(
     path: str | os.PathLike[str], *, kind: str
-) -> tuple[dict[str, Any], keras.Model, dict[str, FloatArray]]:
-    """Read a model folder: (state, encoder, arrays).
+) -> tuple[dict[str, Any], dict[str, keras.Model], dict[str, FloatArray]]:
+    """Read a model folder: (state, models, arrays).
 
     Raises
     ------
@@ -111,11 +111,13 @@ def load(
     data = {role: _read(folder, entry) for role, entry in manifest["files"].items()}
     with np.load(io.BytesIO(data["arrays"]), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    # The file, not the bytes just checked: Keras reads paths. safe_mode refuses pickled lambdas.
-    encoder = keras.saving.load_model(
-        folder / manifest["files"]["encoder"]["name"], compile=False, safe_mode=True
-    )
-    return manifest["state"], encoder, arrays
+    # The files, not the bytes just checked: Keras reads paths. safe_mode refuses pickled lambdas.
+    models = {
+        role: keras.saving.load_model(folder / entry["name"], compile=False, safe_mode=True)
+        for role, entry in manifest["files"].items()
+        if role != "arrays"
+    }
+    return manifest["state"], models, arrays
 
 
 def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
@@ -169,10 +171,10 @@ def _remove(folder: Path, names: set[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _keras_bytes(encoder: keras.Model) -> bytes:
+def _keras_bytes(model: keras.Model) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "encoder.keras"
-        encoder.save(file)
+        file = Path(scratch) / "model.keras"
+        model.save(file)
         return file.read_bytes()
 
 

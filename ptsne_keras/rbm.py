@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import rows
+from ptsne_keras import distribution, rows
 from ptsne_keras.typing import Tensor, Units
 
 
@@ -179,6 +179,7 @@ class RBM(keras.Model):
         ValueError
             If x is not finite numeric rows, or Bernoulli visible rows leave [0, 1].
         """
+        distribution.check_backend()
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
             x = rows.check(x)
             if self.visible == "bernoulli" and (x.min() < 0 or x.max() > 1):

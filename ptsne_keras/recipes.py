@@ -1,10 +1,11 @@
 """What `ParametricTSNE` does with its settings: "auto" resolved, the stages run one by one."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import batches, networks, projection, stages
-from ptsne_keras.losses import TSNE
+from ptsne_keras.calibration import several
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
@@ -50,7 +51,7 @@ class Settings:
     """The parameters of `ParametricTSNE` with every "auto" resolved."""
 
     n_components: int
-    perplexity: float
+    perplexity: float | tuple[float, ...]
     sampling: str
     jitter: float
     initial_dims: int | None
@@ -58,12 +59,13 @@ class Settings:
     hidden_units: tuple[int, ...]
     activation: str
     visible: str
-    dof: Dof
+    dof: Dof | Literal["learn"]
     exaggeration: float
     batch_size: int
     epochs: int
     pretraining_epochs: int
     learning_rate: float
+    encoder: keras.Model | None
 
 
 def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
@@ -77,6 +79,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     """
     p = {name: parameters[name] for name in Settings.__dataclass_fields__}
     rbm = p["pretraining"] == "rbm"
+    own = p["encoder"] is not None
 
     def auto(name: str, value: Any) -> None:
         if isinstance(p[name], str) and p[name] == "auto":
@@ -87,11 +90,12 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbm else "gelu")
-    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 3e-3)
+    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 1e-3 if own else 3e-3)
     auto("batch_size", 1024 if graph else 2500)
     auto("perplexity", max(1.5, min(15.0 if graph else 30.0, (n - 1) / 3)))
     # RBMs are trained on the rows themselves, pixels for instance.
-    auto("initial_dims", None if rbm else _INITIAL_DIMS)
+    # So may a network be that the user brings.
+    auto("initial_dims", None if rbm or own else _INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
         p["initial_dims"] = None
     per_epoch, _ = batches_an_epoch(p["sampling"], p["batch_size"], n)
@@ -117,20 +121,19 @@ def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
     return count, 2 * (n // count)  # rows drawn, and a neighbour of each
 
 
-def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model, dict[str, Any]]:
+def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
     """Run the stages that the settings ask for on rows [N, D], dense or sparse.
 
     Returns
     -------
-    encoder : keras.Model
-        Trained, from raw rows.
-    history : dict
-        "pretrain", "finetune" and "seconds", as `ParametricTSNE.history_`.
+    Fitted
+        The encoder, trained, from raw rows; the degrees of freedom; "pretrain", "finetune" and
+        "seconds", as `ParametricTSNE.history_`.
 
     Examples
     --------
     >>> settings = resolve(ParametricTSNE(epochs=2).get_params(), *X.shape)
-    >>> encoder, history = fit(X, settings, seed=0, bar=lambda *_: [])
+    >>> encoder, dof, history = fit(X, settings, seed=0, bar=lambda *_: [])
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     watch = _Stopwatch()
@@ -147,6 +150,10 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
     pretrained: list[Any] = []
     if settings.pretraining == "rbm":
         encoder, pretrained = _pretrain_and_unroll(X, settings, seeds[3], bar, watch)
+    elif settings.encoder is not None:
+        # Checked and built first; then a copy, so that a second fit starts where this one does.
+        networks.from_rows(settings.encoder, X.shape[1])
+        encoder = networks.from_rows(_copied(settings.encoder), X.shape[1])
     else:
         encoder = networks.encoder(
             X.shape[1],
@@ -163,7 +170,8 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
     finetuned = stages.finetune(
         networks.head(encoder) if reduced else encoder,
         data.repeat(passes),
-        loss=TSNE(dof=settings.dof, exaggeration=settings.exaggeration),
+        dof=settings.dof,
+        exaggeration=settings.exaggeration,
         epochs=epochs,
         **_optimization(settings, settings.epochs * steps),
         callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
@@ -171,7 +179,26 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> tuple[keras.Model
     )
     watch.lap("finetune")
     history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
-    return encoder, history
+    return Fitted(encoder, finetuned.model.dof, history)
+
+
+def _copied(encoder: keras.Model) -> keras.Model:
+    try:
+        return copy.deepcopy(encoder)
+    except TypeError as error:  # Keras copies a model by its configuration
+        raise ValueError(
+            "encoder should be one that Keras can copy: functional, Sequential, or of a class that "
+            "keras.saving.register_keras_serializable has registered. "
+            f"Received: {encoder.name!r} of {type(encoder).__name__}."
+        ) from error
+
+
+class Fitted(NamedTuple):
+    """What a fit gives: the encoder from raw rows, the degrees of freedom, and the curves."""
+
+    encoder: keras.Model
+    dof: float
+    history: dict[str, Any]
 
 
 def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
@@ -179,7 +206,8 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
     if settings.sampling == "batch":
         return batches.from_array(rows, settings.perplexity, settings.batch_size, seed=seed)
     n = len(rows)
-    if not 1 < settings.perplexity < n - 1:
+    largest = max(several(settings.perplexity))
+    if not largest < n - 1:
         raise ValueError(
             f"perplexity should be below N - 1 = {n - 1}. Received: {settings.perplexity!r}."
         )
@@ -187,7 +215,7 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
         rows,
         settings.perplexity,
         settings.batch_size,
-        neighbors=_neighbors(rows, settings.perplexity, search_seed),
+        neighbors=_neighbors(rows, largest, search_seed),
         jitter=settings.jitter,
         seed=seed,
     )
@@ -296,11 +324,11 @@ def score_batches(
     """
     size = settings.batch_size
     if settings.sampling == "graph":  # the perplexity may be too large for so few rows
-        size = max(_SCORE_ROWS, math.ceil(3 * settings.perplexity))
+        size = max(_SCORE_ROWS, math.ceil(3 * max(several(settings.perplexity))))
     if X.shape[0] > _SCORE_BATCHES * size:
         chosen = np.random.default_rng(0).choice(X.shape[0], _SCORE_BATCHES * size, replace=False)
         X = X[np.sort(chosen)]
-    if any(layer.name == "projection" for layer in encoder.layers):
+    if settings.encoder is None and any(layer.name == "projection" for layer in encoder.layers):
         front = keras.Model(encoder.inputs, encoder.get_layer("projection").output)
         parts = [np.asarray(front(part, training=False)) for part in projection.dense_blocks(X)]
         encoder, X = networks.head(encoder), np.concatenate(parts)

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import uuid
 from numbers import Integral
 from pathlib import Path
@@ -43,6 +46,15 @@ def export_saved_model(
         If `directory` is a file.
     ValueError
         If the encoder's input or output is not one matrix, or `version` is not an integer ≥ 0.
+    RuntimeError
+        If, on another backend than TensorFlow, the encoder cannot be rebuilt on TensorFlow, as with
+        layers of one's own.
+
+    Notes
+    -----
+    On another backend a second process rebuilds the encoder on TensorFlow and writes it, so that
+    what is served is TensorFlow's own operations: Keras would export XLA programs of JAX, which
+    only servers with XLA for the same kind of device run.
 
     Examples
     --------
@@ -76,6 +88,45 @@ def _next_version(base: Path) -> int:
 
 
 def _write(encoder: keras.Model, features: int, path: Path) -> None:
+    """Write the SavedModel, on TensorFlow whatever the backend."""
+    if keras.backend.backend() == "tensorflow":
+        _write_archive(encoder, features, path)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "encoder.keras"
+        encoder.save(file)
+        done = subprocess.run(
+            [sys.executable, "-c", _REBUILD, file, str(features), path],
+            # No GPU: this process may hold all of its memory.
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "CUDA_VISIBLE_DEVICES": "-1",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(
+            "encoder should be one that Keras loads on TensorFlow, of standard layers, or exported "
+            f"under KERAS_BACKEND=tensorflow. Received: {encoder.name!r}; {reason}"
+        )
+
+
+# Write the encoder of a file, in a process of its own.
+_REBUILD = """
+import sys
+from pathlib import Path
+import keras
+from ptsne_keras import serving
+encoder = keras.saving.load_model(sys.argv[1], compile=False)
+serving._write_archive(encoder, int(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def _write_archive(encoder: keras.Model, features: int, path: Path) -> None:
     """Write the SavedModel with its one signature."""
 
     def embed(rows: tf.Tensor) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import networks, rows
-from ptsne_keras.losses import TSNE
+from ptsne_keras.callbacks import Schedule
 from ptsne_keras.rbm import RBM
-from ptsne_keras.typing import Scaling, Units
+from ptsne_keras.training import Trainer
+from ptsne_keras.typing import Dof, Scaling, Tensor, Units
 
 
 def pretrain(
@@ -111,10 +112,14 @@ def finetune(
     encoder: keras.Model,
     batches: tf.data.Dataset,
     *,
+    dof: Dof | Literal["learn"] = 1.0,
+    exaggeration: float | Tensor = 1.0,
     loss: keras.losses.Loss | None = None,
     epochs: int = 30,
     optimizer: Any = None,
     learning_rate: float = 1e-3,
+    metrics: Sequence[Any] = (),
+    validation_data: tf.data.Dataset | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = 0,
     jit_compile: Any = "auto",
@@ -126,16 +131,25 @@ def finetune(
     ----------
     encoder : keras.Model
         Any model from rows to map coordinates [B, d]. Its weights are trained; it is not compiled,
-        so that it saves and loads without this package. Callbacks see a model that holds it as
-        `encoder`.
+        so that it saves and loads without this package. Callbacks see a `training.Trainer`, which
+        holds it as `encoder`.
     batches : tf.data.Dataset of (X, P)
         From `batches.from_array` or its siblings.
+    dof : float, "auto" or "learn"
+        Degrees of freedom α of the Student-t kernel. "auto" is max(d - 1, 1), and "learn" trains α
+        with the weights after one epoch there; the history has it as "dof".
+    exaggeration : float or scalar variable
+        Weight c of the attraction in training; a variable from `callbacks.Schedule` may change.
     loss : keras.losses.Loss, optional
-        `TSNE()` by default.
-    optimizer : Keras optimizer, optional
-        By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps.
+        Another loss of (P, Y), in place of the two above.
     learning_rate : float
         1e-3 suits most networks; sigmoid ones want 0.02.
+    optimizer : Keras optimizer, optional
+        By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps.
+    metrics : sequence
+        Keras metrics of (P, Y), such as those of `batch_metrics`.
+    validation_data : tf.data.Dataset of (X, P), optional
+        Held-out rows: their KL(P‖Q), without exaggeration, is `val_loss`.
     epochs, callbacks, verbose, jit_compile, steps_per_execution
         As in `keras.Model`. `steps_per_execution` should divide the number of batches.
 
@@ -148,7 +162,8 @@ def finetune(
     Raises
     ------
     ValueError
-        If the length of `batches` is unknown or infinite, or the divergence became NaN or infinite.
+        If the length of `batches` is unknown or infinite, a metric cannot work on (P, Y), or the
+        divergence became NaN or infinite.
 
     Examples
     --------
@@ -158,6 +173,48 @@ def finetune(
     ----------
     van der Maaten (2009), section 3.3 (there by conjugate gradients).
     """
+    steps = _check_steps(batches, epochs, steps_per_execution)
+    if encoder.built and not encoder.trainable_variables:
+        raise ValueError(
+            "encoder should have weights to train: set `trainable = True` of a layer. "
+            f"Received: {encoder.name!r}, all frozen."
+        )
+    if optimizer is None:
+        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
+        optimizer = keras.optimizers.Adam(schedule)
+    trainer = Trainer(encoder, dof=dof, exaggeration=exaggeration, dof_warmup=steps)
+    trainer.compile(
+        optimizer=optimizer,
+        loss=loss,
+        metrics=list(metrics),
+        jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+    )
+    # One iterator for all epochs: starting one costs more than a step on a few hundred rows. But
+    # what a schedule sets as an epoch begins has to be there before its first batch is made.
+    by_epoch = any(isinstance(callback, Schedule) for callback in callbacks)
+    # TerminateOnNaN would stop quietly and leave the NaN weights behind.
+    history = trainer.fit(
+        batches if by_epoch else batches.repeat(),
+        steps_per_epoch=None if by_epoch else steps,
+        epochs=epochs,
+        validation_data=validation_data,
+        callbacks=[_EpochSeconds(), *callbacks],
+        verbose=verbose,
+        shuffle=False,
+    )
+    losses = history.history.get("loss", [])  # empty where a backup was of the end of a run
+    if not np.isfinite(losses[-1:]).all():
+        raise ValueError(
+            "The divergence became NaN or infinite: learning_rate should be smaller, or the rows "
+            "scaled, or batches that are stacked or cut named by `replicas` and `blocks`. "
+            f"Received: loss {losses}."
+        )
+    return history
+
+
+def _check_steps(batches: tf.data.Dataset, epochs: int, steps_per_execution: int) -> int:
+    """Count the steps of an epoch, or raise."""
     if epochs < 1:
         raise ValueError(f"epochs should be at least 1. Received: {epochs!r}.")
     steps = int(batches.cardinality())
@@ -166,49 +223,12 @@ def finetune(
             "batches should have a known, finite length; see "
             f"tf.data.experimental.assert_cardinality. Received: cardinality {steps}."
         )
-    if steps % steps_per_execution:  # Keras would run past the end of the epoch
+    if steps_per_execution < 1 or steps % steps_per_execution:  # Keras would run past the end
         raise ValueError(
             f"steps_per_execution should divide the {steps} batches. "
             f"Received: {steps_per_execution!r}."
         )
-    if optimizer is None:
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
-        optimizer = keras.optimizers.Adam(schedule)
-    trainer = _Trainer(encoder)
-    trainer.compile(
-        optimizer=optimizer,
-        loss=loss or TSNE(),
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_execution,
-    )
-    # TerminateOnNaN would stop quietly and leave the NaN weights behind.
-    callbacks = [_EpochSeconds(), *callbacks]
-    history = trainer.fit(
-        # One iterator for all epochs: starting one costs more than a step on a few hundred rows.
-        batches.repeat(),
-        steps_per_epoch=steps,
-        epochs=epochs,
-        callbacks=callbacks,
-        verbose=verbose,
-        shuffle=False,
-    )
-    if not np.isfinite(history.history["loss"][-1]):
-        raise ValueError(
-            "The divergence became NaN or infinite: learning_rate should be smaller, or the rows "
-            f"scaled. Received: loss {history.history['loss']}."
-        )
-    return history
-
-
-class _Trainer(keras.Model):
-    """Compiled in the encoder's stead: the same weights, but no loss attached to the encoder."""
-
-    def __init__(self, encoder: keras.Model) -> None:
-        super().__init__(name="trainer")
-        self.encoder = encoder
-
-    def call(self, X: Any, training: bool = False) -> Any:
-        return self.encoder(X, training=training)
+    return steps
 
 
 class _EpochSeconds(keras.callbacks.Callback):

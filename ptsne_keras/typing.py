@@ -1,5 +1,6 @@
 """Type aliases: what a name in a signature stands for."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +14,9 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
 Dof: TypeAlias = float | Literal["auto"]
 """Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1)."""
+
+Perplexity: TypeAlias = float | Sequence[float] | Tensor
+"""A perplexity; or several, over which probabilities are averaged; or a variable that changes."""
 
 Units: TypeAlias = Literal["bernoulli", "gaussian"]
 """Distribution of a layer of RBM units given the other layer."""

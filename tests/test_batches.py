@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import textwrap
 import warnings
 
 import keras
@@ -121,7 +124,7 @@ def test_too_many_duplicates_are_reported_once_for_the_whole_array(X):
         ({"perplexity": 64}, r"below B - 1 = 49.*200 rows in 4. Received: 64"),
         ({"perplexity": 1.0}, "above 1"),
         ({"perplexity": float("nan")}, "above 1"),
-        ({"batch_size": 2}, "batch_size should be at least 3"),
+        ({"batch_size": 2}, "batch_size should be an integer of at least 3"),
     ],
 )
 def test_bad_options_are_named_at_once(X, options, message):
@@ -134,3 +137,82 @@ def test_bad_rows_are_named_at_once(X):
         batches.from_array(X[:2], 1.5)
     with pytest.raises(ValueError, match="first at index 0"):
         batches.from_array(np.full((50, 2), np.nan), 5)
+
+
+TWO_REPLICAS = """
+    import keras, numpy as np, tensorflow as tf
+    from ptsne_keras import batches, losses, networks, training
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    X = np.random.default_rng(0).normal(size=(103, 5)).astype("float32")
+
+    def data(replicas):
+        if {graph}:
+            same = tf.Variable(0, dtype=tf.int64)  # draws, in each epoch
+            return batches.from_graph(X, 8, 26, seed=0, epoch=same, replicas=replicas)
+        return batches.from_array(X, 8, 26, shuffle=False, replicas=replicas)
+
+    def model():
+        encoder = networks.encoder(5, 2, hidden_units=(16,), activation="relu", seed=0)
+        model = training.Trainer(encoder) if {trainer} else encoder
+        model.compile(keras.optimizers.SGD(0.5), loss=None if {trainer} else losses.TSNE())
+        return model
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        many = model()
+    history = many.fit(data(2), epochs=3, shuffle=False, verbose=0).history["loss"]
+
+    # One device, the same blocks: the gradient is the mean of theirs.
+    one = model()
+    encoder = one.encoder if {trainer} else one
+    wanted = []
+    for _ in range(3):
+        total = []
+        for x, P in data(2):
+            with tf.GradientTape() as tape:
+                parts = [
+                    tf.reduce_sum(losses.tsne(p, encoder(rows)))
+                    for rows, p in zip(tf.split(x, 2), tf.split(P, 2))
+                ]
+                loss = sum(parts) / 2
+            gradients = tape.gradient(loss, encoder.trainable_variables)
+            for variable, gradient in zip(encoder.trainable_variables, gradients):
+                variable.assign_sub(0.5 * gradient)
+            total.append(float(loss))
+        wanted.append(np.mean(total))
+    found = many.encoder if {trainer} else many
+    np.testing.assert_allclose(history, wanted, rtol=1e-5)
+    for a, b in zip(found.get_weights(), encoder.get_weights()):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert history[-1] < history[0]
+    print("equal")
+"""
+
+
+@pytest.mark.parametrize("trainer", [False, True], ids=["own model", "trainer"])
+@pytest.mark.parametrize("graph", [False, True], ids=["array", "graph"])
+def test_two_replicas_train_as_one_device_on_the_same_blocks(graph, trainer):
+    code = textwrap.dedent(TWO_REPLICAS).format(graph=graph, trainer=trainer)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "equal" in result.stdout, result.stderr[-2000:]
+
+
+def test_stacked_batches_leave_out_few_rows(X):
+    X = X[:199]
+    pipeline = batches.from_array(X, 8, 30, seed=0, replicas=4)
+    passes = [list(pipeline), list(pipeline)]
+    (x, P), *_ = passes[0]
+    size = P.shape[1]
+    assert x.shape[0] == P.shape[0] == 4 * size
+    left_out = [len(X) - sum(len(x) for x, _ in found) for found in passes]
+    assert left_out == [len(X) % (len(passes[0]) * 4)] * 2
+    for block in np.split(P, 4):
+        assert block.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("jitter", [-1, float("nan"), float("inf"), True, "a"])
+def test_a_jitter_that_is_none_is_named(jitter, rng):
+    with pytest.raises(ValueError, match="jitter should be a number of at least 0"):
+        batches.from_graph(rng.normal(size=(30, 4)), 5, 10, jitter=jitter)

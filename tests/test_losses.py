@@ -260,3 +260,99 @@ def test_pairs_at_one_point_are_finite(jit_compile):
 def test_pairs_of_an_odd_number_of_rows_are_named():
     with pytest.raises(ValueError, match="B even"):
         losses.tsne(np.full((3, 1), 1 / 3), np.zeros((3, 2)))
+
+
+class TestVariables:
+    """An exaggeration or degrees of freedom that change as training goes on."""
+
+    @pytest.mark.parametrize("name", ["dof", "exaggeration"])
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_are_read_at_each_step(self, name, jit_compile):
+        P, Y = reference.random_P(12), np.random.default_rng(0).normal(size=(12, 2))
+        value = tf.Variable(1.0)
+        loss = losses.TSNE(**{name: value})
+        call = tf.function(lambda: loss(P, Y), jit_compile=jit_compile)
+        for number in (1.0, 2.5):
+            value.assign(number)
+            assert float(call()) == pytest.approx(reference.tsne(P, Y, **{name: number}), rel=1e-5)
+
+    def test_are_saved_as_the_number_that_they_are(self):
+        value = tf.Variable(12.0)
+        loss = losses.TSNE(exaggeration=value)
+        value.assign(4.0)
+        loaded = keras.losses.deserialize(keras.losses.serialize(loss))
+        assert loaded.exaggeration == 4.0
+
+    def test_need_the_tensorflow_backend(self, monkeypatch):
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        with pytest.raises(ValueError, match="exaggeration should be a number on other backends"):
+            losses.TSNE(exaggeration=tf.Variable(1.0))
+
+
+@pytest.mark.parametrize("dof", [1.0, 2.5])
+def test_compiled_alone_or_with_the_step_or_not_the_loss_is_the_same(dof, rng):
+    P, X = reference.random_P(40).astype("float32"), rng.normal(size=(40, 6)).astype("float32")
+    X[1] = X[0]
+    curves = []
+    for jit_loss, jit_step in ((False, False), (True, False), (False, True)):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        loss = losses.TSNE(dof=dof, jit_compile=jit_loss)
+        model.compile(keras.optimizers.SGD(0.1), loss=loss, jit_compile=jit_step)
+        data = tf.data.Dataset.from_tensors((X, P)).repeat(5)
+        curves.append(model.fit(data, epochs=3, verbose=0, shuffle=False).history["loss"])
+    for curve in curves[1:]:
+        np.testing.assert_allclose(curve, curves[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dof", [1.0, 2.5])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_normaliser_of_many_rows_is_exact(dof, jit_compile, rng):
+    """A sum of 36 million terms, one after another in float32, would be 0.1 % too low."""
+    Y = (10 * rng.normal(size=(6000, 2))).astype("float32")
+    P = np.full((6000, 1), 1 / 6000, np.float32)
+    Z = 0.0
+    for y in Y.astype(np.float64):
+        Z += ((1 + np.square(y - Y).sum(axis=1) / dof) ** (-(dof + 1) / 2)).sum() - 1
+    log_w = -(dof + 1) / 2 * np.log1p(np.square(Y - np.roll(Y, 3000, axis=0)).sum(axis=1) / dof)
+    expected = -np.log(6000) - log_w.mean() + np.log(Z)
+    step = tf.function(lambda: tf.reduce_sum(losses.tsne(P, Y, dof=dof)), jit_compile=jit_compile)
+    assert float(step()) == pytest.approx(expected, abs=2e-5)
+
+
+def test_pairs_that_are_part_of_a_batch_or_several_are_no_pairs(rng):
+    """Shapes do not tell; a loss that looks right would train on other pairs."""
+    Y = rng.normal(size=(20, 2)).astype("float32")
+    P = np.full((20, 1), 1 / 20, "float32")
+    assert np.isfinite(losses.TSNE()(P, Y))
+    assert np.isnan(losses.TSNE()(P[:10], Y[:10]))
+    stacked = np.concatenate([P, P]), np.concatenate([Y, Y])
+    assert np.isnan(losses.TSNE()(*stacked))
+    assert np.isfinite(losses.TSNE(blocks=2)(*stacked))
+    assert np.isnan(losses.TSNE(blocks=2)(P, Y))
+    half = losses.TSNE()(P.astype("float16"), Y)
+    assert float(half) == pytest.approx(float(losses.TSNE()(P, Y)), rel=1e-2)
+
+
+def test_half_precision_is_never_computed_in(rng):
+    P, Y = reference.random_P(40), rng.normal(size=(40, 2)) * 30
+    halves = tf.cast(P, tf.float16), tf.cast(Y, tf.float16)
+    assert losses.tsne(*halves).dtype == tf.float32
+    exact = reference.tsne(*(x.numpy().astype("float64") for x in halves))
+    assert float(tf.reduce_sum(losses.tsne(*halves))) == pytest.approx(exact, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "value", [None, [1.0, 2.0], np.ones(2), lambda epoch: 1.0, float("inf"), float("nan"), "12"],
+    ids=["None", "list", "array", "function", "inf", "nan", "text"],
+)  # fmt: skip
+def test_an_exaggeration_that_is_none_is_named(value):
+    with pytest.raises(ValueError, match="exaggeration should be above 0"):
+        losses.TSNE(exaggeration=value)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 1)])
+def test_odd_pairs_are_not_taken_for_a_stack(shape):
+    with pytest.raises(ValueError, match=r"P should be \[B, B\]") as error:
+        losses.tsne(np.ones(shape), np.ones((shape[0], 2)))
+    assert "stacked, blocks" not in str(error.value)

@@ -141,3 +141,66 @@ def test_a_scale_for_each_column(rng, tmp_path):
     scaled.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(again(np.float32(X * scale)), plain(X), atol=1e-5)
+
+
+# Any model as an encoder ---------------------------------------------------------------------
+
+
+def images():
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
+    return keras.Sequential([keras.Input((4, 3, 1)), *layers, keras.layers.Dense(2)])
+
+
+def two_inputs():
+    a, b = keras.Input((3, 2), name="a"), keras.Input((6,), name="b")
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(a), b])
+    return keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(x))
+
+
+def test_images_take_rows(rng):
+    X = rng.normal(size=(20, 12)).astype("float32")
+    model = images()
+    np.testing.assert_array_equal(networks.from_rows(model, 12)(X), model(X.reshape(-1, 4, 3, 1)))
+
+
+def test_columns_go_to_the_inputs_in_their_order(rng, tmp_path):
+    X = rng.normal(size=(20, 12)).astype("float32")
+    model = two_inputs()
+    whole = networks.from_rows(model, 12)
+    expected = model({"a": X[:, :6].reshape(-1, 3, 2), "b": X[:, 6:]})
+    np.testing.assert_array_equal(whole(X), expected)
+    whole.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(X), expected)
+
+
+def test_a_model_of_rows_stays_what_it_is():
+    model = networks.encoder(12, hidden_units=(5,))
+    assert networks.from_rows(model, 12) is model
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([keras.Input((11,)), keras.layers.Dense(2)], "should take the 12 columns of X"),
+        ([keras.Input((None, 3)), keras.layers.LSTM(2)], "should take the 12 columns of X"),
+        ([keras.Input((4, 3, 1)), keras.layers.Conv2D(2, 3)], r"map coordinates \[B, d\]"),
+    ],
+    ids=["width", "length", "output"],
+)
+def test_models_that_are_no_encoders_of_these_rows_are_named(layers, message):
+    with pytest.raises(ValueError, match=message):
+        networks.from_rows(keras.Sequential(layers), 12)
+
+
+def test_a_model_that_is_not_built_for_rows_is_named():
+    layers = [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    with pytest.raises(ValueError, match="be built for what it takes: begin with"):
+        networks.from_rows(keras.Sequential(layers), 12)
+
+
+def test_a_model_of_two_outputs_is_named():
+    inputs = keras.Input((12,))
+    model = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
+    with pytest.raises(ValueError, match="should have one output"):
+        networks.from_rows(model, 12)

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands, in the order it is read."""
+"""What README and guides show works as it stands, in the order it is read."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,14 @@ import pytest
 from ptsne_keras.estimator import ParametricTSNE
 
 README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+GUIDES = [README.parent / "docs/keras.md"]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks(README)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +29,16 @@ def test_code_blocks_run(block, folder, monkeypatch):
     # The default fit takes a minute; what the README shows is how to call it.
     monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", _quick_defaults())
     exec(compile(block, str(README), "exec"), {})
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_guides_run_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", _quick_defaults())
+    names = {}
+    assert blocks(page)
+    for block in blocks(page):
+        exec(compile(block, str(page), "exec"), names)
 
 
 def _quick_defaults():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import rows
+from ptsne_keras import batches, rows, streams
 
 
 def epochs(dataset, count=3):
@@ -107,3 +107,19 @@ def test_object_columns_of_numbers_and_big_endian_rows_are_read():
     big = np.array([[1.0, 2.0]], dtype=">f8")
     assert rows.check(big).dtype == np.float64
     assert rows.check(big).tolist() == [[1, 2]]
+
+
+def test_no_pipeline_has_a_tuning_thread(rng):
+    """TensorFlow may wait for it to sleep out when an iterator is let go."""
+    X = rng.normal(size=(60, 4)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(X)
+    for pipeline in (
+        rows.from_array(X, 20),
+        batches.from_array(X, 5, 20),
+        batches.from_array(X, 5, 20, shuffle="once"),
+        batches.from_graph(X, 5, 20),
+        streams.from_dataset(data, 5, 20),
+    ):
+        assert not pipeline.options().autotune.enabled
+        assert not pipeline.repeat().options().autotune.enabled
+        assert len(list(pipeline)) == int(pipeline.cardinality())

@@ -151,7 +151,9 @@ def test_jit_compile_reaches_the_step(X, monkeypatch):
     compiled = []
     real = keras.Model.compile
     monkeypatch.setattr(
-        keras.Model, "compile", lambda self, **k: (compiled.append(k), real(self, **k))[1]
+        keras.Model,
+        "compile",
+        lambda self, *a, **k: (compiled.append(k), real(self, *a, **k))[1],
     )
     encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
     stages.finetune(encoder, batches.from_array(X, 15, 400), epochs=1, jit_compile=True)

@@ -1,0 +1,253 @@
+"""The bandwidth β of each row at which its neighbours have a given perplexity, by graph ops."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ptsne_keras import rows
+from ptsne_keras.typing import Perplexity, Tensor
+
+# |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
+# rounding P to float32 keeps the promise.
+_TOLERANCE = 5e-5
+# Newton takes 6-12 steps; bisection, its fallback, takes ~60 from bracket to tolerance.
+_MAX_STEPS = 100
+# Largest change of log β in one step: away from the solution Newton's step is unbounded.
+_MAX_STEP = 3.0
+
+
+def several(perplexity: Perplexity) -> tuple[float | Tensor, ...]:
+    """List the perplexities: numbers above 1, or scalar variables, which are taken as they are.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one that is not a finite number above 1.
+
+    Examples
+    --------
+    >>> several(30), several((10, 30, 100))
+    ((30.0,), (10.0, 30.0, 100.0))
+    """
+    if isinstance(perplexity, np.ndarray):
+        perplexity = perplexity.tolist()
+    values = tuple(perplexity) if isinstance(perplexity, Sequence) else (perplexity,)
+    for u in values:
+        if is_variable(u):
+            fits = u.shape.rank == 0
+        else:
+            fits = isinstance(u, Real) and 1 < float(u) < math.inf
+        if not fits or isinstance(perplexity, str):
+            raise ValueError(
+                "perplexity should be above 1: a number, a sequence of them or a scalar "
+                f"tf.Variable. Received: {perplexity!r}."
+            )
+    if not values:
+        raise ValueError(f"perplexity should be one or more numbers. Received: {perplexity!r}.")
+    return tuple(u if is_variable(u) else float(u) for u in values)
+
+
+def is_variable(perplexity: Any) -> bool:
+    """Whether this is a tensor or variable, whose value may be another one in each batch.
+
+    Examples
+    --------
+    >>> is_variable(30), is_variable(tf.Variable(30.0))
+    (False, True)
+    """
+    return isinstance(perplexity, tf.Tensor | tf.Variable)
+
+
+def values(perplexity: Perplexity) -> list[float]:
+    """List the perplexities as they are now.
+
+    Examples
+    --------
+    >>> values((10, tf.Variable(30.0)))
+    [10.0, 30.0]
+    """
+    # A variable of a `tf.distribute` strategy is no number, but converts to a tensor.
+    return [float(tf.convert_to_tensor(u)) for u in several(perplexity)]
+
+
+def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int = 1) -> None:
+    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity.
+
+    Examples
+    --------
+    >>> check_batches(1000, 30, 50)
+    """
+    if n < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {n}.")
+    if not isinstance(batch_size, Integral) or batch_size < 3:
+        raise ValueError(
+            f"batch_size should be an integer of at least 3. Received: {batch_size!r}."
+        )
+    if not isinstance(replicas, Integral) or replicas < 1:
+        raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
+    count = rows.batch_count(n, batch_size, replicas=replicas)
+    smallest = n // count
+    if not 1 < max(values(perplexity)) < smallest - 1:
+        raise ValueError(
+            f"perplexity should be above 1 and below B - 1 = {smallest - 1}, where B is the "
+            f"smallest batch of {n} rows in {count}. Received: {perplexity!r}."
+        )
+
+
+def calibrate(
+    D2: tf.Tensor, perplexity: Perplexity, *, rounding: Tensor = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale each row of squared distances so that its perplexity is the one asked for.
+
+    Newton's method on H(log β) = log perplexity, kept inside a bracket; dH/dlog β = -β² Var(d²).
+    Of several perplexities, the mean of the probabilities.
+
+    Parameters
+    ----------
+    D2 : tensor [B, B]
+        Squared distances; the diagonal is ignored.
+    perplexity : float, sequence of float or scalar variable
+        Above 1.
+    rounding : tensor [B, B] or float
+        Distances that exceed a row's smallest by no more than this are equal to it.
+
+    Returns
+    -------
+    C : tf.Tensor [B, B], float64
+        Conditional probabilities.
+    unreachable : tf.Tensor [], int32
+        How many rows have at least `perplexity` neighbours at their smallest distance, so that
+        they took the limit β → ∞.
+
+    Raises
+    ------
+    tf.errors.InvalidArgumentError
+        If a row does not converge; names the rows.
+
+    Examples
+    --------
+    >>> C, unreachable = calibrate(losses.squared_distances(X), 30)
+    >>> int(unreachable)
+    0
+    """
+    delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
+    return probabilities(delta, perplexity, 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64))
+
+
+def probabilities(
+    delta: tf.Tensor, perplexity: Perplexity, others: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Calibrate relative distances [B, k], each row's smallest 0: C, and the unreachable rows.
+
+    `others` is 0 at the pairs of a row with itself, 1 elsewhere; None where there are no such
+    pairs.
+
+    Examples
+    --------
+    >>> C, _ = probabilities(tf.constant([[0.0, 1.0, 2.0, 5.0]], tf.float64), 2)
+    >>> round(float(tf.exp(-tf.reduce_sum(C * tf.math.log(C)))), 3)
+    2.0
+    """
+    each = [_probabilities(delta, tf.cast(u, tf.float64), others) for u in several(perplexity)]
+    C = tf.add_n([C for C, _ in each]) / len(each)
+    return C, tf.reduce_max(tf.stack([unreachable for _, unreachable in each]))
+
+
+def _probabilities(
+    delta: tf.Tensor, perplexity: tf.Tensor, others: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """C and the count of unreachable rows, at one perplexity."""
+    ties = tf.cast(tf.equal(delta, 0.0), tf.float64)  # the limit β → ∞
+    ties = ties if others is None else ties * others
+    tie_count = tf.reduce_sum(ties, axis=1)  # [B]
+    unreachable = tie_count >= perplexity - _TOLERANCE
+    own = 0.0 if others is None else 1.0
+    log_beta, converged = _solve(delta, perplexity, unreachable, own)
+    failed = tf.reshape(tf.where(~converged), [-1])
+    check = tf.debugging.Assert(
+        tf.equal(tf.size(failed), 0),
+        [
+            "rows whose perplexity did not converge (distances that differ by more orders of "
+            "magnitude than float64 resolves? drop the outliers or rescale the columns):",
+            failed,
+        ],
+    )
+    # Eagerly Assert has raised already and returns None.
+    with tf.control_dependencies([] if check is None else [check]):
+        kernel = tf.exp(-tf.exp(log_beta)[:, None] * delta)
+    kernel = kernel if others is None else kernel * others
+    kernel = tf.where(unreachable[:, None], ties, kernel)
+    C = kernel / tf.reduce_sum(kernel, axis=1, keepdims=True)
+    return C, tf.reduce_sum(tf.cast(unreachable, tf.int32))
+
+
+def _solve(
+    delta: tf.Tensor, perplexity: tf.Tensor, unreachable: tf.Tensor, own: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Find log β [B] for relative distances `delta`, and which rows converged.
+
+    `own` is how many entries of a row of `delta` are its distance to itself: 1 or 0.
+    """
+    target = tf.math.log(perplexity)
+    zeros = tf.zeros_like(delta[:, 0])
+
+    def step(
+        i: tf.Tensor,
+        log_beta: tf.Tensor,
+        low: tf.Tensor,
+        high: tf.Tensor,
+        last: tf.Tensor,
+        done: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        entropy, slope = _entropy(delta, log_beta, own)
+        error = entropy - target
+        done = done | (tf.abs(tf.exp(entropy) - perplexity) < _TOLERANCE)
+        low = tf.where(error > 0, log_beta, low)  # too flat: β must grow
+        high = tf.where(error < 0, log_beta, high)
+        newton = tf.clip_by_value(error / tf.maximum(slope, 1e-12), -_MAX_STEP, _MAX_STEP)
+        proposal = log_beta + newton
+        # Where H falls as steeply as a step, Newton can run to and fro between its two sides for
+        # ever: it goes on only while its steps halve. An end not yet seen is infinite.
+        bracketed = tf.math.is_finite(low) & tf.math.is_finite(high)
+        good = (proposal > low) & (proposal < high) & (tf.abs(newton) < 0.5 * last)
+        proposal = tf.where(bracketed & ~good, 0.5 * (low + high), proposal)
+        proposal = tf.where(done, log_beta, proposal)
+        return i + 1, proposal, low, high, tf.abs(proposal - log_beta), done
+
+    _, log_beta, _, _, _, done = tf.while_loop(
+        lambda i, _beta, _low, _high, _last, done: (i < _MAX_STEPS) & ~tf.reduce_all(done),
+        step,
+        [tf.constant(0), zeros, zeros - math.inf, zeros + math.inf, zeros + math.inf, unreachable],
+    )
+    return log_beta, done
+
+
+def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Entropy H [B] of each row's kernel, in nats, and its slope -dH/dlog β = β² Var(δ) ≥ 0."""
+    beta = tf.exp(log_beta)
+    kernel = tf.exp(-beta[:, None] * delta)  # [B, B]
+    weighted = kernel * delta
+    # A diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
+    # difference at 1 or more, so nothing cancels.
+    total = tf.reduce_sum(kernel, axis=1) - own
+    mean = tf.reduce_sum(weighted, axis=1) / total
+    mean_square = tf.reduce_sum(weighted * delta, axis=1) / total
+    return tf.math.log(total) + beta * mean, tf.square(beta) * (mean_square - tf.square(mean))
+
+
+def _centred_distances(D2: tf.Tensor, rounding: Tensor) -> tf.Tensor:
+    """Subtract each row's smallest distance and divide by its mean; zero diagonal.
+
+    The first leaves the probabilities alone and keeps exp() from underflowing; the second makes
+    log β = 0 a fair start whatever the units of X.
+    """
+    rows = tf.shape(D2)[:1]
+    others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
+    delta = D2 - tf.reduce_min(others, axis=1, keepdims=True)
+    delta = tf.where(delta > rounding, delta, 0.0)
+    delta = tf.linalg.set_diag(delta, tf.zeros(rows, D2.dtype))
+    return tf.math.divide_no_nan(delta, tf.reduce_mean(delta, axis=1, keepdims=True))

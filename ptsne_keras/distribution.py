@@ -1,0 +1,103 @@
+"""Batches that are several blocks stacked, one a device; and `keras.distribution` around them.
+
+Under `keras.distribution.DataParallel` over R devices, on the JAX backend, a step sees the rows of
+all of them, X [R b, D] and P [R b, b], of which each device holds b. Each process feeds the blocks
+of its own devices.
+"""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import keras
+from keras import ops
+
+from ptsne_keras.typing import Tensor
+
+
+def by_block(function: Callable[..., Tensor], blocks: int, *tensors: Tensor) -> Tensor:
+    """Apply a function to each of so many blocks of rows: tensors [R b, …] → [R b, …].
+
+    Nothing goes from one block to another, so that devices which hold one each, as under
+    `keras.distribution.DataParallel`, have nothing to exchange.
+
+    Examples
+    --------
+    >>> by_block(lambda x: x - ops.mean(x), 2, ops.convert_to_tensor([0.0, 2.0, 10.0, 14.0]))
+    """
+    if blocks == 1:
+        return function(*tensors)
+    parts = [ops.reshape(x, (blocks, -1, *ops.shape(x)[1:])) for x in tensors]  # [R, b, …]
+    if keras.backend.backend() == "jax":  # one program, whose first axis is divided among devices
+        results = ops.vectorized_map(lambda block: function(*block), tuple(parts))
+        return ops.reshape(results, (-1, *ops.shape(results)[2:]))
+    # Elsewhere in turn: TensorFlow's vectorized_map pads with 0, whatever is asked for (2.21).
+    return ops.concatenate([function(*(part[r] for part in parts)) for r in range(blocks)])
+
+
+def check_blocks(blocks: Any) -> None:
+    """Raise a ValueError unless `blocks` is a number of blocks.
+
+    Examples
+    --------
+    >>> check_blocks(2)
+    """
+    if isinstance(blocks, bool) or not isinstance(blocks, Integral) or blocks < 1:
+        raise ValueError(f"blocks should be an integer of at least 1. Received: {blocks!r}.")
+
+
+def check_backend() -> None:
+    """Raise a ValueError where a `keras.distribution` is set that the backend passes over.
+
+    On TensorFlow Keras accepts one and trains each process on its own, on one device.
+
+    Examples
+    --------
+    >>> check_backend()
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is not None and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            "keras.distribution does nothing on the TensorFlow backend: use a tf.distribute "
+            "strategy, or KERAS_BACKEND=jax, and set_distribution(None) here. "
+            f"Received: {distribution!r}."
+        )
+
+
+def own_blocks(replicas: int, seed: int | None) -> range:
+    """Say which blocks of a stack this process feeds: all, unless it is one of several.
+
+    Raises
+    ------
+    ValueError
+        If there are several processes, and the blocks cannot be divided among them, or their order
+        has no seed that all processes have, or Keras would divide what is divided already.
+
+    Examples
+    --------
+    >>> own_blocks(2, seed=0)
+    range(0, 2)
+    """
+    distribution = keras.distribution.distribution()
+    processes = getattr(distribution, "num_processes", 1)
+    if processes == 1:
+        return range(replicas)
+    shards = min(processes, distribution.num_model_replicas)
+    if replicas % shards:
+        raise ValueError(
+            f"replicas should be a multiple of the {shards} processes that feed a "
+            f"keras.distribution, such as all their devices. Received: {replicas!r}."
+        )
+    if seed is None:
+        raise ValueError(
+            f"seed should be one number on all {processes} processes: the order of rows derives "
+            "from it. Received: None."
+        )
+    if distribution.auto_shard_dataset:
+        raise ValueError(
+            "auto_shard_dataset should be False: a process makes its own blocks alone here. "
+            f"Received: True, of {distribution!r}."
+        )
+    share = replicas // shards
+    first = distribution.data_shard_id * share
+    return range(first, first + share)

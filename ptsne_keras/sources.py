@@ -1,0 +1,88 @@
+"""Where rows come from: arrays, memory-mapped files, sparse matrices, drawn by index."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import tensorflow as tf
+
+from ptsne_keras import rows
+from ptsne_keras.typing import FloatArray
+
+# Numbers looked at at a time, so that looking takes little memory.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that batches are drawn from.
+
+    Attributes
+    ----------
+    count : int
+        N.
+    take : callable
+        From row numbers [b] to rows [b, D], in `tf.data`.
+    blocks : callable
+        All rows in order, in parts.
+
+    Examples
+    --------
+    >>> x = source(X).take(tf.constant([3, 1]))
+    >>> x.shape
+    TensorShape([2, 64])
+    """
+
+    count: int
+    take: Callable[[tf.Tensor], tf.Tensor]
+    blocks: Callable[[], Iterator[FloatArray]]
+
+
+def source(X: Any) -> Source:
+    """Draw rows from an array, a `np.memmap` or a SciPy sparse matrix or array [N, D].
+
+    An array is copied once. Of a `np.memmap` and of sparse rows only the rows of a batch are read
+    or made dense, by NumPy: such a pipeline cannot be moved to another process.
+
+    Raises
+    ------
+    ValueError
+        If X is not finite numeric rows.
+
+    Examples
+    --------
+    >>> source(scipy.sparse.csr_array(X)).count
+    200
+    """
+    if scipy.sparse.issparse(X):
+        X = X.tocsr()
+    elif not isinstance(X, np.memmap):
+        X = rows.check(X)
+        constant = tf.constant(X)
+        return Source(len(X), lambda i: tf.gather(constant, i), lambda: _blocks(X))
+    rows.check_shape(X)
+    n, features = X.shape
+    dtype = rows.check(_dense(X[:1])).dtype
+    for _ in _blocks(X):  # raises where they are not finite
+        pass
+
+    def read(i: Any) -> FloatArray:
+        return _dense(X[i]).astype(dtype, copy=False)
+
+    def take(i: tf.Tensor) -> tf.Tensor:
+        x = tf.numpy_function(read, [i], dtype, stateful=False)
+        return tf.ensure_shape(x, [None, features])
+
+    return Source(n, take, lambda: _blocks(X))
+
+
+def _blocks(X: Any) -> Iterator[FloatArray]:
+    step = max(1, _BLOCK // X.shape[1])
+    for start in range(0, X.shape[0], step):
+        yield rows.check(_dense(X[start : start + step]), start=start)
+
+
+def _dense(X: Any) -> FloatArray:
+    return X.toarray() if scipy.sparse.issparse(X) else np.asarray(X)

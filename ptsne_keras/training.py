@@ -1,0 +1,237 @@
+"""A Keras model that trains an encoder on the t-SNE divergence of batches (X, P)."""
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+from keras import ops
+
+from ptsne_keras import distribution
+from ptsne_keras.losses import TSNE, degrees_of_freedom
+from ptsne_keras.typing import Tensor
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class Trainer(keras.Model):
+    """Trains an encoder on KL(P‖Q) of batches (X, P): `compile`, `fit`, `evaluate` as usual.
+
+    What it adds to `encoder.compile(loss=TSNE())`: degrees of freedom that are learned, a
+    validation loss that is KL(P‖Q) whatever the exaggeration, an error that says so where a metric
+    cannot work on (P, Y), and an encoder that is left uncompiled, so that it saves and loads
+    without this package.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+        Any model from rows, of one or several inputs, to map coordinates [B, d].
+    dof : float, "auto" or "learn"
+        Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1). "learn" starts there
+        and trains α = exp(a) with the weights; the history has it as "dof". Weight decay would pull
+        α to 1: `optimizer.exclude_from_weight_decay(var_names=["log_dof"])`.
+    exaggeration : float or scalar variable
+        Weight c of the attraction in training; see `losses.TSNE`.
+    dof_warmup : int
+        Steps before `dof` is learned.
+    jit_loss : bool
+        Whether XLA compiles the loss, where it does not compile the step as a whole.
+    blocks : int
+        How many batches are stacked in one, see `losses.TSNE`.
+
+    Examples
+    --------
+    >>> trainer = Trainer(networks.encoder(X.shape[1], 2), dof="learn")
+    >>> trainer.compile("adam")
+    >>> history = trainer.fit(batches.from_array(X, 30, seed=0), epochs=5)
+    >>> trainer.encoder.save("encoder.keras")
+
+    References
+    ----------
+    van der Maaten (2009), section 3.2, for learned degrees of freedom.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        *,
+        dof: Any = 1.0,
+        exaggeration: float | Tensor = 1.0,
+        dof_warmup: int = 0,
+        jit_loss: bool = True,
+        blocks: int = 1,
+        name: str = "trainer",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if len(getattr(encoder, "outputs", None) or [None]) > 1:
+            raise ValueError(
+                "encoder should have one output, map coordinates [B, d]. "
+                f"Received: {len(encoder.outputs)}."
+            )
+        self.encoder = encoder
+        self._dof = dof
+        self._dof_warmup = dof_warmup
+        self._jit_loss = jit_loss
+        self._blocks = blocks
+        self._own_loss = True
+        self.built = bool(encoder.built)  # what Keras asks before it restores a backup
+        self._exaggeration = exaggeration
+        # A bad value is reported here.
+        TSNE(1.0 if dof == "learn" else dof, exaggeration, blocks=blocks)
+        if dof == "learn":
+            self._dof_tracker = keras.metrics.Mean(name="dof")
+            start = math.log(degrees_of_freedom("auto", _dimensions(encoder)))
+            self._log_dof = self.add_weight(
+                (), keras.initializers.Constant(start), dtype="float32", name="log_dof"
+            )
+            self._step = self.add_weight(
+                (), "zeros", dtype="int", trainable=False, name="step",
+                aggregation="only_first_replica",
+            )  # fmt: skip
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom α, as they are now."""
+        if self._dof == "learn":
+            return math.exp(float(ops.convert_to_numpy(self._log_dof)))
+        d = _dimensions(self.encoder) if self._dof == "auto" else 1
+        return float(degrees_of_freedom(self._dof, d))
+
+    def call(self, X: Any, training: bool = False) -> Tensor:
+        """Map rows X to Y [B, d]."""
+        return self.encoder(X, training=training)
+
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **options: Any) -> None:
+        """Configure training, as in every Keras model; `loss` is KL(P‖Q) by default.
+
+        Raises
+        ------
+        ValueError
+            If the loss or a metric compares y_true with y_pred element by element, as Keras's own
+            do, or a `keras.distribution` is set that does nothing on this backend.
+        """
+        distribution.check_backend()
+        for name in ("metrics", "weighted_metrics"):
+            for metric in _flat(options.get(name)):
+                _check_own(metric, "metrics", "batch_metrics")
+                blocks = getattr(metric, "blocks", self._blocks)
+                if loss is None and blocks != self._blocks:
+                    raise ValueError(
+                        f"metrics should have the trainer's blocks={self._blocks}. "
+                        f"Received: {metric.name!r} with blocks={blocks}."
+                    )
+        for part in _flat(loss):
+            _check_own(part, "loss", "losses")
+        if loss is not None and self._dof == "learn":
+            raise ValueError(
+                'loss should be None with dof="learn", which belongs to the loss of the trainer. '
+                f"Received: {loss!r}."
+            )
+        super().compile(optimizer, loss=loss, **options)
+        # Keras keeps the loss of an earlier call where a later one has none.
+        self._own_loss = loss is None
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as when the trainer was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """KL(P‖Q), in nats, the attraction exaggerated in training only; plus regularisers."""
+        if y is None:
+            raise ValueError(
+                "Data should be batches (X, P), as batches.from_array makes them. "
+                "Received: X alone."
+            )
+        if not self._own_loss:
+            return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        # A Keras loss rather than the sum of its terms: the reduction scales for several replicas.
+        loss = TSNE(
+            dof=self._learned_dof(training) if self._dof == "learn" else self._dof,
+            exaggeration=self._exaggeration if training else 1.0,
+            jit_compile=self._jit_loss and not self.jit_compile,
+            blocks=self._blocks,
+        )
+        return sum(map(ops.sum, self.losses), start=loss(y, y_pred, sample_weight))
+
+    def _learned_dof(self, training: bool) -> Tensor:
+        """Give α = exp(a), without a gradient during the warm-up; count the step."""
+        a = ops.convert_to_tensor(self._log_dof)
+        if training:
+            a = ops.where(self._step < self._dof_warmup, ops.stop_gradient(a), a)
+            self._step.assign_add(1)
+        alpha = ops.exp(a)
+        self._dof_tracker.update_state(alpha)
+        return alpha
+
+    def export(self, *arguments: Any, **options: Any) -> Any:
+        """Export the encoder; see `serving.export_saved_model` for servers."""
+        return self.encoder.export(*arguments, **options)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` makes an equal trainer."""
+        return {
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "dof": self._dof,
+            "exaggeration": TSNE(exaggeration=self._exaggeration).get_config()["exaggeration"],
+            "dof_warmup": self._dof_warmup,
+            "jit_loss": self._jit_loss,
+            "blocks": self._blocks,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Trainer":
+        """Make a trainer from `get_config`."""
+        encoder = keras.saving.deserialize_keras_object(
+            config["encoder"], custom_objects=custom_objects
+        )
+        return cls(**config | {"encoder": encoder})
+
+
+def _dimensions(encoder: keras.Model) -> int:
+    """Give d, if the encoder is built."""
+    try:
+        return int(encoder.output_shape[-1])
+    except AttributeError:
+        raise ValueError(
+            'encoder should be a functional or Sequential model that is built where dof is "auto" '
+            f'or "learn", which start from d. Received: {encoder.name}, without an output shape.'
+        ) from None
+
+
+def _flat(metrics: Any) -> Iterable[Any]:
+    if isinstance(metrics, dict):
+        metrics = list(metrics.values())
+    if isinstance(metrics, list | tuple):
+        for metric in metrics:
+            yield from _flat(metric)
+    elif metrics is not None:
+        yield metrics
+
+
+def _check_own(given: Any, name: str, ours: str) -> None:
+    """Raise where a loss or metric is one of Keras's own, which expect y_true like y_pred."""
+    function = given
+    if isinstance(given, keras.metrics.Metric | keras.losses.Loss):
+        function = given.__class__
+    if isinstance(given, keras.metrics.MeanMetricWrapper):
+        function = given._fn
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, str) or function.__module__.split(".")[0] == "keras":
+        received = given if isinstance(given, str) else getattr(function, "__name__", given)
+        raise ValueError(
+            f"{name} should take P [B, B] and map coordinates Y [B, d], as in "
+            f"ptsne_keras.{ours}; Keras's own compare y_true with y_pred element by element. "
+            f"Received: {received!r}."
+        )

@@ -1,0 +1,279 @@
+"""P on other processes and machines, by the workers of a `tf.data` service."""
+
+import argparse
+import hashlib
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import scipy.sparse
+import tensorflow as tf
+
+from ptsne_keras import affinities, batches, rows
+from ptsne_keras.calibration import check_batches, is_variable, several
+from ptsne_keras.sources import Source, source
+from ptsne_keras.typing import FloatArray, Perplexity
+
+# Seconds in which a dispatcher that runs accepts a connection.
+_TIMEOUT = 5.0
+
+
+def from_array(
+    X: Any,
+    perplexity: Perplexity = 30.0,
+    batch_size: int = 2500,
+    *,
+    service: str,
+    folder: str,
+    seed: int | None = None,
+    epoch: tf.Variable | None = None,
+    replicas: int = 1,
+) -> tf.data.Dataset:
+    """Batches (X [b, D], P [b, b]) of an array, P computed by the workers of a `tf.data` service.
+
+    Those of `batches.from_array` with the same seed: every row exactly once an epoch, in a new
+    order each; within an epoch they come as the workers finish them. Batches that were lost with a
+    worker are computed here, at the end of the epoch.
+
+    Parameters
+    ----------
+    X : array or np.memmap [N, D]
+        Rows. Each worker holds them all.
+    perplexity : float or sequence of float
+        As in `batches.from_array`, but for variables, which workers do not see.
+    batch_size : int
+        Most rows a batch.
+    service : str
+        The dispatcher, "grpc://host:port".
+    folder : str
+        One that this process and the workers see under the same name. The rows are written there,
+        and in each epoch the number that its order derives from, so that only one iteration over
+        the data set can run at a time. What is there stays.
+    seed, epoch, replicas
+        As in `batches.from_array`.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of known cardinality.
+
+    Raises
+    ------
+    ValueError
+        If X or the perplexity cannot be given to workers, or the sizes do not fit.
+    ConnectionError
+        If there is no dispatcher.
+    tf.errors.NotFoundError or InvalidArgumentError
+        While it runs, if workers do not see the folder, or two iterations disturb each other.
+
+    Warns
+    -----
+    UserWarning
+        As `batches.from_array`, of duplicates.
+
+    Examples
+    --------
+    >>> dispatcher = tf.data.experimental.service.DispatchServer()
+    >>> worker = tf.data.experimental.service.WorkerServer(
+    ...     tf.data.experimental.service.WorkerConfig(dispatcher.target.split("://")[1])
+    ... )
+    >>> dataset = workers.from_array(X, 30, 100, service=dispatcher.target, folder="shared", seed=0)
+    >>> model.compile("adam", loss=losses.TSNE())
+    >>> history = model.fit(dataset, epochs=2, shuffle=False)
+    """
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            "X should be dense, X.toarray(), because each worker holds all rows. "
+            f"Received: {type(X).__name__}."
+        )
+    if any(map(is_variable, several(perplexity))):
+        raise ValueError(
+            "perplexity should be one or more numbers, because workers do not see the variables of "
+            f"this process. Received: {perplexity!r}."
+        )
+    folder = str(folder)
+    if "://" not in folder:  # workers may have been started elsewhere
+        folder = os.path.abspath(folder)
+    drawn = source(X)
+    check_batches(drawn.count, perplexity, batch_size, replicas)
+    batches.warn_of_duplicates(drawn, perplexity)
+    _connect(service)
+    plan = _Plan(
+        drawn,
+        drawn.take(tf.zeros([0], tf.int64)),
+        perplexity,
+        rows.batch_count(drawn.count, batch_size, replicas=replicas),
+        replicas,
+        rows.own_seed(seed),
+        _write(drawn, folder),
+        tf.io.gfile.join(folder, f"order-{uuid.uuid4().hex}"),
+    )
+    served = plan.served().apply(
+        tf.data.experimental.service.distribute(
+            # Each split, the number of a batch, goes to one worker.
+            tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+            service,
+        )
+    )
+    numbers = rows.random_numbers(plan.seed, epoch).take(1)
+    dataset = numbers.flat_map(lambda number: plan.epoch(number, served))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.count))
+    return rows.prefetched(batches.stacked(dataset, replicas))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What this process and the workers have in common."""
+
+    drawn: Source
+    none: tf.Tensor  # rows [0, D]
+    perplexity: Perplexity
+    count: int
+    replicas: int
+    seed: int
+    rows_file: str
+    order_file: str
+
+    def served(self) -> tf.data.Dataset:
+        """Batches as workers compute them: the epoch's number, that of the batch, X and P."""
+        # Each worker runs this anew in each epoch, and reads the two files with its first batch.
+        # A constant X would go through the dispatcher each time, and could have 2 GiB at most.
+        unread = tf.constant(0, tf.int64), tf.zeros([0], tf.int64), self.none
+        drawn = tf.data.Dataset.range(self.count).scan(unread, self._draw)
+        return drawn.map(
+            lambda number, j, x: (number, j, *self._with_P(x)), num_parallel_calls=tf.data.AUTOTUNE
+        )
+
+    def epoch(self, number: tf.Tensor, served: tf.data.Dataset) -> tf.data.Dataset:
+        """Tell the workers the number, take what they compute, and compute what is missing."""
+        tf.io.write_file(self.order_file, tf.strings.as_string(number))  # before any is drawn
+        came = served.map(lambda theirs, *batch: self._checked(number, theirs, batch))
+        # After these each batch comes once more, empty; those that were there already are dropped.
+        empty = self.none, tf.zeros([0, 0], self.none.dtype)
+        rest = tf.data.Dataset.range(self.count).map(lambda j: (j, *empty))
+        each = came.concatenate(rest).scan(tf.zeros([self.count], tf.bool), _mark)
+
+        def complete(_: tf.Tensor, j: tf.Tensor, x: tf.Tensor, P: tf.Tensor) -> Any:
+            def compute() -> tuple[tf.Tensor, tf.Tensor]:
+                return self._with_P(self.drawn.take(self._part(self._order(number), j)))
+
+            return tf.cond(tf.shape(x)[0] > 0, lambda: (x, P), compute)
+
+        # Without `take` it would wait for the end of the job, which a dead worker does not reach.
+        return each.filter(lambda new, *_: new).map(complete).take(self.count)
+
+    def _draw(self, state: Any, j: tf.Tensor) -> Any:
+        number, order, X = tf.cond(tf.size(state[1]) == 0, self._read, lambda: state)
+        state = number, tf.ensure_shape(order, [None]), tf.ensure_shape(X, [None, *X.shape[1:]])
+        return state, (number, j, tf.gather(X, self._part(order, j)))
+
+    def _read(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        number = tf.strings.to_number(tf.io.read_file(self.order_file), tf.int64)
+        X = tf.io.decode_raw(tf.io.read_file(self.rows_file), self.none.dtype)
+        return number, self._order(number), tf.reshape(X, [self.drawn.count, self.none.shape[1]])
+
+    def _order(self, number: tf.Tensor) -> tf.Tensor:
+        return rows.epoch_order(self.drawn.count, self.seed, number)
+
+    def _part(self, order: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
+        bounds = tf.constant(rows.batch_bounds(self.drawn.count, self.count, self.replicas))
+        return order[bounds[j] : bounds[j + 1]]
+
+    def _with_P(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return x, affinities.joint_probabilities(x, self.perplexity)
+
+    def _checked(self, number: tf.Tensor, theirs: tf.Tensor, batch: Any) -> Any:
+        message = (
+            "The data set should be iterated over by one iterator at a time. Received: a batch of "
+            f"another order than that in {self.order_file}."
+        )
+        with tf.control_dependencies([tf.debugging.Assert(theirs == number, [message])]):
+            return tuple(map(tf.identity, batch))
+
+
+def _mark(seen: tf.Tensor, batch: Any) -> Any:
+    j, x, P = batch
+    new = ~seen[j]
+    return tf.tensor_scatter_nd_update(seen, [[j]], [True]), (new, j, x, P)
+
+
+def _write(drawn: Source, folder: str) -> str:
+    """Write the rows, unless they are there: the name of the file is that of what is in it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for block in drawn.blocks():
+        digest.update(_little_endian(block))
+    path = tf.io.gfile.join(folder, f"rows-{digest.hexdigest()}")
+    if not tf.io.gfile.exists(path):
+        tf.io.gfile.makedirs(folder)
+        part = f"{path}-{uuid.uuid4().hex}"  # no one reads half a file
+        with tf.io.gfile.GFile(part, "wb") as file:
+            for block in drawn.blocks():
+                file.write(_little_endian(block))
+        tf.io.gfile.rename(part, path, overwrite=True)
+    return path
+
+
+def _little_endian(block: FloatArray) -> bytes:
+    return block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _connect(service: str) -> None:
+    """Raise unless something accepts connections there: TensorFlow would try for an hour."""
+    scheme, _, address = str(service).partition("://")
+    host, _, port = address.rpartition(":")
+    if scheme != "grpc" or not host or not port.isdigit():
+        raise ValueError(f'service should be "grpc://host:port". Received: {service!r}.')
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"service should be the address of a running dispatcher. Received: {service!r}, "
+            f"{error}."
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a dispatcher or a worker until it is killed: `python -m ptsne_keras.workers --help`.
+
+    Examples
+    --------
+    >>> main(["worker", "--help"])
+    Traceback (most recent call last):
+    SystemExit: 0
+    """
+    parser = argparse.ArgumentParser(prog="python -m ptsne_keras.workers", description=__doc__)
+    roles = parser.add_subparsers(dest="role", required=True)
+    dispatcher = roles.add_parser("dispatcher", help="tells workers what to do; one of them")
+    dispatcher.add_argument("--port", type=int, default=5050)
+    dispatcher.add_argument(
+        "--work-dir", help="where it keeps its state, so that it can be started again"
+    )
+    worker = roles.add_parser("worker", help="computes P; as many as there are machines")
+    worker.add_argument("--dispatcher", default="localhost:5050", metavar="HOST:PORT")
+    worker.add_argument("--port", type=int, default=5051, help="the same when it is started again")
+    worker.add_argument(
+        "--host", default="localhost", help="its own name, as the training process reaches it"
+    )
+    given = parser.parse_args(arguments)
+    (_dispatcher(given) if given.role == "dispatcher" else _worker(given)).join()
+
+
+def _dispatcher(given: argparse.Namespace) -> Any:
+    config = tf.data.experimental.service.DispatcherConfig(
+        port=given.port, work_dir=given.work_dir, fault_tolerant_mode=given.work_dir is not None
+    )
+    return tf.data.experimental.service.DispatchServer(config)
+
+
+def _worker(given: argparse.Namespace) -> Any:
+    config = tf.data.experimental.service.WorkerConfig(
+        given.dispatcher, worker_address=f"{given.host}:{given.port}", port=given.port
+    )
+    return tf.data.experimental.service.WorkerServer(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What JAX computes, beside a double loop in float64 and beside TensorFlow in another process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import backend_numbers
+import jax
+import keras
+import numpy as np
+import pytest
+import reference
+
+from ptsne_keras import losses
+
+
+@pytest.fixture(scope="module")
+def found():
+    return backend_numbers.numbers()
+
+
+@pytest.fixture(scope="module")
+def of_tensorflow(tmp_path_factory):
+    file = tmp_path_factory.mktemp("numbers") / "tensorflow.npz"
+    subprocess.run(
+        [sys.executable, backend_numbers.__file__, file],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            "PYTHONPATH": str(Path(losses.__file__).parents[1]),
+        },
+        check=True,
+        timeout=300,
+    )
+    with np.load(file) as numbers:
+        return dict(numbers)
+
+
+@pytest.mark.parametrize("name", backend_numbers.CASES)
+def test_losses_and_gradients_agree_with_tensorflow(name, found, of_tensorflow):
+    for kind in ("loss", "gradient"):
+        expected = of_tensorflow[f"{kind}_{name}"]
+        atol = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(found[f"{kind}_{name}"], expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", backend_numbers.CASES)
+def test_losses_agree_with_a_double_loop(name, found):
+    d, dof, c = backend_numbers.CASES[name]
+    expected = reference.tsne(*backend_numbers.inputs(d), dof, c)
+    assert found[f"loss_{name}"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_fit_agrees_with_tensorflow(found, of_tensorflow):
+    """Plain, of blocks, of pairs; `Trainer` with learned dof, metrics and validation."""
+    names = [name for name in of_tensorflow if name.startswith(("fit", "trainer"))]
+    assert set(names) == {name for name in found if name.startswith(("fit", "trainer"))}
+    assert {"fit_pair_blocks", "trainer_dof", "trainer_val_trustworthiness"} < set(names)
+    for name in names:
+        np.testing.assert_allclose(found[name], of_tensorflow[name], rtol=1e-6, err_msg=name)
+
+
+def test_rbms_and_the_unrolled_network_agree_with_tensorflow(found, of_tensorflow):
+    names = [name for name in of_tensorflow if name.startswith(("rbm", "unrolled"))]
+    assert {"rbm_below_free_energy", "rbm_top_kernel", "unrolled"} < set(names)
+    for name in names:  # the loss of an RBM is a difference of free energies, up to 7.5 here
+        scale = max(1.0, np.abs(of_tensorflow[name]).max())
+        np.testing.assert_allclose(found[name], of_tensorflow[name], atol=1e-6 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("dof", [1.0, 2.5])
+def test_the_normaliser_of_many_rows_is_exact_in_float32(dof, rng):
+    Y = (10 * rng.normal(size=(6000, 2))).astype("float32")
+    P = np.full((6000, 1), 1 / 6000, np.float32)
+    Z = 0.0
+    for y in Y.astype(np.float64):
+        Z += ((1 + np.square(y - Y).sum(axis=1) / dof) ** (-(dof + 1) / 2)).sum() - 1
+    log_w = -(dof + 1) / 2 * np.log1p(np.square(Y - np.roll(Y, 3000, axis=0)).sum(axis=1) / dof)
+    expected = -np.log(6000) - log_w.mean() + np.log(Z)
+    step = jax.jit(lambda Y: keras.ops.sum(losses.tsne(P, Y, dof=dof)))
+    assert float(step(Y)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dof", [0.5, 1.0, 4.0])
+def test_coincident_points_give_finite_gradients(dof):
+    P = np.float32(reference.random_P(10))
+    for Y in (np.zeros((10, 2), "float32"), np.repeat(np.eye(2, dtype="float32") * 30, 5, axis=0)):
+        gradient = jax.grad(lambda Y: keras.ops.sum(losses.tsne(P, Y, dof=dof)))(Y)
+        assert np.isfinite(gradient).all()

@@ -1,0 +1,279 @@
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.sparse
+import tensorflow as tf
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.plugins.projector import ProjectorConfig
+
+from ptsne_keras import batches, callbacks, losses
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(60, 5)).astype("float32")
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(0.05), loss=losses.TSNE())
+    return model
+
+
+def fit(model, X, *given, epochs=5, **options):
+    data = batches.from_array(X, 8, 30, seed=0)
+    return model.fit(data, epochs=epochs, verbose=0, callbacks=list(given), **options)
+
+
+def test_geometric_schedule():
+    schedule = callbacks.geometric(80, 5, epochs=4)
+    assert [schedule(e) for e in (0, 1, 2, 3, 4, 9)] == pytest.approx([80, 40, 20, 10, 5, 5])
+
+
+def test_perplexity_anneals_through_the_pipeline(X, model):
+    """Each epoch's batches have the perplexity of that epoch."""
+    perplexity = callbacks.Schedule(callbacks.geometric(20, 5, epochs=2))
+    data = batches.from_array(X, perplexity.value, 30, shuffle=False)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            P = next(iter(data))[1].numpy()
+            fixed = next(iter(batches.from_array(X, 20 / 2**epoch, 30, shuffle=False)))[1]
+            seen.append(np.abs(P - fixed.numpy()).max())
+
+    model.fit(data, epochs=3, verbose=0, callbacks=[perplexity, Look()])
+    assert max(seen) < 1e-7
+    assert len(seen) == 3
+
+
+def test_graph_batches_anneal_too(X, model):
+    perplexity = callbacks.Schedule(callbacks.geometric(15, 3, epochs=4))
+    data = batches.from_graph(X, perplexity.value, 20, seed=0)
+
+    def mean_distance():
+        x = np.concatenate([x for _ in range(20) for x, _ in data])
+        half = [np.split(part, 2) for part in np.split(x, len(x) // 20)]
+        return np.mean([np.square(a - b).sum(1).mean() for a, b in half])
+
+    wide = mean_distance()
+    model.fit(data, epochs=5, verbose=0, callbacks=[perplexity])
+    assert mean_distance() < 0.8 * wide
+
+
+def test_a_perplexity_that_grew_beyond_the_neighbours_is_named(X):
+    perplexity = tf.Variable(3.0)
+    data = batches.from_graph(X, perplexity, 20, seed=0)
+    perplexity.assign(9.5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="below the 9 neighbours"):
+        next(iter(data))
+
+
+def test_a_schedule_may_be_made_in_the_scope_of_a_strategy(X):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        perplexity = callbacks.Schedule(lambda epoch: 5.0)
+    for make in (batches.from_array, batches.from_graph):
+        _, P = next(iter(make(X, perplexity.value, 20, seed=0)))
+        assert np.isfinite(P).all()
+
+
+def test_order_derives_from_the_epoch(X):
+    epoch = callbacks.Schedule()
+    data = batches.from_array(X, 8, 30, seed=0, epoch=epoch.value)
+    graph = batches.from_graph(X, 8, 20, seed=0, epoch=epoch.value, jitter=0.5)
+    for pipeline in (data, graph):
+        passes = []
+        for number in (0, 1, 0):
+            epoch.on_epoch_begin(number)
+            passes.append(np.concatenate([x for x, _ in pipeline]))
+        np.testing.assert_array_equal(passes[0], passes[2])
+        assert not np.array_equal(passes[0], passes[1])
+
+
+class TestMapSnapshots:
+    def test_pictures_and_an_animation(self, X, model, tmp_path):
+        labels = np.arange(60) % 3
+        snapshots = callbacks.MapSnapshots(X, tmp_path / "maps", labels=labels, epochs=2)
+        fit(model, X, snapshots)
+        names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+        numbers = ("0002", "0004", "0005")
+        wanted = [f"epoch_{n}{s}" for n in numbers for s in (".npy", ".png")]
+        assert names == [*wanted, "map.gif"]
+        picture = matplotlib.image.imread(tmp_path / "maps/epoch_0005.png")
+        assert picture[..., :3].std() > 0.05
+        with Image.open(tmp_path / "maps/map.gif") as animation:
+            assert animation.n_frames == 3
+
+    def test_each_map_lies_as_the_one_before(self, X, model, tmp_path):
+        class Turn(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                kernel, bias = self.model.get_weights()
+                angle = 1.0 + epoch
+                R = np.array([[np.cos(angle), np.sin(angle)], [np.sin(angle), -np.cos(angle)]])
+                self.model.set_weights([kernel @ R, bias @ R + 50])
+
+        model.optimizer.learning_rate = 1e-4
+        snapshots = callbacks.MapSnapshots(X, tmp_path, epochs=1, animation=None)
+        fit(model, X, Turn(), snapshots)
+        maps = [np.load(path) for path in sorted(tmp_path.glob("*.npy"))]
+        assert len(maps) == 5
+        for before, after in itertools.pairwise(maps):
+            assert np.abs(after - before).max() < 0.02 * np.abs(before).max()
+        Y = model(X).numpy()
+        shape = np.linalg.svd(Y - Y.mean(0), compute_uv=False)  # not scaled
+        np.testing.assert_allclose(np.linalg.svd(maps[-1], compute_uv=False), shape, rtol=1e-4)
+
+    def test_a_resumed_run_goes_on_with_its_pictures(self, X, model, tmp_path):
+        snapshots = callbacks.MapSnapshots(X, tmp_path, epochs=[1, 3])
+        fit(model, X, snapshots, epochs=4)
+        fit(model, X, snapshots, epochs=6, initial_epoch=2)
+        assert sorted(p.stem for p in tmp_path.glob("*.png")) == [
+            "epoch_0001",
+            "epoch_0003",
+            "epoch_0006",
+        ]
+
+    def test_the_last_map_is_kept_where_training_stops_early(self, X, model, tmp_path):
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = epoch == 2
+
+        snapshots = callbacks.MapSnapshots(X, tmp_path / "maps", epochs=2)
+        fit(model, X, Stop(), snapshots, callbacks.Projector(X, tmp_path, epochs=np.int64(2)))
+        assert sorted(p.stem for p in (tmp_path / "maps").glob("*.png")) == [
+            "epoch_0002",
+            "epoch_0003",
+        ]
+        assert sorted(p.stem for p in tmp_path.glob("map_*.tsv")) == ["map_0002", "map_0003"]
+        with Image.open(tmp_path / "maps/map.gif") as animation:
+            assert animation.n_frames == 2
+
+    @pytest.mark.parametrize("kind", [scipy.sparse.csr_array, np.ndarray.tolist])
+    def test_rows_that_are_no_array(self, X, model, tmp_path, kind):
+        snapshots = callbacks.MapSnapshots(kind(X), tmp_path, animation=None)
+        fit(model, X, snapshots, epochs=1)
+        Y = model(X).numpy()
+        np.testing.assert_allclose(np.load(tmp_path / "epoch_0001.npy"), Y - Y.mean(0), atol=1e-5)
+
+    def test_a_map_that_is_not_flat_is_refused_as_training_begins(self, X, tmp_path):
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+        model.compile("adam", loss=losses.TSNE())
+        with pytest.raises(ValueError, match=r"should have a map \[B, 2\]"):
+            fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
+
+    def test_rows_of_another_run_are_named(self, X, model, tmp_path):
+        fit(model, X, callbacks.MapSnapshots(X, tmp_path, epochs=1), epochs=1)
+        others = callbacks.MapSnapshots(X[:9], tmp_path, epochs=1)
+        with pytest.raises(ValueError, match="maps of the same 9 rows, or none"):
+            fit(model, X, others, epochs=2, initial_epoch=1)
+
+    def test_a_map_that_is_not_finite_is_named(self, X, model, tmp_path):
+        model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+        with pytest.raises(ValueError, match=r"map should be finite.*after epoch 1"):
+            fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
+
+    @pytest.mark.parametrize("X", [None, [], np.ones(3), np.ones((0, 5))], ids=str)
+    def test_rows_that_are_none_are_named(self, X):
+        with pytest.raises(ValueError, match="X should be rows"):
+            callbacks.Projector(X, "logs")
+
+    @pytest.mark.parametrize("epochs", [0, -1, 2.5, [], [1, 0], "3", True])
+    def test_epochs_that_are_none_are_named(self, X, epochs):
+        with pytest.raises(ValueError, match="epochs should be an integer of at least 1"):
+            callbacks.MapSnapshots(X, "maps", epochs=epochs)
+
+    def test_bad_input_is_reported_at_once(self, X, monkeypatch):
+        with pytest.raises(ValueError, match="labels should be one a row, 60"):
+            callbacks.MapSnapshots(X, "maps", labels=[1, 2])
+        for name in ("map.avi", "folder/map.gif"):
+            with pytest.raises(ValueError, match=r'name that ends in "\.gif" or "\.mp4"'):
+                callbacks.MapSnapshots(X, "maps", animation=name)
+        with pytest.raises(ValueError, match="frames_per_second should be above 0"):
+            callbacks.MapSnapshots(X, "maps", frames_per_second=0)
+        with pytest.raises(ValueError, match="epochs should be above 0"):
+            callbacks.geometric(100, 10, epochs=0)
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(ValueError, match="where ffmpeg is missing"):
+            callbacks.MapSnapshots(X, "maps", animation="map.mp4")
+
+
+def test_projector_files_say_what_the_map_is(X, model, tmp_path):
+    (tmp_path / "map_0009.tsv").write_text("of a longer run")
+    labels = [f"class\t\n{i % 3}" for i in range(60)]
+    projector = callbacks.Projector(X, tmp_path, labels=labels, epochs=2)
+    board = keras.callbacks.TensorBoard(tmp_path)
+    fit(model, X, projector, board)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "map_0005.tsv"), model(X), rtol=1e-4)
+    assert (tmp_path / "labels.tsv").read_text().splitlines()[:2] == ["class 0", "class 1"]
+    config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    assert [e.tensor_name for e in config.embeddings] == ["map_0002", "map_0004", "map_0005"]
+    assert {e.metadata_path for e in config.embeddings} == {"labels.tsv"}
+    assert config.embeddings[2].tensor_path == "map_0005.tsv"
+    assert not (tmp_path / "map_0009.tsv").exists()
+    assert any((tmp_path / "train").glob("events.out.tfevents.*"))
+
+
+RUN = """
+    import sys
+    import keras, numpy as np
+    from ptsne_keras import batches, callbacks, losses
+
+    class Slow(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            print(epoch, flush=True)
+            time.sleep(float(sys.argv[2]))
+
+    import time
+    keras.utils.set_random_seed(0)
+    X = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(20, "relu"),
+                              keras.layers.Dense(2)])
+    exaggeration = callbacks.Schedule(lambda epoch: 4.0 if epoch < 5 else 1.0)
+    perplexity = callbacks.Schedule(callbacks.geometric(20, 5, epochs=10))
+    epoch = callbacks.Schedule()
+    model.compile(keras.optimizers.Adam(0.01), loss=losses.TSNE(exaggeration=exaggeration.value))
+    data = batches.from_array(X, perplexity.value, 30, seed=0, epoch=epoch.value)
+    backup = keras.callbacks.BackupAndRestore(sys.argv[1], double_checkpoint=True)
+    history = model.fit(data, epochs=16, verbose=0,
+                        callbacks=[backup, exaggeration, perplexity, epoch, Slow()])
+    print("loss", history.history["loss"][-1])
+"""
+
+
+def run(folder, pause, **options):
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(folder), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+
+
+def final_loss(process):
+    out = process.communicate(timeout=300)[0]
+    assert process.returncode == 0
+    return float(out.split()[-1]), len(out.splitlines()) - 1
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    """Kill -9 in mid-run, start again: the same final loss, schedules and order included."""
+    whole, epochs = final_loss(run(tmp_path / "whole", 0))
+    assert epochs == 16
+    process = run(tmp_path / "killed", 0.3)
+    for line in process.stdout:
+        if int(line) == 7:
+            break
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed, epochs = final_loss(run(tmp_path / "killed", 0))
+    assert 8 <= epochs <= 10
+    assert resumed == pytest.approx(whole, rel=1e-5)

@@ -1,0 +1,231 @@
+"""Blocks of rows, one a device, and what is refused around `keras.distribution`."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from ptsne_keras import batch_metrics, batches, losses, networks, stages
+from ptsne_keras.losses import TSNE
+from ptsne_keras.training import Trainer
+
+
+def stack(rng, blocks, pairs=False, b=12):
+    """P and Y of each block."""
+    P = [np.full((b, 1), 1 / b) if pairs else reference.random_P(b, s) for s in range(blocks)]
+    return P, [3 * rng.normal(size=(b, 2)) for _ in range(blocks)]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("blocks", [2, 3])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_row_terms_of_blocks_are_those_of_each(pairs, blocks, jit_compile, rng):
+    P, Y = stack(rng, blocks, pairs)
+    expected = [losses.tsne(p, y, dof=2.0, exaggeration=1.5) for p, y in zip(P, Y, strict=True)]
+
+    @tf.function(jit_compile=jit_compile)
+    def found(P, Y):
+        with tf.GradientTape() as tape:
+            tape.watch(Y)
+            terms = losses.tsne(P, Y, dof=2.0, exaggeration=1.5, blocks=blocks)
+            total = tf.reduce_sum(terms)
+        return terms, tape.gradient(total, Y)
+
+    terms, gradient = found(tf.concat(P, 0), tf.concat(Y, 0))
+    np.testing.assert_allclose(terms, np.concatenate(expected), rtol=1e-10)
+    each = [found_alone(p, y) for p, y in zip(P, Y, strict=True)]
+    np.testing.assert_allclose(gradient, np.concatenate(each), rtol=1e-8, atol=1e-12)
+
+
+def found_alone(P, Y):
+    Y = tf.constant(Y)
+    with tf.GradientTape() as tape:
+        tape.watch(Y)
+        total = tf.reduce_sum(losses.tsne(P, Y, dof=2.0, exaggeration=1.5))
+    return tape.gradient(total, Y)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_keras_loss_is_the_mean_of_the_blocks_losses(jit_compile, rng):
+    P, Y = stack(rng, 3)
+    mean = np.mean([reference.tsne(p, y) for p, y in zip(P, Y, strict=True)])
+    loss = TSNE(blocks=3, jit_compile=jit_compile)
+    data = np.float32(np.concatenate(Y)), np.float32(np.concatenate(P))
+    assert float(loss(data[1], data[0])) == pytest.approx(mean, rel=1e-5)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(1.0)])
+    model.compile(loss=loss, jit_compile=False)
+    # Of unknown shape in the graph, as the pipelines' batches are.
+    batch = tf.data.Dataset.from_generator(
+        lambda: iter([data]), output_signature=(tf.TensorSpec([None, 2]), tf.TensorSpec([None] * 2))
+    )
+    assert model.evaluate(batch, verbose=0) == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_number_of_blocks_is_saved():
+    again = keras.losses.deserialize(keras.losses.serialize(TSNE(blocks=4)))
+    assert again.get_config()["blocks"] == 4
+    trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,)), blocks=4)
+    assert Trainer.from_config(trainer.get_config()).get_config()["blocks"] == 4
+
+
+def test_a_trainer_takes_blocks(rng):
+    X = rng.normal(size=(48, 5)).astype("float32")
+    data = batches.from_array(X, 5, 24, replicas=2, seed=0, shuffle="once")
+    trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,), seed=0), blocks=2)
+    trainer.compile("adam", metrics=[batch_metrics.Trustworthiness(3, blocks=2)])
+    ((x, P),) = data
+    Y = np.asarray(trainer(x))
+    terms = [reference.tsne(P[i : i + 24], Y[i : i + 24]) for i in (0, 24)]
+    found = trainer.evaluate(data, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(np.mean(terms), rel=1e-5)
+    metric = batch_metrics.Trustworthiness(3)
+    for i in (0, 24):
+        metric.update_state(P[i : i + 24], Y[i : i + 24])
+    assert found["trustworthiness"] == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_metrics_look_at_each_block(pairs, rng):
+    P, Y = stack(rng, 3, pairs)
+    each, whole = batch_metrics.NeighborRecall(3), batch_metrics.NeighborRecall(3, blocks=3)
+    for p, y in zip(P, Y, strict=True):
+        each.update_state(p, y)
+    whole.update_state(np.concatenate(P), np.concatenate(Y))
+    assert float(whole.result()) == pytest.approx(float(each.result()), abs=1e-6)
+    assert keras.metrics.deserialize(keras.metrics.serialize(whole)).blocks == 3
+
+
+def test_metrics_of_other_blocks_than_the_trainers_are_named():
+    trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,)), blocks=2)
+    with pytest.raises(ValueError, match=r"trainer's blocks=2.*'neighbor_recall' with blocks=1"):
+        trainer.compile("adam", metrics=[batch_metrics.NeighborRecall(3)])
+
+
+@pytest.mark.parametrize("blocks", [0, -1, 1.5, True, "2"])
+def test_a_bad_number_of_blocks_is_named(blocks):
+    with pytest.raises(ValueError, match="blocks should be an integer of at least 1"):
+        TSNE(blocks=blocks)
+
+
+@pytest.mark.parametrize(
+    ("P", "Y", "blocks", "message"),
+    [
+        ((20, 10), (20, 2), 1, "they are 2 batches stacked, blocks should say so"),
+        ((20, 10), (20, 2), 4, r"\(20, 10\).*blocks=4"),
+        ((20, 20), (20, 2), 2, r"\(20, 20\).*blocks=2"),
+        ((20, 1), (20, 2), 3, r"\(20, 1\).*blocks=3"),
+        ((20, 1), (20, 2), 4, "B even"),  # 5 rows a block
+        ((4, 1), (4, 2), 4, "B even"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_blocks_are_named(P, Y, blocks, message):
+    with pytest.raises(ValueError, match=message):
+        losses.tsne(np.ones(P), np.ones(Y), blocks=blocks)
+
+
+# Several processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """Set a distribution that is one process of several."""
+
+    def choose(number, processes=2, devices=4, auto_shard_dataset=False):
+        distribution = SimpleNamespace(
+            num_processes=processes,
+            num_model_replicas=devices,
+            data_shard_id=number,
+            auto_shard_dataset=auto_shard_dataset,
+        )
+        monkeypatch.setattr(keras.distribution, "distribution", lambda: distribution)
+
+    return choose
+
+
+PIPELINES = {
+    "array": lambda X, **o: batches.from_array(X, 4, 12, **o),
+    "once": lambda X, **o: batches.from_array(X, 4, 12, shuffle="once", **o),
+    "graph": lambda X, **o: batches.from_graph(X, 4, 12, jitter=0.5, **o),
+}
+
+
+@pytest.mark.parametrize("make", PIPELINES.values(), ids=PIPELINES)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_feed_what_one_feeds_and_every_row_once(make, processes, process, rng):
+    X = rng.normal(size=(96, 5)).astype("float32")
+    whole = make(X, replicas=4, seed=0)
+    parts = []
+    for number in range(processes):
+        process(number, processes)
+        parts.append(make(X, replicas=4, seed=0))
+    for _ in range(2):  # epochs
+        assert [int(part.cardinality()) for part in parts] == [int(whole.cardinality())] * processes
+        for (x, P), *own in zip(whole, *parts, strict=True):
+            np.testing.assert_array_equal(x, np.concatenate([x for x, _ in own]))
+            np.testing.assert_array_equal(P, np.concatenate([P for _, P in own]))
+
+
+def test_an_epoch_over_all_processes_has_every_row_once(process):
+    X = np.arange(96, dtype="float32")[:, None]
+    seen = []
+    for number in range(2):
+        process(number)
+        seen += [x.numpy() for x, _ in batches.from_array(X, 4, 12, replicas=4, seed=0)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen), axis=0), X)
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "message"),
+    [
+        ({"replicas": 3, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
+        ({"replicas": 1, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
+        ({"replicas": 4}, {}, "seed should be one number on all 2 processes"),
+        (
+            {"replicas": 4, "seed": 0},
+            {"auto_shard_dataset": True},
+            "auto_shard_dataset should be False",
+        ),
+    ],
+)
+@pytest.mark.parametrize("make", [PIPELINES["array"], PIPELINES["graph"]], ids=["array", "graph"])
+def test_what_would_feed_other_rows_than_meant_is_named(
+    make, options, setting, message, process, rng
+):
+    process(0, **setting)
+    with pytest.raises(ValueError, match=message):
+        make(rng.normal(size=(96, 5)), **options)
+
+
+# On TensorFlow, where Keras passes it over ------------------------------------------------------
+
+
+@pytest.fixture
+def data_parallel():
+    loss = TSNE()
+    trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,)))
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    yield SimpleNamespace(loss=loss, trainer=trainer)
+    keras.distribution.set_distribution(None)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda given: TSNE(),
+        lambda given: given.loss(np.ones((4, 4)), np.ones((4, 2))),
+        lambda given: Trainer(given.trainer.encoder),
+        lambda given: given.trainer.compile("adam"),
+        lambda given: stages.finetune(
+            given.trainer.encoder, tf.data.Dataset.from_tensors((np.ones((4, 5)), np.ones((4, 4))))
+        ),
+        lambda given: stages.pretrain(np.ones((4, 5)), (2,)),
+    ],
+    ids=["loss", "call", "trainer", "compile", "finetune", "pretrain"],
+)
+def test_a_distribution_that_does_nothing_is_refused(use, data_parallel):
+    message = r"keras.distribution does nothing on the TensorFlow backend.*Received: <DataParallel"
+    with pytest.raises(ValueError, match=message):
+        use(data_parallel)

@@ -1,0 +1,309 @@
+"""Workers in processes of their own, killed and started again."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+import tensorflow as tf
+
+from ptsne_keras import affinities, batches, losses, workers
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "ptsne_keras.workers", *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(port, process, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("localhost", port), timeout=1).close()
+        time.sleep(0.1)
+    raise RuntimeError(f"nothing listens on {port}; exit status {process.poll()}")
+
+
+class Service:
+    """A dispatcher and two workers."""
+
+    def __init__(self, folder):
+        self.folder = str(folder / "shared")
+        self.port, *self.worker_ports = free_ports(3)
+        self.processes = {
+            self.port: start("dispatcher", "--port", self.port, "--work-dir", folder / "state")
+        }
+        for port in self.worker_ports:
+            self.start_worker(port)
+
+    def start_worker(self, port):
+        self.processes[port] = start(
+            "worker", "--dispatcher", f"localhost:{self.port}", "--port", port
+        )
+
+    def wait(self):
+        for port, process in self.processes.items():
+            wait_for(port, process)
+
+    def kill(self, port):
+        self.processes[port].kill()
+        self.processes[port].wait()
+
+    def from_array(self, X, *arguments, **options):
+        service = f"grpc://localhost:{self.port}"
+        return workers.from_array(X, *arguments, service=service, folder=self.folder, **options)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    service = Service(tmp_path_factory.mktemp("service"))
+    try:
+        service.wait()
+        yield service
+    finally:
+        for port in service.processes:
+            service.kill(port)
+
+
+@pytest.fixture
+def X(digits):
+    return digits[0][0][:500]
+
+
+def arrays(dataset):
+    """Batches in an order of their own, as workers do not finish in any."""
+    found = [(x.numpy(), P.numpy()) for x, P in dataset]
+    return sorted(found, key=lambda batch: batch[0].tobytes())
+
+
+def blocks(found, replicas):
+    """Undo the stacking: which batches share an element depends on the workers."""
+    parts = [
+        block
+        for x, P in found
+        for block in zip(np.split(x, replicas), np.split(P, replicas), strict=True)
+    ]
+    return sorted(parts, key=lambda batch: batch[0].tobytes())
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    for (x, P), (x_expected, P_expected) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_allclose(P, P_expected, rtol=1e-5, atol=1e-9)
+
+
+def assert_every_row_once(parts, X):
+    seen = np.concatenate(parts)
+    np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[np.lexsort(X.T)])
+
+
+def compiled():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.Adam(0.01), loss=losses.TSNE())
+    return model
+
+
+def test_every_row_once_in_each_epoch_and_each_epoch_in_another_order(service, X):
+    dataset = service.from_array(X, 10, 64, seed=0)
+    assert int(dataset.cardinality()) == 8
+    epochs = [arrays(dataset) for _ in range(3)]
+    for found in epochs:
+        assert sorted(len(x) for x, _ in found) == [62] * 4 + [63] * 4
+        assert_every_row_once([x for x, _ in found], X)
+        for x, P in found:
+            np.testing.assert_allclose(P, affinities.joint_probabilities(x, 10), atol=1e-7)
+    for one, other in zip(epochs, epochs[1:] + epochs[:1], strict=True):
+        assert not {x.tobytes() for x, _ in one} & {x.tobytes() for x, _ in other}
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})]
+)
+def test_batches_are_those_of_the_local_pipeline_with_the_same_seed(
+    service, X, perplexity, options
+):
+    remote = service.from_array(X, perplexity, 64, seed=1, **options)
+    local = batches.from_array(X, perplexity, 64, seed=1, **options)
+    assert remote.element_spec == local.element_spec
+    assert remote.cardinality() == local.cardinality()
+    for _ in range(2):
+        found, expected = arrays(remote), arrays(local)
+        assert_equal(
+            blocks(found, options.get("replicas", 1)), blocks(expected, options.get("replicas", 1))
+        )
+
+
+def test_repeating_and_reading_ahead_keep_the_epochs_apart(service, X):
+    ahead = service.from_array(X, 10, 64, seed=0).repeat(3).prefetch(100)
+    parts = [x.numpy() for x, _ in ahead]
+    assert len(parts) == 24
+    for epoch in range(3):
+        assert_every_row_once(parts[8 * epoch : 8 * epoch + 8], X)
+
+
+def test_the_order_derives_from_the_number_of_the_epoch(service, X):
+    epoch = tf.Variable(0, dtype=tf.int64)
+    dataset = service.from_array(X, 10, 64, seed=0, epoch=epoch)
+    first, again = arrays(dataset), arrays(dataset)
+    epoch.assign(1)
+    other = arrays(dataset)
+    assert_equal(again, first)
+    assert not np.array_equal(other[0][0], first[0][0])
+
+
+@pytest.mark.parametrize("dtype", ["float64", ">f4"])
+def test_rows_of_other_kinds(service, X, dtype, tmp_path):
+    np.save(tmp_path / "X.npy", (10 * X).astype(dtype))
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert_equal(
+        arrays(service.from_array(mapped, 10, 250, seed=0)),
+        arrays(batches.from_array((10 * X).astype(dtype), 10, 250, seed=0)),
+    )
+
+
+def test_rows_are_written_once(service, X):
+    def written():
+        return {name for name in os.listdir(service.folder) if name.startswith("rows-")}
+
+    service.from_array(X[:400], 10, 64)
+    before = written()
+    service.from_array(X[:400], 5, 100)
+    assert written() == before
+    service.from_array(X[:401], 10, 64)
+    assert len(written() - before) == 1
+
+
+def test_fit_takes_as_many_steps_as_there_are_batches_and_learns(service, X):
+    model = compiled()
+    history = model.fit(service.from_array(X, 10, 64, seed=0), epochs=5, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 5 * 8
+    assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
+
+
+def deliver(monkeypatch, change):
+    """Have the service deliver other elements than the workers compute."""
+    real = tf.data.experimental.service.distribute
+
+    def distribute(*arguments):
+        return lambda served: change(served.apply(real(*arguments)))
+
+    monkeypatch.setattr(tf.data.experimental.service, "distribute", distribute)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda served: served.filter(lambda number, j, *_: j % 3 != 1),
+        lambda served: served.take(0),
+        lambda served: served.flat_map(
+            lambda *batch: tf.data.Dataset.from_tensors(batch).repeat(2)
+        ),
+    ],
+    ids=["some lost", "all lost", "each twice"],
+)
+def test_batches_that_are_lost_or_come_twice(service, X, change, monkeypatch):
+    deliver(monkeypatch, change)
+    remote = service.from_array(X, 10, 64, seed=0)
+    local = batches.from_array(X, 10, 64, seed=0)
+    for _ in range(2):
+        assert_equal(arrays(remote), arrays(local))
+
+
+def test_a_batch_of_another_order_is_an_error(service, X, monkeypatch):
+    deliver(monkeypatch, lambda served: served.map(lambda number, *rest: (number + 1, *rest)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one iterator at a time"):
+        list(service.from_array(X, 10, 64))
+
+
+def test_workers_that_do_not_see_the_folder(service, X, monkeypatch):
+    monkeypatch.setattr(workers, "_write", lambda *_: "/not/shared/rows")
+    with pytest.raises(tf.errors.NotFoundError, match="/not/shared/rows; No such file"):
+        list(service.from_array(X, 10, 64))
+
+
+def test_what_workers_cannot_be_given(service, X):
+    with pytest.raises(ValueError, match=r"X should be dense, X.toarray\(\).*csr_array"):
+        service.from_array(scipy.sparse.csr_array(X), 10, 64)
+    with pytest.raises(ValueError, match="perplexity should be one or more numbers"):
+        service.from_array(X, tf.Variable(10.0), 64)
+    with pytest.raises(ValueError, match="perplexity should be above 1 and below B - 1"):
+        service.from_array(X, 100, 64)
+    with pytest.raises(ValueError, match="X should be finite"):
+        service.from_array(np.full((50, 3), np.nan), 10, 50)
+
+
+@pytest.mark.parametrize("address", ["localhost:5050", "grpc://localhost", "http://host:1", None])
+def test_addresses_that_are_none(X, address, tmp_path):
+    with pytest.raises(ValueError, match=r"service should be .grpc://host:port"):
+        workers.from_array(X, 10, 64, service=address, folder=str(tmp_path))
+
+
+def test_no_dispatcher_is_an_error_at_once(X, tmp_path):
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"address of a running dispatcher.*refused"):
+        workers.from_array(X, 10, 64, service=f"grpc://localhost:{port}", folder=str(tmp_path))
+    assert time.monotonic() - began < 10
+
+
+class KillAt(keras.callbacks.Callback):
+    """Kill a worker after a batch of the second epoch, and start it again, or not."""
+
+    def __init__(self, service, batch, back):
+        super().__init__()
+        self.service, self.batch, self.back, self.epoch = service, batch, back, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (1, self.batch):
+            port = self.service.worker_ports[0]
+            self.service.kill(port)
+            if self.back:
+                self.service.start_worker(port)
+
+
+@pytest.mark.parametrize(("batch", "back"), [(2, True), (49, False)], ids=["mid-epoch", "for good"])
+def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
+    """In the middle of an epoch if it comes back; between two epochs without it, too."""
+    fed = []
+
+    def keep(x):
+        fed.append(x.copy())
+        return x
+
+    def kept(x, P):
+        return tf.ensure_shape(tf.numpy_function(keep, [x], x.dtype), x.shape), P
+
+    model = compiled()
+    model.fit(
+        service.from_array(X, 5, 10, seed=0).map(kept),
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[KillAt(service, batch, back)],
+    )
+    assert int(model.optimizer.iterations) == 3 * 50
+    assert len(fed) == 3 * 50
+    for epoch in range(3):
+        assert_every_row_once(fed[50 * epoch : 50 * epoch + 50], X)
