@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ptsne_keras import metrics, persistence, projection, recipes
+from ptsne_keras import losses, metrics, persistence, projection, recipes
 from ptsne_keras.progress import StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
@@ -282,7 +282,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         estimator.encoder_ = models["encoder"]
         estimator.embedding_ = arrays["embedding"]
         estimator.kl_divergence_ = state["kl_divergence"]
-        estimator.dof_ = state["dof"]
+        d = estimator.embedding_.shape[1]
+        # A folder from before degrees of freedom could be learned does not name them.
+        estimator.dof_ = state.get("dof") or losses.degrees_of_freedom(estimator.dof, d)
         estimator.history_ = state["history"]
         return estimator
 

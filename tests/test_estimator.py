@@ -479,6 +479,16 @@ def test_another_process_gets_the_same_map(fitted, new, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.transform(new))
 
 
+def test_a_folder_from_before_dof_was_learned_loads(fitted, new, tmp_path):
+    fitted.save(tmp_path)
+    manifest = json.loads((tmp_path / "model.json").read_text())
+    del manifest["state"]["dof"]
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
+    loaded = ParametricTSNE.load(tmp_path)
+    assert loaded.dof_ == fitted.dof_
+    assert loaded.score(new) == fitted.score(new)
+
+
 def test_a_loaded_map_saves_again_over_itself(fitted, new, tmp_path):
     fitted.save(tmp_path)
     ParametricTSNE.load(tmp_path).save(tmp_path)
