@@ -87,8 +87,6 @@ def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int
         raise ValueError(
             f"batch_size should be an integer of at least 3. Received: {batch_size!r}."
         )
-    if not isinstance(replicas, Integral) or replicas < 1:
-        raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
     count = rows.batch_count(n, batch_size, replicas=replicas)
     smallest = n // count
     if not 1 < max(values(perplexity)) < smallest - 1:

@@ -79,6 +79,8 @@ def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -
     >>> batch_count(1000, 300), batch_count(60_000, 512, multiple=8)
     (4, 120)
     """
+    if not isinstance(replicas, Integral) or replicas < 1:
+        raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
     count = -(-n // batch_size)
     count += -count % multiple if count >= 4 * multiple else 0
     return count + -count % replicas
@@ -166,8 +168,6 @@ def index_batches(
         )
     if shuffle != "once" and not isinstance(shuffle, bool | np.bool_):
         raise ValueError(f'shuffle should be True, False or "once". Received: {shuffle!r}.')
-    if not isinstance(replicas, Integral) or replicas < 1:
-        raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
     count = batch_count(n, batch_size, multiple, replicas)
     bounds = tf.constant(batch_bounds(n, count, replicas))
     seed = own_seed(seed)

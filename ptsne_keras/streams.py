@@ -135,9 +135,7 @@ def from_tfrecord(
     >>> X_batch.shape, P.shape
     (TensorShape([100, 64]), TensorShape([100, 100]))
     """
-    paths = sorted(path for pattern in _listed(files) for path in tf.io.gfile.glob(pattern))
-    if not paths:
-        raise ValueError(f"files should name TFRecord files. Received: {files!r}, none there.")
+    paths = _paths(files, "TFRecord")
     names = tf.data.Dataset.from_tensor_slices(paths)
     if count is None:
         count = sum(1 for _ in tf.data.TFRecordDataset(paths))
@@ -193,9 +191,7 @@ def from_parquet(
         raise ModuleNotFoundError(
             "from_parquet needs pyarrow: pip install 'ptsne_keras[parquet]'.", name="pyarrow"
         ) from error
-    paths = sorted(path for pattern in _listed(files) for path in tf.io.gfile.glob(pattern))
-    if not paths:
-        raise ValueError(f"files should name Parquet files. Received: {files!r}, none there.")
+    paths = _paths(files, "Parquet")
     tables = [pyarrow.parquet.ParquetFile(path) for path in paths]
     if columns is None:  # without the index that pandas wrote
         schema = tables[0].schema_arrow
@@ -230,5 +226,10 @@ def from_parquet(
     return from_dataset(data, perplexity, batch_size, count=count, buffer=buffer, seed=seed)
 
 
-def _listed(files: str | Sequence[str]) -> list[str]:
-    return [str(files)] if isinstance(files, str | os.PathLike) else [str(file) for file in files]
+def _paths(files: str | Sequence[str], kind: str) -> list[str]:
+    """List the files that paths and patterns name, or raise where there are none."""
+    patterns = [files] if isinstance(files, str | os.PathLike) else files
+    paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(str(pattern)))
+    if not paths:
+        raise ValueError(f"files should name {kind} files. Received: {files!r}, none there.")
+    return paths
