@@ -130,7 +130,12 @@ class RBM(keras.Model):
 
     def call(self, V: Tensor) -> Tensor:
         """E[h | v] for rows V [B, D] → [B, H]: σ(c + vW), or c + vW for Gaussian units."""
-        A = ops.matmul(V, self.kernel) + self.hidden_bias
+        return self._hidden_mean(self._activation(V))
+
+    def _activation(self, V: Tensor) -> Tensor:
+        return ops.matmul(V, self.kernel) + self.hidden_bias
+
+    def _hidden_mean(self, A: Tensor) -> Tensor:
         return ops.sigmoid(A) if self.hidden == "bernoulli" else A
 
     def visible_mean(self, H: Tensor) -> Tensor:
@@ -156,7 +161,10 @@ class RBM(keras.Model):
     def free_energy(self, V: Tensor) -> Tensor:
         """F(v) = -log Σ_h exp(-E(v, h)) up to a constant, in nats, for rows V [B, D] → [B]."""
         V = ops.convert_to_tensor(V, dtype=self.compute_dtype)
-        A = ops.matmul(V, self.kernel) + self.hidden_bias  # [B, H]
+        return self._energy_of(V, self._activation(V))
+
+    def _energy_of(self, V: Tensor, A: Tensor) -> Tensor:
+        """F [B] of rows and their activations [B, H]."""
         hidden = ops.softplus(A) if self.hidden == "bernoulli" else 0.5 * ops.square(A)
         if self.visible == "bernoulli":
             visible = -ops.matmul(V, self.visible_bias)
@@ -188,8 +196,21 @@ class RBM(keras.Model):
                     f'visible="gaussian". Received: values from {x.min():g} to {x.max():g}.'
                 )
             x = rows.from_array(x, batch_size, seed=self.seed)
-            kwargs["steps_per_epoch"] = int(x.cardinality())
+            steps = int(x.cardinality())
+            if keras.backend.backend() == "tensorflow" and self.steps_per_execution != steps:
+                # The whole sweep in one call: a step is as short as a call from Python. Without
+                # XLA, whose products and random numbers on CPUs are the slower ones.
+                self.compile(
+                    self.optimizer,
+                    steps_per_execution=steps,
+                    jit_compile=False,
+                    run_eagerly=self.run_eagerly,
+                )
+            kwargs["steps_per_epoch"] = steps
             x = x.repeat()  # one iterator for all epochs: starting one costs several steps
+        if not self.built and hasattr(x, "element_spec"):
+            # Not as it is traced: a step calls parts of the model.
+            self.build(tuple(keras.tree.flatten(x.element_spec)[0].shape))
         kwargs.setdefault("shuffle", False)  # a data set comes in its own order; True would warn
         schedule = _MomentumSchedule(*self.momentum)
         return super().fit(x, callbacks=[schedule, *(callbacks or [])], **kwargs)
@@ -206,11 +227,50 @@ class RBM(keras.Model):
         V = ops.cast(x, self.compute_dtype)
         reconstruction = ops.stop_gradient(self.visible_mean(self.sample_hidden(y_pred)))
         model_rows = self._model_rows(reconstruction, training)
-        energy = self.free_energy(V)  # [B]
-        self._energy.update_state(energy)
         self._error.update_state(ops.mean(ops.square(V - reconstruction), axis=-1))
+        return self._difference(self.free_energy(V), self.free_energy(model_rows))
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Do one update, on TensorFlow by the gradient in closed form: one product for both means.
+
+        Differentiating `compute_loss`, as elsewhere, gives the same with twice the passes over the
+        weights.
+        """
+        whole = len(self.trainable_variables) == 3  # built, and nothing of it frozen
+        if keras.backend.backend() != "tensorflow" or rows.replicas() > 1 or not whole:
+            return super().train_step(*arguments)
+        V, *_ = keras.utils.unpack_x_y_sample_weight(*arguments)
+        V = ops.cast(V, self.compute_dtype)
+        A = self._activation(V)
+        H = self._hidden_mean(A)  # [B, H]
+        reconstruction = self.visible_mean(self.sample_hidden(H))
+        model_rows = self._model_rows(reconstruction, training=True)  # [M, D]
+        model_A = self._activation(model_rows)
+        model_H = self._hidden_mean(model_A)
+        # Before the update: what is reported is of the weights that the batch has met.
+        loss = self._difference(self._energy_of(V, A), self._energy_of(model_rows, model_A))
+        self._error.update_state(ops.mean(ops.square(V - reconstruction), axis=-1))
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(V)[0])
+        self._descend((V, H), (model_rows, model_H))
+        return self.get_metrics_result()
+
+    def _descend(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> None:
+        """Descend -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model, given rows and hidden means of both."""
+        (V, H), (model_rows, model_H) = data, model
+        B, M = (ops.cast(ops.shape(x)[0], H.dtype) for x in (V, model_rows))
+        both = ops.transpose(ops.concatenate([V / -B, model_rows / M]))  # [D, B + M]
+        gradients = [
+            ops.matmul(both, ops.concatenate([H, model_H])) + self.weight_decay * self.kernel,
+            ops.mean(model_rows, axis=0) - ops.mean(V, axis=0),
+            ops.mean(model_H, axis=0) - ops.mean(H, axis=0),
+        ]
+        self.optimizer.apply(gradients, [self.kernel, self.visible_bias, self.hidden_bias])
+
+    def _difference(self, energy: Tensor, model_energy: Tensor) -> Tensor:
+        """Give what contrastive divergence descends; keep the data's energy as a metric."""
+        self._energy.update_state(energy)
         decay = 0.5 * self.weight_decay * ops.sum(ops.square(self.kernel))
-        return ops.mean(energy) - ops.mean(self.free_energy(model_rows)) + decay
+        return ops.mean(energy) - ops.mean(model_energy) + decay
 
     def _model_rows(self, reconstruction: Tensor, training: bool) -> Tensor:
         """Visible rows of the model: k Gibbs steps from the data, or from the last batch's."""

@@ -218,6 +218,17 @@ def _random_number(seed: list[Any]) -> tf.Tensor:
     return tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
 
 
+def replicas() -> int:
+    """Count the replicas of the `tf.distribute` strategy in whose scope this runs; 1 without.
+
+    Examples
+    --------
+    >>> replicas()
+    1
+    """
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
 def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Make a few elements ahead of their use, in as many threads as there are cores.
 

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ptsne_keras.rbm import RBM
 
@@ -257,3 +258,57 @@ def test_it_trains_in_float32_under_mixed_precision(policy, hidden, binary):
 
 def test_its_step_is_compiled():
     assert not RBM(3).run_eagerly
+
+
+OPTIONS = {
+    "CD-1": {},
+    "CD-2": {"k": 2},
+    "PCD": {"persistent": True, "chains": 20},
+    "Gaussian": {"visible": "gaussian", "hidden": "gaussian"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_the_closed_form_is_what_differentiating_the_loss_gives(options, rng, monkeypatch):
+    X = rng.random((50, 6)).astype("float32")
+    rbms = {"closed": RBM(4, seed=0, **options), "differentiated": RBM(4, seed=0, **options)}
+    histories = {}
+    for how, rbm in rbms.items():
+        if how == "differentiated":
+            monkeypatch.setattr(RBM, "train_step", keras.Model.train_step)
+        histories[how] = rbm.fit(X, batch_size=20, epochs=3, verbose=0).history
+    for mine, theirs in zip(*(rbm.get_weights() for rbm in rbms.values()), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    for name, curve in histories["closed"].items():
+        np.testing.assert_allclose(curve, histories["differentiated"][name], rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_weights_stay(rng):
+    rbm = RBM(4, seed=0)
+    rbm.build((None, 6))
+    rbm.visible_bias.trainable = False
+    before = rbm.get_weights()
+    rbm.fit(rng.random((50, 6)), epochs=2, verbose=0)
+    np.testing.assert_array_equal(rbm.visible_bias, before[1])
+    assert (np.asarray(rbm.kernel) != before[0]).any()
+
+
+def test_data_sets_of_tuples_and_generators_are_rows_too(rng):
+    X = rng.random((40, 6)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(X).batch(20)
+    weights = []
+    for rows in (data, data.map(lambda x: (x,))):
+        rbm = RBM(4, seed=0)
+        rbm.fit(rows, epochs=2, verbose=0)
+        weights.append(np.asarray(rbm.kernel))
+    np.testing.assert_array_equal(*weights)
+    rbm = RBM(4, seed=0)
+    rbm.fit(((part,) for part in (X[:20], X[20:])), verbose=0)
+    assert rbm.built
+
+
+def test_a_fit_may_be_run_eagerly(rng):
+    rbm = RBM(4, seed=0)
+    rbm.compile(rbm.optimizer, run_eagerly=True)
+    rbm.fit(rng.random((40, 6)), epochs=1, verbose=0)
+    assert rbm.run_eagerly
