@@ -71,7 +71,7 @@ def run(
         "quality": {name: _quality(*pair, train, test) for name, pair in maps.items()},
         "throughput": {name: _throughput(fit, len(train[0])) for name, fit in fits.items()},
         "picture": str(picture),
-        "saved_model": str(serving.export_saved_model(tsne.encoder_, export)),
+        "saved_model": str(serving.export_saved_model(tsne.encoder_, export, dof=tsne.dof_)),
     }
 
 

@@ -1,12 +1,14 @@
 """SavedModel export for TensorFlow Serving."""
 
+import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ import tensorflow as tf
 
 
 def export_saved_model(
-    encoder: keras.Model, directory: str | os.PathLike[str], version: int | None = None
+    encoder: keras.Model,
+    directory: str | os.PathLike[str],
+    version: int | None = None,
+    *,
+    dof: float | None = None,
 ) -> Path:
     """Write an encoder as `<directory>/<version>/saved_model.pb` for TensorFlow Serving.
 
@@ -32,6 +38,10 @@ def export_saved_model(
         The model's base path, made if it is missing.
     version : int, optional
         At least 0; by default one more than the highest there, beginning at 1.
+    dof : float, optional
+        Degrees of freedom α that the map was trained with, such as `ParametricTSNE.dof_`. Nothing
+        that is served needs them; whoever computes Q on the map does. They are kept beside the
+        model, in `assets.extra/ptsne_keras.json`, as {"dof": α}.
 
     Returns
     -------
@@ -45,7 +55,8 @@ def export_saved_model(
     NotADirectoryError
         If `directory` is a file.
     ValueError
-        If the encoder's input or output is not one matrix, or `version` is not an integer ≥ 0.
+        If the encoder's input or output is not one matrix, `version` is not an integer ≥ 0, or
+        `dof` is not a number above 0.
     RuntimeError
         If, on another backend than TensorFlow, the encoder cannot be rebuilt on TensorFlow, as with
         layers of one's own.
@@ -58,7 +69,7 @@ def export_saved_model(
 
     Examples
     --------
-    >>> export_saved_model(tsne.encoder_, "saved_models/digits")
+    >>> export_saved_model(tsne.encoder_, "saved_models/digits", dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
     features = _feature_count(encoder)
@@ -68,6 +79,8 @@ def export_saved_model(
     version = _next_version(base) if version is None else version
     if isinstance(version, bool) or not isinstance(version, Integral) or version < 0:
         raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
+    if dof is not None and not (isinstance(dof, Real) and 0 < dof < math.inf):
+        raise ValueError(f"dof should be a number above 0, or None. Received: {dof!r}.")
     target = base / str(int(version))
     _refuse_existing(target)
     base.mkdir(parents=True, exist_ok=True)
@@ -75,6 +88,10 @@ def export_saved_model(
     beside = base / f".{version}-{uuid.uuid4().hex}"
     try:
         _write(encoder, features, beside)
+        if dof is not None:
+            extra = beside / "assets.extra"
+            extra.mkdir()
+            (extra / "ptsne_keras.json").write_text(json.dumps({"dof": float(dof)}))
         _refuse_existing(target)
         beside.rename(target)
     finally:

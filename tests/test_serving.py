@@ -1,5 +1,6 @@
 """SavedModel export: the layout a server polls, the signature, and what a C client gets."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,22 @@ def test_first_version_is_1_with_the_model_directly_inside(exported):
 
 def test_base_directory_holds_nothing_but_the_version(exported):
     assert names(exported.base) == ["1"]
+
+
+def test_degrees_of_freedom_go_along(small_encoder, tmp_path):
+    path = serving.export_saved_model(small_encoder, tmp_path, dof=1.75)
+    assert json.loads((path / "assets.extra/ptsne_keras.json").read_text()) == {"dof": 1.75}
+    # The model itself is as without.
+    assert set(tf.saved_model.load(str(path)).signatures) == {"serving_default"}
+    assert names(tmp_path) == ["1"]
+
+
+@pytest.mark.usefixtures("quick_write")
+@pytest.mark.parametrize("dof", [0, -1.0, float("nan"), float("inf"), "learn"])
+def test_degrees_of_freedom_that_are_no_number_are_refused(small_encoder, tmp_path, dof):
+    with pytest.raises(ValueError, match="dof should be a number above 0"):
+        serving.export_saved_model(small_encoder, tmp_path, dof=dof)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.usefixtures("quick_write")
