@@ -10,6 +10,7 @@ _MODULES = {
     "batch_metrics",
     "batches",
     "callbacks",
+    "conjugate",
     "datasets",
     "losses",
     "metrics",

@@ -26,7 +26,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     By default a network of three GELU layers learns from pairs drawn along the neighbourhood graph
     of all rows. With ``pretraining="rbm"`` it is the method of 2009: a greedy
-    stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches.
+    stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches;
+    `ParametricTSNE.paper()` has all of the paper's settings.
 
     Parameters
     ----------
@@ -34,12 +35,14 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         d, dimensions of the map.
     perplexity : float, tuple of float or "auto"
         Effective number of neighbours, above 1 and below N - 1 (for batches: the batch's rows - 1).
-        "auto" is 15, or 30 for sampling="batch", and at most (N - 1) / 3. Of several, P is the mean
+        "auto" is 15, or 30 for batches, and at most (N - 1) / 3. Of several, P is the mean
         over them.
-    sampling : "auto", "graph" or "batch"
+    sampling : "auto", "graph", "batch" or "fixed"
         "graph": neighbours are sought among all rows once, and a batch is rows with one neighbour
         each. "batch": a batch is random rows, P is calibrated among them, and perplexity u acts
-        like u N / B on the whole set. "auto" is "graph", or "batch" with RBMs.
+        like u N / B on the whole set. "fixed": one random split into batches is kept, and P is
+        computed once; this holds N · batch_size numbers in memory. "auto" is "graph", or "batch"
+        with RBMs.
     jitter : float
         Noise on the rows that training sees, in proportion to how the data vary around each: see
         `batches.from_graph`. New rows then land among their neighbours more often. Graph only.
@@ -47,8 +50,9 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Principal components that the network starts from, by a fixed layer of the encoder; None
         for the columns themselves, which as many components as rows or columns also mean. "auto" is
         100, and None with RBMs.
-    pretraining : "none" or "rbm"
-        "none" starts fine-tuning from random weights.
+    pretraining : "none", "rbm-cd1" or "rbm-pcd"
+        "none" starts fine-tuning from random weights; the others from a stack of RBMs, trained by
+        one step of contrastive divergence or by persistent chains. "rbm" is short for "rbm-cd1".
     hidden_units : tuple of int or "auto"
         Widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str
@@ -61,23 +65,29 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for values in [0, 1] and for integers in 0 … 255, "gaussian" otherwise.
     dof : float, "auto" or "learn"
         Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1). "learn" trains them
-        with the weights, after one epoch there.
+        with the weights, after one epoch there: it wants two epochs at least.
     exaggeration : float
         Weight c of the attraction in the loss. 1 is plain t-SNE; above 1 clusters are tighter, and
         new rows land in the right one more often.
     batch_size : int or "auto"
-        Most rows in a batch; Q takes batch_size² numbers, and P too for sampling="batch". "auto" is
-        1,024, or 2,500 for sampling="batch".
+        Most rows in a batch; Q takes batch_size² numbers, and P too unless sampling is "graph".
+        "auto" is 1,024, or 2,500 for sampling="batch" and "fixed".
     epochs : int or "auto"
         Passes over the rows in fine-tuning; "auto" comes to 8,000 to 16,000 steps, by N, and at
-        least 8 passes, or 500 steps for sampling="batch".
+        least 8 passes, or 500 steps for sampling="batch" and "fixed"; by conjugate gradients 30
+        passes, and at least 120 batches.
     pretraining_epochs : int or "auto"
         Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
-        is the paper's 30, or more where N is so small that 30 are fewer than 1,300 updates.
+        is the paper's 30, or 100 for PCD, or more where N is so small that these are fewer than
+        1,300 updates.
     learning_rate : float or "auto"
         Adam's in fine-tuning. "auto" is 0.003, or 0.02 for sigmoids, or 0.001 for an encoder of
         your own. For graphs it is steady and the weights are averaged over the last sixteenth of
         the steps; for batches it falls to 0 along a cosine.
+    optimizer : "adam", "cg" or keras.optimizers.Optimizer
+        Of fine-tuning. "cg": nonlinear conjugate gradients, three line searches a batch, for large
+        batches that stay, sampling="fixed". It has no learning rate, and an optimizer of your own
+        brings its own.
     encoder : keras.Model, optional
         A network of your own in place of the default one: any Keras model from rows [B, D] to the
         map [B, d], with whatever weights it has. The columns of X go to its inputs in their order,
@@ -98,12 +108,15 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Map of the training rows.
     history_ : dict
         "pretrain": the curves of each RBM; "finetune": "loss", in nats, which is KL(P‖Q) only at
-        exaggeration 1, and "seconds", per epoch, or per several where there are many short ones;
+        exaggeration 1, and "seconds", per epoch, or per several where there are many short ones,
+        "dof" where it is learned, and by conjugate gradients, whose loss is that before a pass,
+        "line_searches" that found a better point and "evaluations" of loss and gradient;
         "seconds": of each stage.
     dof_ : float
         Degrees of freedom α, as they were given or learned.
     kl_divergence_ : float
-        Mean KL(P‖Q), in nats, over at most ten batches of the training rows.
+        Mean KL(P‖Q), in nats, over at most ten random batches of the training rows: not those that
+        the fit has drawn, nor those that sampling="fixed" keeps.
     n_features_in_ : int
         D.
     feature_names_in_ : ndarray [D]
@@ -124,10 +137,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
-        "sampling": [StrOptions({"auto", "graph", "batch"})],
+        "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
-        "pretraining": [StrOptions({"rbm", "none"})],
+        "pretraining": [StrOptions({"rbm", "rbm-cd1", "rbm-pcd", "none"})],
         "hidden_units": ["array-like", _AUTO],
         "activation": [str],
         "visible": [StrOptions({"auto", "bernoulli", "gaussian"})],
@@ -137,6 +150,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
+        "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
         "encoder": [keras.Model, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -160,6 +174,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         epochs: int | str = "auto",
         pretraining_epochs: int | str = "auto",
         learning_rate: float | str = "auto",
+        optimizer: Any = "adam",
         encoder: keras.Model | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -179,9 +194,44 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.epochs = epochs
         self.pretraining_epochs = pretraining_epochs
         self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.encoder = encoder
         self.random_state = random_state
         self.verbose = verbose
+
+    @classmethod
+    def paper(cls, n_components: int = 2, **changes: Any) -> Self:
+        """Make the estimator of the 2009 paper: every setting is its own; `changes` exchange some.
+
+        A sigmoid network D-500-500-2000-d, pretrained as a stack of RBMs by CD-1 for 30 epochs
+        (the linear top one for 50; 100 by PCD), then 30 passes of conjugate gradients, three line
+        searches a batch, over fixed batches of 5,000 rows with P at perplexity 30; plain KL(P‖Q).
+        Epochs and perplexity are "auto", which is that for MNIST's 60,000 rows; few rows get more
+        epochs and a lower perplexity. Other activations or an `encoder` of your own want
+        pretraining="none" too.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE.paper(random_state=0)
+        >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining="none", optimizer="adam")
+
+        References
+        ----------
+        van der Maaten (2009), sections 3 and 4.1.
+        """
+        settings: dict[str, Any] = {
+            "pretraining": "rbm-cd1",
+            "sampling": "fixed",
+            "jitter": 0.0,
+            "initial_dims": None,
+            "hidden_units": (500, 500, 2000),
+            "activation": "sigmoid",
+            "dof": 1.0,
+            "exaggeration": 1.0,
+            "batch_size": 5000,
+            "optimizer": "cg",
+        }
+        return cls(n_components, **settings | changes)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the map of the rows X [N, D]; y is ignored.
@@ -275,6 +325,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
             for name, value in state["parameters"].items()
         }
+        if isinstance(parameters.get("optimizer"), dict):
+            parameters["optimizer"] = _optimizer(parameters["optimizer"])
         estimator = cls(**parameters, encoder=models.get("initial_encoder"))
         estimator.n_features_in_ = state["n_features_in"]
         if state["feature_names"] is not None:
@@ -311,21 +363,26 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 "initial_dims should be None with an encoder of your own, which takes the columns "
                 f"themselves. Received: {self.initial_dims!r}."
             )
-        if self.pretraining != "rbm":
+        if self.learning_rate != "auto" and self.optimizer != "adam":
+            raise ValueError(
+                'learning_rate should be "auto" unless optimizer is "adam"; conjugate gradients '
+                f"have none, other optimizers their own. Received: {self.learning_rate!r}."
+            )
+        if self.pretraining == "none":
             return
         if self.encoder is not None:
             raise ValueError(
-                'encoder should be None with pretraining="rbm", which builds its own. '
-                f"Received: {self.encoder.name!r}."
+                'encoder should be None with RBMs, which make their own; set pretraining="none" '
+                f"for yours. Received: {self.encoder.name!r}."
             )
         if self.activation not in ("auto", "sigmoid"):
             raise ValueError(
-                'activation should be "sigmoid" with pretraining="rbm"; set pretraining="none" for '
+                'activation should be "sigmoid" with RBMs; set pretraining="none" for '
                 f"others. Received: {self.activation!r}."
             )
         if self.initial_dims not in ("auto", None):
             raise ValueError(
-                'initial_dims should be None with pretraining="rbm": RBMs are trained on the rows '
+                "initial_dims should be None with RBMs, which are trained on the rows "
                 f"themselves. Received: {self.initial_dims!r}."
             )
 
@@ -350,10 +407,26 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return [StageBar(title, epochs, values)] if self.verbose else []
 
 
+def _optimizer(config: dict[str, Any]) -> Any:
+    """Make the optimizer that was saved; the map needs none, so that "adam" stands in for it."""
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            "optimizer should be of a class that keras.saving.register_keras_serializable has "
+            f'registered; a new fit would be by "adam". Received: {config.get("class_name")!r}; '
+            f"{str(error).splitlines()[0]}",
+            stacklevel=3,
+        )
+        return "adam"
+
+
 def _plain(value: Any) -> Any:
     """Return a parameter as JSON can hold it."""
     if isinstance(value, np.random.RandomState):
         return None
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
+    if isinstance(value, keras.optimizers.Optimizer):
+        return keras.saving.serialize_keras_object(value)
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, networks, projection, stages
+from ptsne_keras import batches, conjugate, networks, projection, stages
 from ptsne_keras.calibration import several
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.rows import batch_count
@@ -20,9 +20,12 @@ from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 
 # Of each RBM; the paper's.
 _PRETRAINING_ROWS = 100
-_PRETRAINING_EPOCHS = 30
+_PRETRAINING_EPOCHS = {"rbm": 30, "rbm-cd1": 30, "rbm-pcd": 100}
 # The least updates of an RBM that "auto" epochs come to.
 _PRETRAINING_UPDATES = 1300
+# Passes of conjugate gradients, the paper's; and the least batches that "auto" epochs come to.
+_CG_EPOCHS = 30
+_CG_BATCHES = 120
 # Steps of fine-tuning that "auto" epochs come to, about. Of graph batches: 1.6 a row within these
 # bounds, and at least so many passes over the rows.
 _BATCH_STEPS = 500
@@ -65,6 +68,7 @@ class Settings:
     epochs: int
     pretraining_epochs: int
     learning_rate: float
+    optimizer: Any
     encoder: keras.Model | None
 
 
@@ -78,7 +82,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     ('graph', 1024, 100)
     """
     p = {name: parameters[name] for name in Settings.__dataclass_fields__}
-    rbm = p["pretraining"] == "rbm"
+    rbm = p["pretraining"] != "none"
     own = p["encoder"] is not None
 
     def auto(name: str, value: Any) -> None:
@@ -100,9 +104,12 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
         p["initial_dims"] = None
     per_epoch, _ = batches_an_epoch(p["sampling"], p["batch_size"], n)
     steps = int(np.clip(1.6 * n, *_GRAPH_STEPS)) if graph else _BATCH_STEPS
-    auto("epochs", max(_GRAPH_EPOCHS if graph else 1, -(-steps // per_epoch)))
+    passes = max(_GRAPH_EPOCHS if graph else 1, -(-steps // per_epoch))
+    cg_passes = max(_CG_EPOCHS, -(-_CG_BATCHES // per_epoch))
+    auto("epochs", cg_passes if _is_cg(p["optimizer"]) else passes)
     updates = -(-n // _PRETRAINING_ROWS)
-    auto("pretraining_epochs", max(_PRETRAINING_EPOCHS, -(-_PRETRAINING_UPDATES // updates)))
+    least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
+    auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // updates)))
     return Settings(**p)
 
 
@@ -114,7 +121,7 @@ def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
     >>> batches_an_epoch("graph", 1024, 60_000)
     (120, 1000)
     """
-    if sampling == "batch":
+    if sampling != "graph":
         count = batch_count(n, batch_size)
         return count, n // count
     count = batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
@@ -136,6 +143,12 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
     >>> encoder, dof, history = fit(X, settings, seed=0, bar=lambda *_: [])
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
+    # Before any work, so that an optimizer that cannot run costs no time.
+    if _is_cg(settings.optimizer):
+        conjugate.check_backend()
+        conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
+    else:
+        _fresh(settings.optimizer)
     watch = _Stopwatch()
     reduced = None
     if settings.initial_dims is not None:
@@ -148,7 +161,7 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
     data = _batches(rows, settings, seeds[1], seeds[2])
     watch.lap("neighbors" if settings.sampling == "graph" else "batches")
     pretrained: list[Any] = []
-    if settings.pretraining == "rbm":
+    if settings.pretraining != "none":
         encoder, pretrained = _pretrain_and_unroll(X, settings, seeds[3], bar, watch)
     elif settings.encoder is not None:
         # Checked and built first; then a copy, so that a second fit starts where this one does.
@@ -203,8 +216,14 @@ class Fitted(NamedTuple):
 
 def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
     """Build the pipeline of the sampling that the settings ask for."""
-    if settings.sampling == "batch":
-        return batches.from_array(rows, settings.perplexity, settings.batch_size, seed=seed)
+    if settings.sampling != "graph":
+        return batches.from_array(
+            rows,
+            settings.perplexity,
+            settings.batch_size,
+            shuffle="once" if settings.sampling == "fixed" else True,
+            seed=seed,
+        )
     n = len(rows)
     largest = max(several(settings.perplexity))
     if not largest < n - 1:
@@ -223,7 +242,7 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
 
 def _passes(settings: Settings, batches: int) -> int:
     """Choose how many passes over the rows Keras takes for one epoch."""
-    if settings.sampling == "batch":
+    if settings.sampling != "graph" or _is_cg(settings.optimizer):
         return 1
     most = min(_STEPS_PER_CALL // batches, settings.epochs // _CURVE)
     return max((p for p in range(1, most + 1) if settings.epochs % p == 0), default=1)
@@ -234,7 +253,11 @@ def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
 
     Its map is sharper for new rows than that of a rate which falls to 0 (docs/experiments.md).
     """
-    if settings.sampling == "batch":
+    if _is_cg(settings.optimizer):
+        return {"optimizer": "cg"}
+    if settings.optimizer != "adam":
+        return {"optimizer": _fresh(settings.optimizer)}
+    if settings.sampling != "graph":
         return {"learning_rate": settings.learning_rate}
     momentum = max(0.0, 1 - 1 / (_AVERAGED * steps))
     optimizer = keras.optimizers.Adam(settings.learning_rate, use_ema=True, ema_momentum=momentum)
@@ -247,10 +270,31 @@ def _compilation(settings: Settings, steps: int) -> dict[str, Any]:
     Small steps, thousands of them, gain from XLA and from many a call of Python. XLA's matrix
     products on CPUs are the slower ones, so that the wide networks of batch sampling lose.
     """
-    if settings.sampling == "batch":
+    if settings.sampling != "graph" or _is_cg(settings.optimizer):
         return {}
     divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
     return {"jit_compile": True, "steps_per_execution": divisor}
+
+
+def _fresh(optimizer: Any) -> Any:
+    """Give an optimizer like this one without its state: a second fit starts as this one does."""
+    if isinstance(optimizer, str):
+        return optimizer
+    try:
+        copied = type(optimizer).from_config(optimizer.get_config())
+    except Exception as error:
+        raise ValueError(
+            "optimizer should be one that Keras can make again from its configuration: give it "
+            f"numbers or a LearningRateSchedule. Received: {optimizer.name!r}; {error}"
+        ) from error
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):  # not in the configuration
+            setattr(copied, name, getattr(optimizer, name))
+    return copied
+
+
+def _is_cg(optimizer: Any) -> bool:
+    return isinstance(optimizer, str) and optimizer == "cg"
 
 
 def _neighbors(rows: FloatArray, perplexity: float, seed: int) -> Neighbors:
@@ -276,6 +320,7 @@ def _pretrain_and_unroll(
         top_epochs=top_epochs,
         batch_size=_PRETRAINING_ROWS,
         seed=seed,
+        persistent=settings.pretraining == "rbm-pcd",
         callbacks=bar("Stage 1, RBM pretraining", total, ("reconstruction_error",)),
     )
     watch.lap("pretrain")

@@ -1,5 +1,6 @@
 """The three stages of parametric t-SNE as three functions: pretrain, unroll, finetune."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import networks, rows
+from ptsne_keras import conjugate, networks, rows
 from ptsne_keras.callbacks import Schedule
 from ptsne_keras.rbm import RBM
 from ptsne_keras.training import Trainer
-from ptsne_keras.typing import Dof, Scaling, Tensor, Units
+from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
 
 
 def pretrain(
@@ -24,6 +25,7 @@ def pretrain(
     top_epochs: int = 50,
     batch_size: int = 100,
     seed: int | None = None,
+    below: Sequence[RBM] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = 0,
     **rbm_options: Any,
@@ -46,6 +48,9 @@ def pretrain(
         Rows an update.
     seed : int, optional
         Makes the stack reproducible.
+    below : sequence of RBM
+        The lowest RBMs of the stack, trained already, which are taken as they are: stacks of
+        several d differ in the top one alone.
     callbacks, verbose
         As in `keras.Model.fit`, for each RBM.
     **rbm_options
@@ -59,11 +64,13 @@ def pretrain(
     Raises
     ------
     ValueError
-        If X is not finite numeric rows, or leaves [0, 1] under Bernoulli units.
+        If X is not finite numeric rows, or leaves [0, 1] under Bernoulli units; if the RBMs of
+        `below` are not such as this stack begins with.
 
     Examples
     --------
     >>> rbms = pretrain(X, (500, 500, 2000, 2), seed=0)
+    >>> of_30 = pretrain(X, (500, 500, 2000, 30), below=rbms[:3], seed=0)
 
     References
     ----------
@@ -71,9 +78,14 @@ def pretrain(
     """
     X = rows.check(X).astype(np.float32)
     seeds = np.random.default_rng(seed).integers(2**31, size=len(units))
+    _check_below(below, units, X, visible)
     rbms: list[RBM] = []
     for level, (width, rbm_seed) in enumerate(zip(units, seeds, strict=True)):
         top = level == len(units) - 1
+        if level < len(below):
+            rbms.append(below[level])
+            X = _hidden_means(below[level], X)
+            continue
         rbm = RBM(
             width,
             visible=visible if level == 0 else "bernoulli",
@@ -90,10 +102,32 @@ def pretrain(
             verbose=verbose,
         )
         rbms.append(rbm)
-        X = np.concatenate(
-            [np.asarray(rbm(part)) for part in np.array_split(X, -(-len(X) // 4096))]
-        )
+        X = _hidden_means(rbm, X)
     return rbms
+
+
+def _check_below(below: Sequence[RBM], units: Sequence[int], X: FloatArray, visible: str) -> None:
+    """Raise unless a stack of these units on rows X can begin with these RBMs."""
+    if not below:
+        return
+    widths = [tuple(rbm.kernel.shape) if rbm.built else None for rbm in below]
+    wanted = list(itertools.pairwise((X.shape[1], *units[:-1])))[: len(below)]
+    hidden = {rbm.hidden for rbm in below}
+    if widths != wanted or hidden != {"bernoulli"} or below[0].visible != visible:
+        raise ValueError(
+            f"below should be trained RBMs with Bernoulli hidden units, of shapes {wanted} and "
+            f"visible={visible!r}, as this stack begins. Received: shapes {widths}, hidden units "
+            f"{sorted(hidden)}, visible={below[0].visible!r}."
+        )
+    if visible == "bernoulli" and (X.min() < 0 or X.max() > 1):
+        raise ValueError(
+            "X should be in [0, 1] for Bernoulli visible units. "
+            f"Received: values from {X.min():g} to {X.max():g}."
+        )
+
+
+def _hidden_means(rbm: RBM, X: FloatArray) -> FloatArray:
+    return np.concatenate([np.asarray(rbm(part)) for part in np.array_split(X, -(-len(X) // 4096))])
 
 
 def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
@@ -118,6 +152,7 @@ def finetune(
     epochs: int = 30,
     optimizer: Any = None,
     learning_rate: float = 1e-3,
+    line_searches: int = 3,
     metrics: Sequence[Any] = (),
     validation_data: tf.data.Dataset | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -144,10 +179,15 @@ def finetune(
         Another loss of (P, Y), in place of the two above.
     learning_rate : float
         1e-3 suits most networks; sigmoid ones want 0.02.
-    optimizer : Keras optimizer, optional
-        By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps.
+    optimizer : Keras optimizer or "cg", optional
+        By default Adam at `learning_rate`, which falls to 0 along a cosine over all steps. "cg" is
+        nonlinear conjugate gradients, for large batches that stay: see `conjugate.fit`. It has no
+        learning rate and no steps to compile.
+    line_searches : int
+        On each batch, by conjugate gradients.
     metrics : sequence
-        Keras metrics of (P, Y), such as those of `batch_metrics`.
+        Keras metrics of (P, Y), such as those of `batch_metrics`; by conjugate gradients of the
+        validation data alone.
     validation_data : tf.data.Dataset of (X, P), optional
         Held-out rows: their KL(P‖Q), without exaggeration, is `val_loss`.
     epochs, callbacks, verbose, jit_compile, steps_per_execution
@@ -156,8 +196,9 @@ def finetune(
     Returns
     -------
     keras.callbacks.History
-        Per epoch: `loss`, the mean over batches in nats, which is KL(P‖Q) at exaggeration 1, and
-        `seconds`.
+        Per epoch: `loss`, the mean over batches in nats, which is KL(P‖Q) at exaggeration 1, each
+        batch's as it was before the update by it; `seconds`; `dof`, if it is learned; by conjugate
+        gradients `line_searches` that found a better point and `evaluations` of loss and gradient.
 
     Raises
     ------
@@ -171,9 +212,10 @@ def finetune(
 
     References
     ----------
-    van der Maaten (2009), section 3.3 (there by conjugate gradients).
+    van der Maaten (2009), section 3.3: conjugate gradients, three line searches a batch.
     """
     steps = _check_steps(batches, epochs, steps_per_execution)
+    conjugate_gradients = isinstance(optimizer, str) and optimizer == "cg"
     if encoder.built and not encoder.trainable_variables:
         raise ValueError(
             "encoder should have weights to train: set `trainable = True` of a layer. "
@@ -182,14 +224,32 @@ def finetune(
     if optimizer is None:
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
         optimizer = keras.optimizers.Adam(schedule)
-    trainer = Trainer(encoder, dof=dof, exaggeration=exaggeration, dof_warmup=steps)
+    trainer = Trainer(
+        encoder,
+        dof=dof,
+        exaggeration=exaggeration,
+        dof_warmup=0 if conjugate_gradients else steps,
+    )
     trainer.compile(
-        optimizer=optimizer,
+        optimizer="sgd" if conjugate_gradients else optimizer,
         loss=loss,
         metrics=list(metrics),
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_execution,
+        jit_compile=False if conjugate_gradients else jit_compile,
+        steps_per_execution=1 if conjugate_gradients else steps_per_execution,
     )
+    callbacks = [_EpochSeconds(), *callbacks]
+    if conjugate_gradients:
+        fitted = conjugate.fit(
+            trainer,
+            batches,
+            epochs=epochs,
+            line_searches=line_searches,
+            later=trainer.dof_variables,
+            validation_data=validation_data,
+            callbacks=[*([_Dof()] if dof == "learn" else []), *callbacks],
+            verbose=verbose,
+        )
+        return _checked(fitted)
     # One iterator for all epochs: starting one costs more than a step on a few hundred rows. But
     # what a schedule sets as an epoch begins has to be there before its first batch is made.
     by_epoch = any(isinstance(callback, Schedule) for callback in callbacks)
@@ -199,10 +259,15 @@ def finetune(
         steps_per_epoch=None if by_epoch else steps,
         epochs=epochs,
         validation_data=validation_data,
-        callbacks=[_EpochSeconds(), *callbacks],
+        callbacks=callbacks,
         verbose=verbose,
         shuffle=False,
     )
+    return _checked(history)
+
+
+def _checked(history: keras.callbacks.History) -> keras.callbacks.History:
+    """Return the history, or raise where training came to nothing."""
     losses = history.history.get("loss", [])  # empty where a backup was of the end of a run
     if not np.isfinite(losses[-1:]).all():
         raise ValueError(
@@ -229,6 +294,14 @@ def _check_steps(batches: tf.data.Dataset, epochs: int, steps_per_execution: int
             f"Received: {steps_per_execution!r}."
         )
     return steps
+
+
+class _Dof(keras.callbacks.Callback):
+    """Adds the degrees of freedom, as they are when an epoch ends, to the history."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            logs["dof"] = self.model.dof
 
 
 class _EpochSeconds(keras.callbacks.Callback):

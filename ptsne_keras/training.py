@@ -98,6 +98,11 @@ class Trainer(keras.Model):
         d = _dimensions(self.encoder) if self._dof == "auto" else 1
         return float(degrees_of_freedom(self._dof, d))
 
+    @property
+    def dof_variables(self) -> list[Any]:
+        """What is trained beside the encoder's weights: log α, or nothing."""
+        return [self._log_dof] if self._dof == "learn" else []
+
     def call(self, X: Any, training: bool = False) -> Tensor:
         """Map rows X to Y [B, d]."""
         return self.encoder(X, training=training)

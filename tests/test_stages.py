@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import affinities, batches, metrics, stages
+from ptsne_keras import affinities, batches, metrics, networks, stages
 from ptsne_keras.losses import TSNE
 
 
@@ -181,3 +181,50 @@ def test_divergence_to_nan_is_an_error(X, rbms):
 def test_bad_rows_are_named(X, message):
     with pytest.raises(ValueError, match=message):
         stages.pretrain(X, (4, 2), epochs=1)
+
+
+def test_a_stack_goes_on_from_rbms_that_are_trained(rng):
+    X = rng.random((60, 8)).astype("float32")
+    whole = stages.pretrain(X, (6, 4, 2), epochs=2, top_epochs=3, seed=0)
+    below = stages.pretrain(X, (6, 4, 3), epochs=2, top_epochs=1, seed=0)[:2]
+    again = stages.pretrain(X, (6, 4, 2), epochs=2, top_epochs=3, seed=0, below=below)
+    assert again[:2] == below
+    np.testing.assert_array_equal(stages.unroll(again)(X), stages.unroll(whole)(X))
+
+
+@pytest.mark.parametrize(
+    ("units", "X", "below"),
+    [
+        ((6, 5, 2), "rows", "two"),
+        ((6, 4), "rows", "two"),
+        ((6, 4, 2), "narrow", "two"),
+        ((6, 2), "rows", "untrained"),
+        ((6, 4, 3, 2), "rows", "whole"),
+    ],
+    ids=["other width", "nothing left", "other columns", "untrained", "linear top below"],
+)
+def test_rbms_below_that_do_not_fit_are_named(rng, units, X, below):
+    rows = {"rows": rng.random((60, 8)), "narrow": rng.random((60, 7))}
+    whole = stages.pretrain(rows["rows"], (6, 4, 3), epochs=1, top_epochs=1, seed=0)
+    stacks = {"two": whole[:2], "whole": whole, "untrained": [stages.RBM(6)]}
+    with pytest.raises(ValueError, match="below should be trained RBMs"):
+        stages.pretrain(rows[X], units, epochs=1, below=stacks[below])
+
+
+def test_rows_outside_0_1_are_named_with_rbms_below_too(rng):
+    X = rng.random((60, 8))
+    below = stages.pretrain(X, (6, 2), epochs=1, top_epochs=1, seed=0)[:1]
+    with pytest.raises(ValueError, match=r"X should be in \[0, 1\]"):
+        stages.pretrain(2 * X, (6, 2), below=below)
+
+
+def test_by_conjugate_gradients(rng):
+    X = rng.normal(size=(90, 5)).astype("float32")
+    data = batches.from_array(X, 8, 45, shuffle="once", seed=0)
+    encoder = networks.encoder(5, 2, hidden_units=(16,), activation="sigmoid", seed=0)
+    history = stages.finetune(
+        encoder, data, optimizer="cg", line_searches=2, epochs=4, validation_data=data
+    ).history
+    assert set(history) == {"loss", "val_loss", "line_searches", "evaluations", "seconds"}
+    assert history["line_searches"] == [4.0] * 4
+    assert np.all(np.diff(history["val_loss"]) < 0)

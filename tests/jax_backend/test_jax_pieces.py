@@ -30,6 +30,12 @@ def test_a_stack_is_pretrained_unrolled_and_finetuned(digits):
     assert history[-1] < 0.7 * history[0]
 
 
+def test_conjugate_gradients_ask_for_tensorflow(digits):
+    data = batches.from_array(digits[0][0], 30, 450, seed=0)
+    with pytest.raises(RuntimeError, match=r"should run under KERAS_BACKEND=tensorflow"):
+        stages.finetune(networks.encoder(64), data, optimizer="cg")
+
+
 def test_an_rbm_samples_anew_at_each_step():
     """JAX keeps the state of a step apart; without it each step would draw the same numbers."""
     rbm = stages.RBM(200, seed=0)
