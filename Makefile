@@ -11,7 +11,8 @@ TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-jax lint check notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
-  benchmark-step benchmark-precision benchmark-sources
+  benchmark-step benchmark-precision benchmark-sources \
+  benchmark-paper benchmark-rbm
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -59,6 +60,13 @@ benchmark-precision: $(VENV)/.core ## map quality in half precision
 
 benchmark-sources: $(VENV)/.test ## memory and speed of each source of rows
 	$(BIN)/python benchmarks/sources.py
+
+benchmark-paper: $(VENV)/.core ## the experiment of 2009 on MNIST, and what pretraining is worth: hours
+	$(BIN)/python benchmarks/paper.py
+	$(BIN)/python benchmarks/paper.py --study
+
+benchmark-rbm: $(VENV)/.core ## an epoch of RBM pretraining beside its matrix products alone
+	$(BIN)/python benchmarks/rbm.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(JAX) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

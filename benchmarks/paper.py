@@ -1,0 +1,260 @@
+"""The experiment of 2009 on MNIST, every stage as published: 60,000 training, 10,000 test rows.
+
+    python benchmarks/paper.py [--cells 2:1 2:learn …] [--passes 30] [--limit SECONDS]
+    python benchmarks/paper.py --study
+
+A cell is d and how dof is set: 1, "auto" (d - 1, so that 2:1 is 2:auto too) or "learn"; "2:1:none"
+is the one without pretraining, "2:1:seed1" the one of another seed; `--study` asks whether
+pretraining still matters. Each is a process of its own and is kept in benchmarks/results/paper; the
+RBMs are trained once, the lower three for all d. A cell that was cut off goes on from its last
+pass; an arm of the study starts again. Every run prints the table of those that are there, and
+draws the maps (map.png) or the study (study.png).
+
+1-NN error: of the 10,000 mapped test rows by the nearest of the 60,000 mapped training rows.
+T(12): of the mapped test rows. KL: mean over the twelve training batches, in nats. Peak memory: of
+the process that fine-tunes.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import data
+import kept
+import study
+
+from ptsne_keras import batches, metrics, networks, plotting, stages
+from ptsne_keras.rbm import RBM
+
+FOLDER = Path(__file__).parent / "results/paper"
+UNITS = (500, 500, 2000)
+CELLS = ["2:1", "2:1:seed1", "2:1:seed2", "2:learn", "2:1:none", "2:pca"]
+CELLS += [f"{d}:{how}" for d in (10, 30) for how in ("1", "auto", "learn", "pca")]
+# 1-NN error of van der Maaten (2009), in percent, and where the figure was read.
+PUBLISHED = {
+    "2:1": "9.90",
+    "2:learn": "12.68",
+    "10:1": "5.38 (not re-read)",
+    "30:1": "5.41 (not re-read)",
+    "10:auto": "4.58 (not re-read)",
+    "30:auto": "2.76 (not re-read)",
+    "10:learn": "4.85 (not re-read)",
+    "30:learn": "2.70 (not re-read)",
+}
+COLUMNS = {
+    "1-NN error %": "{:.2f}",
+    "T(12)": "{:.3f}",
+    "KL": "{:.3f}",
+    "α at the end": "{:.2f}",
+    "RBM s": "{:.0f}",
+    "CG s": "{:.0f}",
+    "peak GB": "{:.1f}",
+}
+
+
+def load_rbms(names: list[str]) -> list[RBM]:
+    """Read RBMs that are there."""
+    import keras
+
+    return [keras.saving.load_model(FOLDER / f"{name}.keras") for name in names]
+
+
+def pretrained(X: Any, d: int, seed: int, prefix: str = "") -> tuple[list[RBM], float]:
+    """Train the stack, or read it; seconds that its training took."""
+    seconds = 0.0
+    below: list[RBM] = []
+    for level in range(1, len(UNITS) + 2):
+        top = level == len(UNITS) + 1
+        name = f"{prefix}rbm_{level}" + (f"_{d}" if top else "") + (f"_seed{seed}" if seed else "")
+        clock = FOLDER / f"{name}.json"
+        if not clock.exists():
+            # The last of the list is the linear one, so one more is asked for and left out.
+            units = (*UNITS, d) if top else (*UNITS[:level], 1)
+            epochs = {} if top else {"top_epochs": 0}
+            start = time.perf_counter()
+            rbm = stages.pretrain(X, units, below=below, seed=seed, verbose=2, **epochs)[level - 1]
+            rbm.save(FOLDER / f"{name}.keras")
+            kept.write(clock, json.dumps(time.perf_counter() - start).encode())
+        seconds += json.loads(clock.read_text())
+        below += load_rbms([name])
+    return below, seconds
+
+
+def one_nn_error(encoder: Any, train: Any, test: Any) -> tuple[float, Any]:
+    """1-NN error of the test rows in percent, and their map."""
+    Y_train, Y_test = (encoder.predict(X, batch_size=4096, verbose=0) for X in (train[0], test[0]))
+    return 100 * (1 - metrics.knn_accuracy(Y_train, train[1], Y_test, test[1], 1)), Y_test
+
+
+def _error_callback(encoder: Any, train: Any, test: Any) -> Any:
+    """Log the error after each pass: for the account, nothing is chosen by it."""
+    import keras
+
+    class Error(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["error"] = one_nn_error(encoder, train, test)[0]
+
+    return Error()
+
+
+def pca_cell(d: int, train: Any, test: Any) -> dict[str, float]:
+    """Principal components in place of a network."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(d, random_state=0).fit(train[0])
+    accuracy = metrics.knn_accuracy(
+        pca.transform(train[0]), train[1], pca.transform(test[0]), test[1], 1
+    )
+    trust = metrics.trustworthiness(test[0], pca.transform(test[0]), 12)
+    return {"1-NN error %": 100 * (1 - accuracy), "T(12)": trust}
+
+
+def cell(name: str, passes: int) -> dict[str, Any]:
+    """Run one cell in this process."""
+    import keras
+
+    d, dof, *rest = name.split(":")
+    d, variant = int(d), (rest or [""])[0]
+    seed = int(variant.removeprefix("seed")) if variant.startswith("seed") else 0
+    train, test = data.load("mnist")
+    if dof == "pca":
+        return pca_cell(d, train, test) | {"passes": passes}
+    if variant == "none":
+        encoder, seconds = networks.encoder(784, d, hidden_units=UNITS, seed=seed), 0.0
+    else:
+        rbms, seconds = pretrained(train[0], d, seed)
+        encoder = stages.unroll(rbms)
+    fixed = batches.from_array(train[0], 30, 5000, shuffle="once", seed=seed)
+    log = FOLDER / f"{name.replace(':', '_')}.csv"
+    backup = FOLDER / log.stem  # removed where the cell is finished, so that it is not run twice
+    history = stages.finetune(
+        encoder,
+        fixed,
+        dof=float(dof) if dof[0].isdigit() else dof,
+        optimizer="cg",
+        epochs=passes,
+        callbacks=[
+            _error_callback(encoder, train, test),
+            keras.callbacks.BackupAndRestore(
+                backup, double_checkpoint=True, delete_checkpoint=False
+            ),
+            keras.callbacks.CSVLogger(log, append=True),
+        ],
+        verbose=2,
+    )
+    seconds_of = {line["epoch"]: line["seconds"] for line in csv.DictReader(log.open())}
+    encoder.save(FOLDER / f"{log.stem}.keras")
+    error, Y_test = one_nn_error(encoder, train, test)
+    return {
+        "1-NN error %": error,
+        "T(12)": metrics.trustworthiness(test[0], Y_test, 12),
+        "KL": metrics.mean_kl_divergence(encoder, fixed, dof=history.model.dof),
+        "α at the end": history.model.dof,
+        "RBM s": seconds,
+        "CG s": sum(map(float, seconds_of.values())),
+        "peak GB": kept.peak_gigabytes(),
+        "passes": passes,
+    }
+
+
+def table(cells: dict[str, dict[str, Any]]) -> str:
+    """One line a cell; published figures beside ours."""
+    lines = ["| d | α | " + " | ".join(COLUMNS) + " | published error % |"]
+    lines.append("|---|---|" + "---|" * (len(COLUMNS) + 1))
+    for name in (name for name in CELLS if name in cells):
+        d, dof, *rest = name.split(":")
+        label = "PCA" if dof == "pca" else dof.replace("auto", "d - 1")
+        label += " = d - 1" if name.startswith("2:1") else ""
+        label += "".join(", no pretraining" if r == "none" else f", {r}" for r in rest)
+        found = cells[name]
+        values = [f.format(found[key]) if key in found else "–" for key, f in COLUMNS.items()]
+        lines.append(f"| {d} | {label} | {' | '.join(values)} | {PUBLISHED.get(name, '–')} |")
+    return "\n".join(lines)
+
+
+def picture(file: Path, names: tuple[str, ...] = ("2:1", "2:learn")) -> None:
+    """Draw the test rows on the 2-D maps of these cells, side by side."""
+    import keras
+    import matplotlib.pyplot as plt
+
+    X, labels = data.load("mnist")[1]
+    figure, axes = plt.subplots(1, len(names), figsize=(9, 4.4), layout="constrained")
+    for ax, name in zip(axes, names, strict=True):
+        found = json.loads(done(name).read_text())
+        encoder = keras.saving.load_model(done(name).with_suffix(".keras"))
+        Y = encoder.predict(X, batch_size=4096, verbose=0)
+        plotting.map(Y, labels, ax=ax, s=1.5, alpha=0.5, legend=name == names[-1])
+        ax.set_title(f"α = {found['α at the end']:.2f}: 1-NN error {found['1-NN error %']:.2f} %")
+    for handle in axes[-1].get_legend().legend_handles:
+        handle.set(alpha=1, sizes=[20])
+    figure.savefig(file, dpi=80)
+    plt.close(figure)
+
+
+def done(name: str) -> Path:
+    """Where a finished cell is kept."""
+    return FOLDER / f"{name.replace(':', '_')}.json"
+
+
+def finished(name: str, passes: int) -> bool:
+    """Whether a cell of so many passes, or an arm of the study, is there."""
+    found = json.loads(done(name).read_text()) if done(name).exists() else {}
+    return bool(found) and found.get("passes", passes) == passes
+
+
+def run(names: list[str], options: argparse.Namespace) -> None:
+    """Run the cells that are not there yet, each in a process of its own."""
+    end = time.monotonic() + options.limit if options.limit else None
+    for name in names:
+        if finished(name, options.passes):
+            continue
+        command = [sys.executable, __file__, "--one", name, "--passes", str(options.passes)]
+        try:
+            left = max(end - time.monotonic(), 1) if end else None
+            subprocess.run(command, check=True, timeout=left)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: cut off; run again to go on", file=sys.stderr)
+            return
+
+
+def main() -> None:
+    """Run the cells that are not there yet and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", nargs="*", choices=CELLS, default=CELLS, metavar="CELL")
+    parser.add_argument(
+        "--study", action="store_true", help="of pretraining, in place of the cells"
+    )
+    parser.add_argument("--passes", type=int, default=30, help="over the twelve batches")
+    parser.add_argument("--limit", type=float, help="seconds; what was cut off goes on later")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        result = (
+            study.arm(options.one, lambda X: pretrained(X, 2, 0, "study_")[0])
+            if options.one in study.ARMS
+            else cell(options.one, options.passes)
+        )
+        kept.write(done(options.one), json.dumps(result, indent=1).encode())
+        shutil.rmtree(done(options.one).with_suffix(""), ignore_errors=True)
+        return
+    names = study.ARMS if options.study else options.cells
+    run(names, options)
+    found = {n: json.loads(done(n).read_text()) for n in names if finished(n, options.passes)}
+    if options.study:
+        print(study.table(found))
+        study.figure(found, FOLDER / "study.png")
+    else:
+        print(table(found))
+        if {"2:1", "2:learn"} <= set(found):
+            picture(FOLDER / "map.png")
+
+
+if __name__ == "__main__":
+    main()
