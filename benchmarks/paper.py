@@ -58,15 +58,10 @@ COLUMNS = {
 }
 
 
-def load_rbms(names: list[str]) -> list[RBM]:
-    """Read RBMs that are there."""
-    import keras
-
-    return [keras.saving.load_model(FOLDER / f"{name}.keras") for name in names]
-
-
 def pretrained(X: Any, d: int, seed: int, prefix: str = "") -> tuple[list[RBM], float]:
     """Train the stack, or read it; seconds that its training took."""
+    import keras
+
     seconds = 0.0
     below: list[RBM] = []
     for level in range(1, len(UNITS) + 2):
@@ -82,14 +77,8 @@ def pretrained(X: Any, d: int, seed: int, prefix: str = "") -> tuple[list[RBM], 
             rbm.save(FOLDER / f"{name}.keras")
             kept.write(clock, json.dumps(time.perf_counter() - start).encode())
         seconds += json.loads(clock.read_text())
-        below += load_rbms([name])
+        below.append(keras.saving.load_model(FOLDER / f"{name}.keras"))
     return below, seconds
-
-
-def one_nn_error(encoder: Any, train: Any, test: Any) -> tuple[float, Any]:
-    """1-NN error of the test rows in percent, and their map."""
-    Y_train, Y_test = (encoder.predict(X, batch_size=4096, verbose=0) for X in (train[0], test[0]))
-    return 100 * (1 - metrics.knn_accuracy(Y_train, train[1], Y_test, test[1], 1)), Y_test
 
 
 def _error_callback(encoder: Any, train: Any, test: Any) -> Any:
@@ -98,7 +87,7 @@ def _error_callback(encoder: Any, train: Any, test: Any) -> Any:
 
     class Error(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            logs["error"] = one_nn_error(encoder, train, test)[0]
+            logs["error"] = study.one_nn_error(encoder, train, test)[0]
 
     return Error()
 
@@ -108,10 +97,9 @@ def pca_cell(d: int, train: Any, test: Any) -> dict[str, float]:
     from sklearn.decomposition import PCA
 
     pca = PCA(d, random_state=0).fit(train[0])
-    accuracy = metrics.knn_accuracy(
-        pca.transform(train[0]), train[1], pca.transform(test[0]), test[1], 1
-    )
-    trust = metrics.trustworthiness(test[0], pca.transform(test[0]), 12)
+    Y_train, Y_test = (pca.transform(X) for X in (train[0], test[0]))
+    accuracy = metrics.knn_accuracy(Y_train, train[1], Y_test, test[1], 1)
+    trust = metrics.trustworthiness(test[0], Y_test, 12)
     return {"1-NN error %": 100 * (1 - accuracy), "T(12)": trust}
 
 
@@ -150,7 +138,7 @@ def cell(name: str, passes: int) -> dict[str, Any]:
     )
     seconds_of = {line["epoch"]: line["seconds"] for line in csv.DictReader(log.open())}
     encoder.save(FOLDER / f"{log.stem}.keras")
-    error, Y_test = one_nn_error(encoder, train, test)
+    error, Y_test = study.one_nn_error(encoder, train, test)
     return {
         "1-NN error %": error,
         "T(12)": metrics.trustworthiness(test[0], Y_test, 12),

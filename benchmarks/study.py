@@ -32,6 +32,12 @@ ARMS = [
 ]
 
 
+def one_nn_error(encoder: Any, train: Any, test: Any) -> tuple[float, Any]:
+    """1-NN error of the test rows in percent, and their map."""
+    Y_train, Y_test = (encoder.predict(X, batch_size=4096, verbose=0) for X in (train[0], test[0]))
+    return 100 * (1 - metrics.knn_accuracy(Y_train, train[1], Y_test, test[1], 1)), Y_test
+
+
 class Curve(keras.callbacks.Callback):
     """Error at a dozen of the epochs beside the operations so far; stops where those are spent."""
 
@@ -74,8 +80,7 @@ def arm(name: str, pretrained: Any) -> dict[str, Any]:
     before = below if start == "rbm" else 0
 
     def error() -> float:
-        Y, Y_test = (encoder.predict(V, batch_size=4096, verbose=0) for V in (X, X_test))
-        return 100 * (1 - metrics.knn_accuracy(Y, labels, Y_test, labels_test, 1))
+        return one_nn_error(encoder, (X, labels), (X_test, labels_test))[0]
 
     passes = -(-int((until - before) / an_evaluation) // (ROWS // BATCH))
     curve = Curve(error, before=before, an_evaluation=an_evaluation, until=until)

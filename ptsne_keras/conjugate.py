@@ -241,9 +241,8 @@ def fit(
         raise ValueError(
             f"line_searches should be an integer of at least 1. Received: {line_searches!r}."
         )
-    x, _ = next(iter(batches))
     if not model.trainable_variables:  # not built yet
-        model(x)
+        model(next(iter(batches))[0])
     _check_model(model)
     held = {id(variable) for variable in later}
     everything = list(model.trainable_variables)

@@ -190,11 +190,7 @@ class RBM(keras.Model):
         distribution.check_backend()
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
             x = rows.check(x)
-            if self.visible == "bernoulli" and (x.min() < 0 or x.max() > 1):
-                raise ValueError(
-                    "X should be in [0, 1] for Bernoulli visible units; rescale it or use "
-                    f'visible="gaussian". Received: values from {x.min():g} to {x.max():g}.'
-                )
+            check_range(x, self.visible)
             x = rows.from_array(x, batch_size, seed=self.seed)
             steps = int(x.cardinality())
             if keras.backend.backend() == "tensorflow" and self.steps_per_execution != steps:
@@ -296,6 +292,20 @@ class RBM(keras.Model):
         """Return the configuration from which `from_config` makes an equal RBM."""
         own = "units visible hidden k persistent chains learning_rate weight_decay momentum seed"
         return {**super().get_config(), **{key: getattr(self, key) for key in own.split()}}
+
+
+def check_range(X: Any, visible: str) -> None:
+    """Raise a ValueError where rows leave [0, 1] under Bernoulli visible units.
+
+    Examples
+    --------
+    >>> check_range(X, "bernoulli")
+    """
+    if visible == "bernoulli" and (X.min() < 0 or X.max() > 1):
+        raise ValueError(
+            "X should be in [0, 1] for Bernoulli visible units; rescale it or use "
+            f'visible="gaussian". Received: values from {X.min():g} to {X.max():g}.'
+        )
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")

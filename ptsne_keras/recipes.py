@@ -106,7 +106,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
     steps = int(np.clip(1.6 * n, *_GRAPH_STEPS)) if graph else _BATCH_STEPS
     passes = max(_GRAPH_EPOCHS if graph else 1, -(-steps // per_epoch))
     cg_passes = max(_CG_EPOCHS, -(-_CG_BATCHES // per_epoch))
-    auto("epochs", cg_passes if _is_cg(p["optimizer"]) else passes)
+    auto("epochs", cg_passes if p["optimizer"] == "cg" else passes)
     updates = -(-n // _PRETRAINING_ROWS)
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // updates)))
@@ -144,7 +144,7 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     # Before any work, so that an optimizer that cannot run costs no time.
-    if _is_cg(settings.optimizer):
+    if settings.optimizer == "cg":
         conjugate.check_backend()
         conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
     else:
@@ -242,7 +242,7 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
 
 def _passes(settings: Settings, batches: int) -> int:
     """Choose how many passes over the rows Keras takes for one epoch."""
-    if settings.sampling != "graph" or _is_cg(settings.optimizer):
+    if settings.sampling != "graph" or settings.optimizer == "cg":
         return 1
     most = min(_STEPS_PER_CALL // batches, settings.epochs // _CURVE)
     return max((p for p in range(1, most + 1) if settings.epochs % p == 0), default=1)
@@ -253,7 +253,7 @@ def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
 
     Its map is sharper for new rows than that of a rate which falls to 0 (docs/experiments.md).
     """
-    if _is_cg(settings.optimizer):
+    if settings.optimizer == "cg":
         return {"optimizer": "cg"}
     if settings.optimizer != "adam":
         return {"optimizer": _fresh(settings.optimizer)}
@@ -270,7 +270,7 @@ def _compilation(settings: Settings, steps: int) -> dict[str, Any]:
     Small steps, thousands of them, gain from XLA and from many a call of Python. XLA's matrix
     products on CPUs are the slower ones, so that the wide networks of batch sampling lose.
     """
-    if settings.sampling != "graph" or _is_cg(settings.optimizer):
+    if settings.sampling != "graph" or settings.optimizer == "cg":
         return {}
     divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
     return {"jit_compile": True, "steps_per_execution": divisor}
@@ -291,10 +291,6 @@ def _fresh(optimizer: Any) -> Any:
         if hasattr(optimizer, name):  # not in the configuration
             setattr(copied, name, getattr(optimizer, name))
     return copied
-
-
-def _is_cg(optimizer: Any) -> bool:
-    return isinstance(optimizer, str) and optimizer == "cg"
 
 
 def _neighbors(rows: FloatArray, perplexity: float, seed: int) -> Neighbors:

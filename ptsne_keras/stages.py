@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ptsne_keras import conjugate, networks, rows
 from ptsne_keras.callbacks import Schedule
-from ptsne_keras.rbm import RBM
+from ptsne_keras.rbm import RBM, check_range
 from ptsne_keras.training import Trainer
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
 
@@ -119,11 +119,7 @@ def _check_below(below: Sequence[RBM], units: Sequence[int], X: FloatArray, visi
             f"visible={visible!r}, as this stack begins. Received: shapes {widths}, hidden units "
             f"{sorted(hidden)}, visible={below[0].visible!r}."
         )
-    if visible == "bernoulli" and (X.min() < 0 or X.max() > 1):
-        raise ValueError(
-            "X should be in [0, 1] for Bernoulli visible units. "
-            f"Received: values from {X.min():g} to {X.max():g}."
-        )
+    check_range(X, visible)
 
 
 def _hidden_means(rbm: RBM, X: FloatArray) -> FloatArray:
@@ -215,7 +211,7 @@ def finetune(
     van der Maaten (2009), section 3.3: conjugate gradients, three line searches a batch.
     """
     steps = _check_steps(batches, epochs, steps_per_execution)
-    conjugate_gradients = isinstance(optimizer, str) and optimizer == "cg"
+    conjugate_gradients = optimizer == "cg"
     if encoder.built and not encoder.trainable_variables:
         raise ValueError(
             "encoder should have weights to train: set `trainable = True` of a layer. "
