@@ -12,13 +12,14 @@ draws the maps (map.png) or the study (study.png).
 
 1-NN error: of the 10,000 mapped test rows by the nearest of the 60,000 mapped training rows.
 T(12): of the mapped test rows. KL: mean over the twelve training batches, in nats. Peak memory: of
-the process that fine-tunes.
+the process that fine-tunes. CG s: passes times the median seconds of a pass.
 """
 
 import argparse
 import csv
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -145,7 +146,8 @@ def cell(name: str, passes: int) -> dict[str, Any]:
         "KL": metrics.mean_kl_divergence(encoder, fixed, dof=history.model.dof),
         "α at the end": history.model.dof,
         "RBM s": seconds,
-        "CG s": sum(map(float, seconds_of.values())),
+        # A pass that shared the machine, or waited, counts as any other.
+        "CG s": passes * statistics.median(map(float, seconds_of.values())),
         "peak GB": kept.peak_gigabytes(),
         "passes": passes,
     }
