@@ -13,9 +13,11 @@ _MODULES = {
     "conjugate",
     "datasets",
     "losses",
+    "maps",
     "metrics",
     "neighbors",
     "networks",
+    "placement",
     "plotting",
     "rbm",
     "serving",
@@ -24,9 +26,9 @@ _MODULES = {
     "training",
     "workers",
 }
-_NAMES = {"ParametricTSNE": "estimator"}
+_NAMES = {"MapRegressor": "map_regressor", "ParametricTSNE": "estimator"}
 
-__all__ = ["ParametricTSNE", "__version__", *sorted(_MODULES)]
+__all__ = ["MapRegressor", "ParametricTSNE", "__version__", *sorted(_MODULES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -116,6 +116,7 @@ def from_graph(
     *,
     neighbors: Neighbors | None = None,
     jitter: float = 0.0,
+    places: Any = None,
     seed: int | None = None,
     epoch: tf.Variable | None = None,
     replicas: int = 1,
@@ -146,6 +147,9 @@ def from_graph(
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two of its 15 nearest
         neighbours at random, r is the distance of the nearest, and ε is standard normal. The
         difference has the directions in which the data vary there, ε all directions.
+    places : array [N, d], optional
+        Of the rows on a map that is given: they come behind P, [b, 1 + d], for
+        `placement.Placement`.
     seed : int, optional
         Makes neighbours, order and draws reproducible.
     epoch, replicas
@@ -186,6 +190,12 @@ def from_graph(
         )
     if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0 <= jitter < math.inf:
         raise ValueError(f"jitter should be a number of at least 0. Received: {jitter!r}.")
+    if places is not None:
+        places = rows.check(places, name="places")
+        if len(places) != n:
+            raise ValueError(
+                f"places should be as many as the {n} rows of X. Received: {len(places)}."
+            )
     own = distribution.own_blocks(replicas, seed)
     perplexities = several(perplexity)
     if neighbors is None:
@@ -214,7 +224,7 @@ def from_graph(
             return affinities.calibrate_neighbors(tf.gather(distances, i), perplexity)[0]
     else:
         probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
-    draw = PairSampler(X, neighbors, probabilities, jitter)
+    draw = PairSampler(X, neighbors, probabilities, jitter, places)
     dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed, epoch)))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return rows.prefetched(stacked(dataset, len(own)))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -301,11 +302,15 @@ class TSNE(keras.losses.Loss):
         scalar bypasses.
         """
         distribution.check_backend()
-        terms = functools.partial(
-            tsne, dof=self.dof, exaggeration=self.exaggeration, blocks=self.blocks
-        )
+        terms = self._terms()
         rows = (xla.compiled(terms) if self.jit_compile else terms)(P, Y)
         return rows * ops.cast(ops.shape(rows)[0] // self.blocks, rows.dtype)
+
+    def _terms(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Give the function of (y_true, Y) whose row terms the loss has."""
+        return functools.partial(
+            tsne, dof=self.dof, exaggeration=self.exaggeration, blocks=self.blocks
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal loss."""

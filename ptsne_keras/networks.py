@@ -19,9 +19,12 @@ def encoder(
     activation: str = "sigmoid",
     scaling: Scaling | None = None,
     components: FloatArray | None = None,
+    output: str = "linear",
+    towers: bool = False,
+    units: Scaling | None = None,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build an untrained encoder, such as D-500-500-2000-d, with a linear, float32 output.
+    """Build an untrained encoder, such as D-500-500-2000-d, with a float32 output.
 
     Parameters
     ----------
@@ -37,13 +40,19 @@ def encoder(
         The first layer computes (x - shift) / scale, so that the encoder takes raw rows.
     components : array [D, m], optional
         A fixed linear layer from D columns to m comes next, such as onto principal components.
+    output : str
+        Activation of the last layer; "sigmoid" keeps the map in the unit square.
+    towers : bool
+        Hidden layers of its own for each of the d coordinates.
+    units : (shift [d] or float, scale [d] or float), optional
+        A fixed last layer turns coordinates y into y · scale + shift.
     seed : int, optional
         Of the initial weights.
 
     Returns
     -------
     keras.Model
-        Input `features` [B, D], output `embedding` [B, d]; standard layers only.
+        Input `features` [B, D], output [B, d]; standard layers only.
 
     Examples
     --------
@@ -54,19 +63,35 @@ def encoder(
     ----------
     van der Maaten (2009), section 4.1.
     """
-    seeds = np.random.default_rng(seed).integers(2**31, size=len(hidden_units) + 1)
+    names = [f"embedding_{k + 1}" for k in range(d)] if towers else ["embedding"]
+    width = 1 if towers else int(d)
+    seeds = np.random.default_rng(seed).integers(2**31, size=(len(names), len(hidden_units) + 1))
+    stacks = [
+        _stack(hidden_units, activation, width, output, name, own.tolist())
+        for name, own in zip(names, seeds, strict=True)
+    ]
+    return _chain(features, stacks, scaling, components, units)
+
+
+def _stack(
+    hidden_units: Sequence[int],
+    activation: str,
+    d: int,
+    output: str,
+    name: str,
+    seeds: list[int],
+) -> list[keras.layers.Layer]:
+    """Hidden layers and the one that gives d coordinates."""
     he = activation in ("relu", "elu", "leaky_relu", "silu", "gelu")
     initializer = keras.initializers.HeNormal if he else keras.initializers.GlorotUniform
     layers = [
-        keras.layers.Dense(int(width), activation, kernel_initializer=initializer(int(layer_seed)))
+        keras.layers.Dense(int(width), activation, kernel_initializer=initializer(layer_seed))
         for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
     ]
     # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
-    top = keras.initializers.GlorotUniform(int(seeds[-1]))
-    layers.append(
-        keras.layers.Dense(int(d), kernel_initializer=top, dtype="float32", name="embedding")
-    )
-    return _chain(features, layers, scaling, components)
+    top = keras.initializers.GlorotUniform(seeds[-1])
+    layers.append(keras.layers.Dense(d, output, kernel_initializer=top, dtype="float32", name=name))
+    return layers
 
 
 def from_rows(model: keras.Model, features: int) -> keras.Model:
@@ -139,9 +164,10 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
 
 
 def head(model: keras.Model) -> keras.Model:
-    """Give the part of an encoder behind its fixed layers: same weights, projected rows [B, m] in.
+    """Give the part of an encoder between its fixed layers: same weights, projected rows [B, m] in.
 
-    What the fixed layers give can be computed once; training the head then trains the encoder.
+    What the fixed first layers give can be computed once; training the head then trains the
+    encoder. A fixed last layer, to a map's own units, is left out as well.
 
     Parameters
     ----------
@@ -161,6 +187,7 @@ def head(model: keras.Model) -> keras.Model:
     """
     projection = model.get_layer("projection")
     layers = model.layers[model.layers.index(projection) + 1 :]
+    layers = [layer for layer in layers if layer.name != "units"]
     x = inputs = keras.Input((projection.units,), name="components")
     for layer in layers:
         x = layer(x)
@@ -215,7 +242,7 @@ def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.M
         )
         for rbm in rbms
     ]
-    model = _chain(widths[0][0], layers, scaling)
+    model = _chain(widths[0][0], [layers], scaling)
     for layer, rbm in zip(layers, rbms, strict=True):
         layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
     return model
@@ -223,11 +250,12 @@ def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.M
 
 def _chain(
     features: int,
-    layers: Sequence[keras.layers.Layer],
+    stacks: Sequence[Sequence[keras.layers.Layer]],
     scaling: Scaling | None,
     components: FloatArray | None = None,
+    units: Scaling | None = None,
 ) -> keras.Model:
-    """Input → (x - shift) / scale → components → layers."""
+    """Input → (x - shift) / scale → components → stacks side by side → y · scale + shift."""
     x = inputs = keras.Input((features,), name="features")
     if scaling is not None:
         shift, scale = scaling
@@ -250,6 +278,14 @@ def _chain(
         )
         x = projection(x)
         projection.set_weights([components])
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(inputs, x, name="encoder")
+    ends = []
+    for layers in stacks:
+        y = x
+        for layer in layers:
+            y = layer(y)
+        ends.append(y)
+    Y = keras.layers.Concatenate(dtype="float32", name="towers")(ends) if len(ends) > 1 else ends[0]
+    if units is not None:
+        shift, scale = (np.broadcast_to(np.float64(v), (Y.shape[1],)).tolist() for v in units)
+        Y = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")(Y)
+    return keras.Model(inputs, Y, name="encoder")

@@ -29,6 +29,8 @@ class PairSampler:
         p_{j|i}, rows total 1; or what gives those [h, k] of rows i [h], in graph ops.
     jitter : float
         Amount of noise; see `batches.from_graph`.
+    places : array [N, d], optional
+        Of the rows on a map that is given.
 
     Examples
     --------
@@ -45,8 +47,10 @@ class PairSampler:
         neighbors: Neighbors,
         probabilities: FloatArray | Callable[[tf.Tensor], tf.Tensor],
         jitter: float = 0.0,
+        places: FloatArray | None = None,
     ) -> None:
         self.X = tf.constant(X)
+        self.places = None if places is None else tf.constant(places, self.X.dtype)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
         self.cumulative: Callable[[tf.Tensor], tf.Tensor]
         if callable(probabilities):
@@ -61,7 +65,7 @@ class PairSampler:
             self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
 
     def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Make a batch of rows i [h] and their partners: X [2h, D] and P [2h, 1].
+        """Make a batch of rows i [h] and their partners: X [2h, D] and P [2h, 1], or [2h, 1 + d].
 
         `number` is a random integer: all that is drawn derives from it.
         """
@@ -72,7 +76,10 @@ class PairSampler:
         if self.jitter:
             x += self.jitter * self._noise(both, number)
         b = tf.shape(x)[0]
-        return x, tf.fill([b, 1], tf.cast(1 / b, x.dtype))
+        P = tf.fill([b, 1], tf.cast(1 / b, x.dtype))
+        if self.places is not None:
+            P = tf.concat([P, tf.gather(self.places, both)], axis=1)
+        return x, P
 
     def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draw j [h] by inverting the cumulative distribution of each row."""

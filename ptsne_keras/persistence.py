@@ -18,7 +18,6 @@ import keras
 import numpy as np
 
 from ptsne_keras._version import __version__
-from ptsne_keras.typing import FloatArray
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses a higher one."""
@@ -32,7 +31,7 @@ def save(
     kind: str,
     state: Mapping[str, Any],
     models: Mapping[str, keras.Model],
-    arrays: Mapping[str, FloatArray],
+    arrays: Mapping[str, Any],
 ) -> None:
     """Write a model folder; an older model there is replaced in one step, or stays.
 
@@ -86,7 +85,7 @@ def save(
 
 def load(
     path: str | os.PathLike[str], *, kind: str
-) -> tuple[dict[str, Any], dict[str, keras.Model], dict[str, FloatArray]]:
+) -> tuple[dict[str, Any], dict[str, keras.Model], dict[str, Any]]:
     """Read a model folder: (state, models, arrays).
 
     Raises
@@ -178,7 +177,7 @@ def _keras_bytes(model: keras.Model) -> bytes:
         return file.read_bytes()
 
 
-def _npz_bytes(arrays: Mapping[str, FloatArray]) -> bytes:
+def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

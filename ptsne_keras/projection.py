@@ -81,6 +81,8 @@ def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projecti
     rng = np.random.default_rng(seed)
     if n > _SAMPLE:
         X = X[np.sort(rng.choice(n, _SAMPLE, replace=False))]
+    if scipy.sparse.issparse(X) and m == min(X.shape):
+        X = X.toarray()  # no larger than the components of its rows; the sparse solver takes fewer
     sparse = scipy.sparse.issparse(X)
     values = X.data if sparse else X
     largest = float(max(values.max(initial=0.0), -values.min(initial=0.0))) or 1.0

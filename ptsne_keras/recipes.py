@@ -12,9 +12,8 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, conjugate, networks, projection, stages
+from ptsne_keras import batches, conjugate, graph, networks, projection, stages
 from ptsne_keras.calibration import several
-from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 
@@ -26,21 +25,10 @@ _PRETRAINING_UPDATES = 1300
 # Passes of conjugate gradients, the paper's; and the least batches that "auto" epochs come to.
 _CG_EPOCHS = 30
 _CG_BATCHES = 120
-# Steps of fine-tuning that "auto" epochs come to, about. Of graph batches: 1.6 a row within these
-# bounds, and at least so many passes over the rows.
+# Steps of fine-tuning on random batches that "auto" epochs come to, about.
 _BATCH_STEPS = 500
-_GRAPH_STEPS = (8000, 16_000)
-_GRAPH_EPOCHS = 8
-# The weights are averaged over the last so much of the steps, about.
-_AVERAGED = 1 / 16
-# Steps in one call from Python, at most.
-_STEPS_PER_CALL = 64
-# Epochs of so few steps that starting and ending them costs most are joined, as long as a curve of
-# so many points is left.
-_CURVE = 100
-# Principal components that the network takes, and that the neighbour search takes, at most.
+# Principal components that the network takes, at most.
 _INITIAL_DIMS = 100
-_SEARCH_DIMS = 50
 # KL is measured on at most so many batches of so many rows.
 _SCORE_BATCHES = 10
 _SCORE_ROWS = 2500
@@ -90,21 +78,20 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
             p[name] = value
 
     auto("sampling", "batch" if rbm else "graph")
-    graph = p["sampling"] == "graph"
+    on_graph = p["sampling"] == "graph"
     auto("hidden_units", (500, 500, 2000) if rbm else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbm else "gelu")
     auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else 1e-3 if own else 3e-3)
-    auto("batch_size", 1024 if graph else 2500)
-    auto("perplexity", max(1.5, min(15.0 if graph else 30.0, (n - 1) / 3)))
+    auto("batch_size", 1024 if on_graph else 2500)
+    auto("perplexity", max(1.5, min(15.0 if on_graph else 30.0, (n - 1) / 3)))
     # RBMs are trained on the rows themselves, pixels for instance.
     # So may a network be that the user brings.
     auto("initial_dims", None if rbm or own else _INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
         p["initial_dims"] = None
     per_epoch, _ = batches_an_epoch(p["sampling"], p["batch_size"], n)
-    steps = int(np.clip(1.6 * n, *_GRAPH_STEPS)) if graph else _BATCH_STEPS
-    passes = max(_GRAPH_EPOCHS if graph else 1, -(-steps // per_epoch))
+    passes = graph.epochs(n, p["batch_size"]) if on_graph else -(-_BATCH_STEPS // per_epoch)
     cg_passes = max(_CG_EPOCHS, -(-_CG_BATCHES // per_epoch))
     auto("epochs", cg_passes if p["optimizer"] == "cg" else passes)
     updates = -(-n // _PRETRAINING_ROWS)
@@ -124,7 +111,7 @@ def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
     if sampling != "graph":
         count = batch_count(n, batch_size)
         return count, n // count
-    count = batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
+    count = graph.count(n, batch_size)
     return count, 2 * (n // count)  # rows drawn, and a neighbour of each
 
 
@@ -188,7 +175,7 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
         epochs=epochs,
         **_optimization(settings, settings.epochs * steps),
         callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
-        **_compilation(settings, passes * steps),
+        **_compilation(settings, passes * steps, epochs),
     )
     watch.lap("finetune")
     history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
@@ -234,46 +221,35 @@ def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) 
         rows,
         settings.perplexity,
         settings.batch_size,
-        neighbors=_neighbors(rows, largest, search_seed),
+        neighbors=graph.search(rows, largest, search_seed),
         jitter=settings.jitter,
         seed=seed,
     )
 
 
-def _passes(settings: Settings, batches: int) -> int:
+def _passes(settings: Settings, count: int) -> int:
     """Choose how many passes over the rows Keras takes for one epoch."""
     if settings.sampling != "graph" or settings.optimizer == "cg":
         return 1
-    most = min(_STEPS_PER_CALL // batches, settings.epochs // _CURVE)
-    return max((p for p in range(1, most + 1) if settings.epochs % p == 0), default=1)
+    return graph.joined(count, settings.epochs)
 
 
 def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
-    """How the weights are found: by a running average at a steady rate, where steps are many.
-
-    Its map is sharper for new rows than that of a rate which falls to 0 (docs/experiments.md).
-    """
+    """How the weights are found."""
     if settings.optimizer == "cg":
         return {"optimizer": "cg"}
     if settings.optimizer != "adam":
         return {"optimizer": _fresh(settings.optimizer)}
     if settings.sampling != "graph":
         return {"learning_rate": settings.learning_rate}
-    momentum = max(0.0, 1 - 1 / (_AVERAGED * steps))
-    optimizer = keras.optimizers.Adam(settings.learning_rate, use_ema=True, ema_momentum=momentum)
-    return {"optimizer": optimizer}
+    return {"optimizer": graph.averaged(settings.learning_rate, steps)}
 
 
-def _compilation(settings: Settings, steps: int) -> dict[str, Any]:
-    """How the training step is compiled.
-
-    Small steps, thousands of them, gain from XLA and from many a call of Python. XLA's matrix
-    products on CPUs are the slower ones, so that the wide networks of batch sampling lose.
-    """
+def _compilation(settings: Settings, steps: int, epochs: int) -> dict[str, Any]:
+    """How the training step is compiled; the wide networks of batch sampling lose by XLA."""
     if settings.sampling != "graph" or settings.optimizer == "cg":
         return {}
-    divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
-    return {"jit_compile": True, "steps_per_execution": divisor}
+    return graph.compilation(steps, epochs)
 
 
 def _fresh(optimizer: Any) -> Any:
@@ -291,13 +267,6 @@ def _fresh(optimizer: Any) -> Any:
         if hasattr(optimizer, name):  # not in the configuration
             setattr(copied, name, getattr(optimizer, name))
     return copied
-
-
-def _neighbors(rows: FloatArray, perplexity: float, seed: int) -> Neighbors:
-    """Search on principal components: for more columns than that, sooner and with less noise."""
-    if rows.shape[1] > _SEARCH_DIMS < len(rows):
-        rows = projection.principal_components(rows, _SEARCH_DIMS, seed=seed).apply(rows)
-    return nearest(rows, min(math.ceil(3 * perplexity), len(rows) - 1), seed=seed)
 
 
 def _pretrain_and_unroll(

@@ -1,7 +1,6 @@
 """The three stages of parametric t-SNE as three functions: pretrain, unroll, finetune."""
 
 import itertools
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from ptsne_keras import conjugate, networks, rows
 from ptsne_keras.callbacks import Schedule
+from ptsne_keras.progress import EpochSeconds
 from ptsne_keras.rbm import RBM, check_range
 from ptsne_keras.training import Trainer
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
@@ -233,7 +233,7 @@ def finetune(
         jit_compile=False if conjugate_gradients else jit_compile,
         steps_per_execution=1 if conjugate_gradients else steps_per_execution,
     )
-    callbacks = [_EpochSeconds(), *callbacks]
+    callbacks = [EpochSeconds(), *callbacks]
     if conjugate_gradients:
         fitted = conjugate.fit(
             trainer,
@@ -298,14 +298,3 @@ class _Dof(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
             logs["dof"] = self.model.dof
-
-
-class _EpochSeconds(keras.callbacks.Callback):
-    """Adds the seconds of each epoch to the history."""
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if logs is not None:
-            logs["seconds"] = time.perf_counter() - self.start

@@ -67,3 +67,20 @@ def test_mean_kl_divergence_weighs_batches_by_their_rows(rng):
     each = [metrics.kl_divergence(P, encoder(x)) for x, P in batches]
     expected = (30 * each[0] + 10 * each[1]) / 40
     assert metrics.mean_kl_divergence(encoder, batches) == pytest.approx(expected)
+
+
+def test_procrustes_correlation_is_that_of_scipy(rng):
+    from scipy.spatial import procrustes
+
+    Y = rng.normal(size=(50, 2))
+    other = Y + 0.5 * rng.normal(size=Y.shape)
+    disparity = procrustes(Y, other)[2]
+    found = metrics.procrustes_correlation(Y, other)
+    assert found == pytest.approx(np.sqrt(1 - disparity), rel=1e-9)
+    rotation = np.array([[0.6, -0.8], [0.8, 0.6]])
+    assert metrics.procrustes_correlation(Y, 7 * other @ rotation - 3) == pytest.approx(found)
+    assert metrics.procrustes_correlation(Y, np.ones_like(Y)) == 0.0
+    assert metrics.procrustes_correlation(1e200 * Y, other) == pytest.approx(found)
+    for wrong in (Y[:-1], np.where(Y > 0, np.nan, Y)):
+        with pytest.raises(ValueError, match="finite maps \\[N, d\\] of the same rows"):
+            metrics.procrustes_correlation(Y, wrong)

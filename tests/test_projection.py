@@ -74,3 +74,10 @@ def test_an_encoder_with_components_is_its_head_after_the_projection(X):
     np.testing.assert_allclose(model(X), head(found.apply(X)), rtol=1e-4, atol=1e-5)
     assert [w.path for w in head.trainable_variables] == [w.path for w in model.trainable_variables]
     assert not model.get_layer("projection").trainable
+
+
+def test_sparse_rows_have_as_many_components_as_columns(rng):
+    X = rng.normal(size=(40, 6)).astype("float32")
+    sparse = projection.principal_components(scipy.sparse.csr_array(X), 6, seed=0)
+    dense = projection.principal_components(X, 6, seed=0)
+    np.testing.assert_allclose(sparse.apply(X), dense.apply(X), atol=1e-5)

@@ -1,0 +1,302 @@
+"""`MapRegressor`: new rows onto a map that exists."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ptsne_keras import MapRegressor, maps, metrics
+
+FAST = {"epochs": 20, "random_state": 0}
+BOTH = pytest.mark.parametrize("objective", ["neighbors", "squares"])
+
+
+@pytest.fixture(scope="module")
+def given(digits):
+    """Digits and a map of the training rows: here linear discriminants, in units of its own."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    (X, labels), _ = digits
+    Y = LinearDiscriminantAnalysis(n_components=2).fit(X, labels).transform(X)
+    return X, (1000 + 0.01 * Y).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def fitted(given):
+    return MapRegressor(**FAST).fit(*given)
+
+
+@BOTH
+def test_places_are_in_the_maps_own_units(objective, given):
+    X, Y = given
+    regressor = MapRegressor(objective=objective, network="gelu", **FAST).fit(X, Y)
+    placed = regressor.transform(X[regressor.held_out_])
+    assert placed.dtype == np.float32
+    np.testing.assert_allclose(placed.mean(axis=0), Y.mean(axis=0), atol=3 * Y.std())
+    assert min(regressor.correlation_["held_out"]) > 0.7
+    assert regressor.score(X[regressor.held_out_], Y[regressor.held_out_]) > 0.4
+
+
+def test_new_rows_land_among_their_like(fitted, given, digits):
+    (_, labels), (X_new, labels_new) = digits
+    found = metrics.knn_accuracy(given[1], labels, fitted.transform(X_new), labels_new, 5)
+    rows = metrics.knn_accuracy(given[1][::2], labels[::2], given[1][1::2], labels[1::2], 5)
+    assert found > rows - 0.08
+
+
+@BOTH
+def test_saved_it_places_equally_and_can_be_fitted_again(objective, given, tmp_path):
+    X, Y = given
+    options = {**FAST, "epochs": 2, "network": "gelu"}
+    regressor = MapRegressor(objective=objective, **options).fit(X, Y)
+    regressor.save(tmp_path / "placed")
+    loaded = MapRegressor.load(tmp_path / "placed")
+    np.testing.assert_array_equal(loaded.transform(X), regressor.transform(X))
+    np.testing.assert_array_equal(loaded.placement_error(X), regressor.placement_error(X))
+    assert loaded.get_params() == regressor.get_params()
+    assert loaded.correlation_ == regressor.correlation_
+    np.testing.assert_array_equal(loaded.fit(X, Y).transform(X), regressor.transform(X))
+
+
+def test_the_encoder_is_plain_keras(fitted, given, tmp_path):
+    X, _ = given
+    fitted.encoder_.save(tmp_path / "encoder.keras")
+    np.save(tmp_path / "X.npy", X)
+    program = (
+        "import sys; sys.modules['ptsne_keras'] = None\n"
+        "import keras, numpy as np\n"
+        "Y = keras.saving.load_model('encoder.keras')(np.load('X.npy'))\n"
+        "np.save('Y.npy', Y)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "Y.npy"), fitted.encoder_(X))
+
+
+def test_rows_learned_by_heart_are_warned_of(rng):
+    X = rng.normal(size=(200, 30)).astype("float32")
+    Y = rng.normal(size=(200, 2))  # nothing that a row tells
+    regressor = MapRegressor(objective="squares", network="gelu", epochs=200, patience=200)
+    with pytest.warns(UserWarning, match="has learned the map by heart"):
+        regressor.set_params(random_state=0).fit(X, Y)
+    assert min(regressor.correlation_["train"]) > max(regressor.correlation_["held_out"])
+
+
+def test_a_good_fit_is_not_warned_of(rng):
+    X = rng.normal(size=(400, 2)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MapRegressor(objective="squares", network="gelu", epochs=60, random_state=0).fit(X, X)
+
+
+def test_placements_to_distrust_have_a_large_error(fitted, digits):
+    X_new = digits[1][0]
+    strange = np.random.default_rng(0).permuted(X_new, axis=1)  # the same pixels, no digits
+    errors = np.concatenate([fitted.placement_error(X_new), fitted.placement_error(strange)])
+    truth = np.repeat([0, 1], len(X_new))
+    assert roc_auc_score(truth, errors) > 0.9
+    assert np.median(errors[: len(X_new)]) == pytest.approx(1.0, abs=0.25)
+    confidence = fitted.confidence(X_new)
+    assert 0 <= confidence.min() <= confidence.max() <= 1
+    assert np.median(fitted.confidence(strange)) < 0.1 < np.median(confidence)
+
+
+def test_a_map_of_any_size_is_placed_alike(given):
+    """The kernel of t-SNE has a width, maps have units: they are brought together."""
+    X, Y = given
+    small, large = (
+        MapRegressor(epochs=5, random_state=0).fit(X, scale * Y.astype(np.float64))
+        for scale in (1.0, 1e4)
+    )
+    np.testing.assert_allclose(
+        large.transform(X) / 1e4, small.transform(X), atol=0.02 * Y.std(axis=0).min()
+    )
+
+
+@BOTH
+def test_sparse_rows_and_frames(objective, given):
+    X, Y = given
+    options = {"objective": objective, "network": "gelu", "epochs": 2, "random_state": 0}
+    dense = MapRegressor(**options).fit(X, Y).transform(X)
+    sparse = MapRegressor(**options).fit(scipy.sparse.csr_array(X), Y)
+    np.testing.assert_allclose(sparse.transform(scipy.sparse.csr_array(X)), dense, rtol=1e-4)
+    frame = pd.DataFrame(X).add_prefix("pixel ")
+    named = MapRegressor(**options).fit(frame, pd.DataFrame(Y, columns=["x", "y"]))
+    assert named.feature_names_in_[1] == "pixel 1"
+    np.testing.assert_allclose(named.transform(frame), dense, rtol=1e-4)
+
+
+def test_rows_from_disk(given, tmp_path):
+    X, Y = given
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    options = {"objective": "squares", "network": "gelu", "epochs": 2, "random_state": 0}
+    regressor = MapRegressor(**options).fit(mapped, Y)
+    whole = MapRegressor(**options).fit(X, Y)
+    np.testing.assert_allclose(regressor.transform(X), whole.transform(X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "bool"])
+def test_rows_from_disk_are_placed_block_by_block(dtype, fitted, given, tmp_path):
+    X = (given[0] * 16).astype(dtype)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    np.testing.assert_allclose(fitted.transform(mapped), fitted.transform(X), rtol=1e-5)
+    for method in ("placement_error", "confidence"):
+        np.testing.assert_allclose(getattr(fitted, method)(mapped), getattr(fitted, method)(X))
+    np.save(tmp_path / "narrow.npy", X[:, :5])
+    with pytest.raises(ValueError, match=r"should have 64 columns, as at `fit`\. Received: 5"):
+        fitted.transform(np.load(tmp_path / "narrow.npy", mmap_mode="r"))
+
+
+@BOTH
+def test_bad_rows_on_disk_are_named_before_training(objective, given, tmp_path):
+    X, Y = given
+    X = np.where(np.arange(len(X))[:, None] == len(X) - 1, np.nan, X)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    with pytest.raises(ValueError, match=f"X should be finite.* index {len(X) - 1}"):
+        MapRegressor(objective=objective).fit(mapped, Y)
+
+
+@BOTH
+def test_few_rows_have_their_curves(objective, rng):
+    X, Y = rng.normal(size=(12, 3)).astype("float32"), rng.normal(size=(12, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        regressor = MapRegressor(objective=objective, epochs=3, random_state=0).fit(X, Y)
+    assert len(regressor.history_["val_error"]) == len(regressor.history_["error"]) > 0
+    with pytest.raises(ValueError, match=r"smaller validation_fraction\. Received: 12 rows, of"):
+        MapRegressor(objective=objective, validation_fraction=0.9).fit(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+@BOTH
+def test_any_units_will_do(objective, scale, given):
+    X, Y = given
+    centred = (Y - Y.mean(axis=0)) / Y.std()
+    options = {"objective": objective, "epochs": 4, "random_state": 0}
+    usual = MapRegressor(**options).fit(X, centred)
+    found = MapRegressor(**options).fit(X, (scale * centred).astype("float32"))
+    np.testing.assert_allclose(found.transform(X) / scale, usual.transform(X), atol=0.02)
+
+
+def test_numbers_of_numpy_are_saved(given, tmp_path):
+    options = {"epochs": np.int64(2), "random_state": np.int64(3), "jitter": np.float32(0.25)}
+    MapRegressor(**options).fit(*given).save(tmp_path / "placed")
+    assert MapRegressor.load(tmp_path / "placed").random_state == 3
+
+
+def test_a_failed_fit_changes_nothing(given, tmp_path):
+    X, Y = given
+    regressor = MapRegressor(epochs=2, random_state=0)
+    with pytest.raises(ValueError, match="a place for each"):
+        regressor.fit(X, Y[:9])
+    with pytest.raises(NotFittedError):
+        regressor.transform(X)
+    placed = regressor.fit(X, Y).transform(X)
+    with pytest.raises(ValueError, match="a place for each"):
+        regressor.fit(X[:, :5], Y[:9])
+    np.testing.assert_array_equal(regressor.transform(X), placed)
+
+
+def test_a_map_in_place_of_its_array_is_named(given):
+    with pytest.raises(ValueError, match=r"y should be an array: .* its Y or of\(names\)"):
+        MapRegressor().fit(given[0], maps.Map(given[1], None))
+
+
+def test_one_coordinate(given):
+    X, Y = given
+    regressor = MapRegressor(**{**FAST, "epochs": 2}).fit(X, Y[:, 0])
+    assert regressor.predict(X).shape == (len(X),)
+    assert regressor.transform(X).shape == (len(X), 1)
+
+
+def test_in_a_pipeline_and_cloned(given):
+    X, Y = given
+    regressor = MapRegressor(**{**FAST, "epochs": 2})
+    pipeline = make_pipeline(StandardScaler(), clone(regressor)).fit(X, Y)
+    assert pipeline.transform(X).shape == Y.shape
+    assert list(pipeline[-1].get_feature_names_out()) == ["mapregressor0", "mapregressor1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, Y: (X, Y[:-1]), r"y should have a place for each of the \d+ rows"),
+        (lambda X, Y: (X, np.where(np.arange(len(Y))[:, None] == 7, np.nan, Y)), "y .* index 7"),
+        (lambda X, Y: (np.where(np.arange(len(X))[:, None] == 7, np.nan, X), Y), "NaN"),
+    ],
+    ids=["fewer places", "NaN in the map", "NaN in a row"],
+)
+def test_what_does_not_fit_is_named(change, message, given):
+    with pytest.raises(ValueError, match=message):
+        MapRegressor().fit(*change(*given))
+
+
+def test_it_wants_to_be_fitted_first(given):
+    for method in ("transform", "placement_error", "confidence"):
+        with pytest.raises(NotFittedError):
+            getattr(MapRegressor(), method)(given[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "kl"},
+        {"network": "cnn"},
+        {"perplexity": 1},
+        {"validation_fraction": 0},
+        {"map_weight": 1e30},
+    ],
+    ids=json.dumps,
+)
+def test_bad_parameters_are_named(options, given):
+    with pytest.raises(ValueError, match=f"'{next(iter(options))}' parameter"):
+        MapRegressor(**options).fit(*given)
+
+
+def test_networks_of_regression_are_named(given):
+    with pytest.raises(ValueError, match='network should be "gelu" with objective="neighbors"'):
+        MapRegressor(network="tanh").fit(*given)
+
+
+def test_a_seed_fixes_the_result(given):
+    X, Y = given
+    first, second = (MapRegressor(epochs=2, random_state=3).fit(X, Y) for _ in range(2))
+    np.testing.assert_array_equal(first.transform(X), second.transform(X))
+    assert isinstance(first.encoder_, keras.Model)
+
+
+FLOAT32 = (
+    "float64 places of a float32 network: products of one row are rounded as those of many not"
+)
+
+
+def checks(**options):
+    return parametrize_with_checks(
+        [MapRegressor(epochs=30, random_state=0, **options)],
+        expected_failed_checks=lambda _: {"check_methods_subset_invariance": FLOAT32},
+    )
+
+
+@checks(objective="squares")
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow  # a minute more, for the same interface
+@checks(objective="neighbors")
+def test_scikit_learns_checks_by_neighbors(estimator, check):
+    check(estimator)

@@ -1,0 +1,238 @@
+"""Maps from the files that people have."""
+
+import gzip
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ptsne_keras import maps
+
+
+@pytest.fixture
+def Y(rng):
+    return rng.normal(size=(5, 2)).astype("float32")
+
+
+def lines(Y, sep=",", decimal="."):
+    return [sep.join(f"{v:.9g}".replace(".", decimal) for v in row) for row in Y]
+
+
+def r_csv(Y, sep=",", decimal="."):
+    """What R's write.csv of a matrix without names gives."""
+    head = sep.join(['""', '"V1"', '"V2"'])
+    body = [f'"{i}"{sep}{line}' for i, line in enumerate(lines(Y, sep, decimal), 1)]
+    return "\n".join([head, *body]) + "\n"
+
+
+WRITERS = {
+    "R write.csv": ("map.csv", r_csv),
+    "R write.csv, no row names": ("map.csv", lambda Y: '"V1","V2"\n' + "\n".join(lines(Y))),
+    "R write.csv2": ("map.csv", lambda Y: r_csv(Y, ";", ",")),
+    "R write.table": (
+        "map.txt",
+        lambda Y: (
+            '"V1" "V2"\n' + "".join(f'"{i}" {line}\n' for i, line in enumerate(lines(Y, " "), 1))
+        ),
+    ),
+    "R write.table, tabs": (
+        "map.tsv",
+        lambda Y: (
+            '"V1"\t"V2"\n' + "".join(f'"{i}"\t{line}\n' for i, line in enumerate(lines(Y, "\t"), 1))
+        ),
+    ),
+    "pandas": ("map.csv", lambda Y: pd.DataFrame(Y, columns=["x", "y"]).to_csv()),
+    "pandas without names": ("map.csv", lambda Y: pd.DataFrame(Y).to_csv()),
+    "pandas without index": ("map.csv", lambda Y: pd.DataFrame(Y).to_csv(index=False, sep="\t")),
+    "no header": ("map.tsv", lambda Y: "\n".join(lines(Y, "\t")) + "\n"),
+    "NumPy savetxt": ("map.txt", lambda Y: "\n".join(lines(Y, " ")) + "\n"),
+    "R write.table, decimal commas, no header": (
+        "map.txt",
+        lambda Y: "\n".join(lines(Y, " ", ",")) + "\n",
+    ),
+    "R write.table, decimal commas, tabs": (
+        "map.tsv",
+        lambda Y: "V1\tV2\n" + "\n".join(lines(Y, "\t", ",")) + "\n",
+    ),
+    "R write.table, names with blanks": (
+        "map.txt",
+        lambda Y: (
+            "V1 V2\n" + "".join(f'"cell {i}" {line}\n' for i, line in enumerate(lines(Y, " ")))
+        ),
+    ),
+    "pandas, columns from 1": (
+        "map.csv",
+        lambda Y: pd.DataFrame(Y, columns=[1, 2]).to_csv(index=False),
+    ),
+    "comments, blank lines and blanks above": (
+        "map.CSV",
+        lambda Y: "\n# by hand\n  \nx, y\n" + "\n".join(lines(Y, ", ")) + "\n   \n",
+    ),
+    "a comma at the end": (
+        "map.csv",
+        lambda Y: "x,y,\n" + "".join(f"{line},\n" for line in lines(Y)),
+    ),
+    "byte order mark and Windows lines": (
+        "map.csv",
+        lambda Y: "\ufeffx,y\r\n" + "\r\n".join(lines(Y)) + "\r\n\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
+def test_tables_of_every_writer_are_read(writer, zipped, Y, tmp_path):
+    name, write = WRITERS[writer]
+    file = tmp_path / (name + ".gz" * zipped)
+    text = write(Y).encode()
+    file.write_bytes(gzip.compress(text) if zipped else text)
+    found = maps.read(file)
+    np.testing.assert_allclose(found.Y, Y, rtol=1e-6)
+    assert found.Y.dtype == np.float32
+
+
+@pytest.mark.parametrize("first", ["0,1", "1,2", "NA,NA"])
+def test_a_first_row_of_numbers_is_data(first, tmp_path):
+    (tmp_path / "map.csv").write_text(f"{first}\n3,4\n5,6\n")
+    if first == "NA,NA":
+        with pytest.raises(ValueError, match="1 such rows, the first at index 0"):
+            maps.read(tmp_path / "map.csv")
+    else:
+        expected = [float(cell) for cell in first.split(",")]
+        np.testing.assert_array_equal(maps.read(tmp_path / "map.csv").Y[0], expected)
+
+
+def test_a_first_column_of_text_names_the_rows(Y, tmp_path):
+    index = pd.Index(["1,2", "1.2", "c", "d", "e"], name="cell")
+    pd.DataFrame(Y, columns=["x", "y"], index=index).to_csv(tmp_path / "map.csv", sep=";")
+    found = maps.read(tmp_path / "map.csv", ids="cell")  # its first is a number, too
+    np.testing.assert_allclose(found.of(["1,2"]), Y[[0]], rtol=1e-6)
+    (tmp_path / "map.csv").write_text("a,1.5,2.5\nb,3,4\n")
+    np.testing.assert_array_equal(maps.read(tmp_path / "map.csv").of(["b"]), [[3, 4]])
+
+
+def test_row_names_are_kept(Y, tmp_path):
+    file = tmp_path / "map.csv"
+    file.write_text(r_csv(Y))
+    assert maps.read(file).ids.tolist() == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_columns_and_ids_by_name(suffix, Y, tmp_path):
+    frame = pd.DataFrame({"barcode": list("abcde"), "cluster": 1, "x": Y[:, 0], "y": Y[:, 1]})
+    file = tmp_path / f"map.{suffix}"
+    frame.to_csv(file, index=False) if suffix == "csv" else frame.to_parquet(file, index=False)
+    found = maps.read(file, columns=["x", "y"], ids="barcode")
+    np.testing.assert_allclose(found.of(["d", "a"]), Y[[3, 0]], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"columns should name .* 'cluster', 'x', 'y'"):
+        maps.read(file, ids="barcode")
+    with pytest.raises(ValueError, match=r"among 'barcode', .* Received: 'z'"):
+        maps.read(file, columns=["x", "z"])
+
+
+def test_the_index_of_a_parquet_file_names_the_rows(Y, tmp_path):
+    file = tmp_path / "map.parquet"
+    for name in (None, "cell"):
+        index = pd.Index(list("abcde"), name=name)
+        pd.DataFrame(Y, columns=["x", "y"], index=index).to_parquet(file)
+        np.testing.assert_array_equal(maps.read(file).of(["c"]), Y[[2]])
+    numbers = pd.Index([10, 20, 30, 40, 50], name="number")
+    pd.DataFrame(Y, columns=["x", "y"], index=numbers).to_parquet(file)
+    for ids in ([30], [30.0], ["30"]):
+        np.testing.assert_array_equal(maps.read(file).of(ids), Y[[2]])
+
+
+def test_numpy_files(Y, tmp_path):
+    np.save(tmp_path / "map.npy", Y.astype("float64"))
+    found = maps.read(tmp_path / "map.npy")
+    np.testing.assert_array_equal(found.Y, Y)
+    assert found.ids is None
+
+
+def cells(Y):
+    return types.SimpleNamespace(obsm={"X_tsne": Y, "X_umap": -Y}, obs_names=list("abcde"))
+
+
+def test_anndata(Y):
+    np.testing.assert_array_equal(maps.from_anndata(cells(Y)).of(["b"]), Y[[1]])
+    np.testing.assert_array_equal(maps.from_anndata(cells(Y), "X_umap").Y, -Y)
+    with pytest.raises(ValueError, match=r"one of obsm's: 'X_tsne', 'X_umap'. Received: 'X_pca'"):
+        maps.from_anndata(cells(Y), "X_pca")
+
+
+def test_anndata_files(Y, tmp_path, monkeypatch):
+    """With a package that stands in for `anndata`, which is no dependency."""
+    (tmp_path / "map.h5ad").touch()
+    stand_in = types.SimpleNamespace(read_h5ad=lambda file: cells(Y))
+    monkeypatch.setitem(__import__("sys").modules, "anndata", stand_in)
+    np.testing.assert_array_equal(maps.read(tmp_path / "map.h5ad").Y, Y)
+    monkeypatch.setitem(__import__("sys").modules, "anndata", None)
+    with pytest.raises(ImportError, match="pip install anndata"):
+        maps.read(tmp_path / "map.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y\n1,2\n3,NA\n5,\n", "2 such rows, the first at index 1"),
+        (",x,y\na,1,2\nb,nan,4\n", r"1 such rows: 'b'"),
+        ("x,y\n1,2\n3,four\n", r"numbers in column 'y'. Received: 'four' in line 3"),
+        ("x,y\n1,2\n3\n", r"2 cells in every row. Received: 1 in line 3"),
+        ("x,y,z\n1,2,3\n4,5,6\n", r"numbers in 'x', 'y', 'z'"),
+        ("x,x\n1,2\n", "a name of its own for each column. Received: 'x' twice"),
+        ("x,y\n1_0,2\n", "numbers in 'y'"),
+        ("x,y\n1,2\n3,1e39\n", "The map, as float32, should be finite"),
+        ("x,y\n", "Received: 1 lines"),
+        ("", "Received: 0 lines"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(text, message, tmp_path):
+    file = tmp_path / "map.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        maps.read(file)
+
+
+def test_arrays_that_are_no_maps_are_refused(tmp_path):
+    file = tmp_path / "map.npy"
+    np.save(file, np.zeros((2, 500)))
+    with pytest.raises(ValueError, match=r"save its transpose. Received: shape \(2, 500\)"):
+        maps.read(file)
+    with pytest.raises(ValueError, match="columns and ids should be None"):
+        maps.read(file, ids="x")
+    np.save(file, np.array([{}, {}]))
+    with pytest.raises(ValueError, match=r"map.npy should be an array of numbers"):
+        maps.read(file)
+
+
+def test_text_of_another_encoding_is_said(tmp_path):
+    (tmp_path / "map.csv").write_bytes("née,x,y\na,1,2\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"map.csv should be text in UTF-8"):
+        maps.read(tmp_path / "map.csv")
+
+
+def test_names_are_lists(Y, tmp_path):
+    (tmp_path / "map.csv").touch()
+    with pytest.raises(ValueError, match="columns should be a list of names"):
+        maps.read(tmp_path / "map.csv", columns="x")
+    with pytest.raises(ValueError, match="ids should be a list of names"):
+        maps.Map(Y, np.array(list("abcde"))).of("ab")
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="should be a file with a map"):
+        maps.read(tmp_path / "map.csv")
+    (tmp_path / "map.xlsx").touch()
+    with pytest.raises(ValueError, match=r"should end in \.csv"):
+        maps.read(tmp_path / "map.xlsx")
+
+
+def test_rows_without_a_place_are_named(Y):
+    table = maps.Map(Y, np.array(list("abcde")))
+    with pytest.raises(ValueError, match=r"2 rows without: 'x', 'y'; .* 'a', 'b', 'c', …"):
+        table.of(["a", "x", "y"])
+    with pytest.raises(ValueError, match=r"1 names that are there twice or more: 'a'"):
+        maps.Map(Y, np.array(list("abcda"))).of(["b"])
+    with pytest.raises(ValueError, match="matched by position"):
+        maps.Map(Y, None).of(["b"])

@@ -1,0 +1,92 @@
+"""Regression onto a given map: what is held out, scaled, and reported."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from ptsne_keras import networks, regression, sources
+
+
+@pytest.fixture
+def X(rng):
+    return rng.normal(size=(300, 5)).astype("float32")
+
+
+@pytest.fixture
+def Y(X):
+    """A smooth map, far from the origin and wider than high."""
+    return np.column_stack([100 + 40 * np.tanh(X[:, 0]), -7 + 5 * X[:, 1] * X[:, 2]]).astype("f")
+
+
+def test_rows_are_trained_on_or_held_out():
+    train, held_out = regression.split(1000, 0.1, seed=0)
+    assert (len(train), len(held_out)) == (900, 100)
+    assert sorted([*train, *held_out]) == list(range(1000))
+    assert len(regression.split(5, 0.01, seed=0)[1]) == 1
+    assert len(regression.split(200_000, 0.1, seed=0)[1]) == 2500
+
+
+@pytest.mark.parametrize("kind", ["array", "sparse", "memmap"])
+def test_columns_are_standardised_over_the_chosen_rows(kind, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_BLOCK", 64)  # many blocks
+    X = (1000 + rng.normal(size=(500, 4)) * [1, 2, 3, 4]).astype("float32")
+    np.save(tmp_path / "X.npy", X)
+    given = {
+        "array": X,
+        "sparse": scipy.sparse.csr_array(X),
+        "memmap": np.load(tmp_path / "X.npy", mmap_mode="r"),
+    }[kind]
+    chosen = np.arange(100, 400)
+    shift, scale = regression.standardization(sources.source(given), chosen)
+    np.testing.assert_allclose(shift, X[chosen].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scale, X[chosen].std(axis=0), rtol=1e-3)
+
+
+def test_a_column_that_does_not_vary_is_not_blown_up(rng):
+    X = np.column_stack([rng.normal(size=50), np.full(50, 3.0), 1e-9 * rng.normal(size=50)])
+    _, scale = regression.standardization(sources.source(X), np.arange(50))
+    assert scale.min() > 0.1
+
+
+def test_the_unit_square_holds_the_map_with_one_scale(Y):
+    shift, scale = regression.unit_square(Y)
+    inside = (Y - shift) / scale
+    assert inside.min() >= -1e-6
+    assert inside.max() <= 1 + 1e-6
+    assert scale[0] == scale[1]
+
+
+@pytest.mark.parametrize("name", regression.PRESETS)
+def test_each_network_learns_a_smooth_map_in_its_own_units(name, X, Y):
+    preset = regression.PRESETS[name]
+    small = regression.Preset((32, 32), preset.activation, preset.output, preset.towers, (0.01, 0))
+    found = regression.fit(X, Y, preset=small, batch_size=30, epochs=40, patience=40, seed=0)
+    assert found.history["val_error"][-1] < 0.3
+    assert min(found.history["val_error"]) < found.history["val_error"][0]
+    placed = np.asarray(found.encoder(X[found.held_out]))
+    variance = Y.var(axis=0).mean()
+    error = np.square(placed - Y[found.held_out]).mean() / variance
+    assert error == pytest.approx(min(found.history["val_error"]), rel=0.2)
+
+
+def test_training_ends_where_held_out_rows_no_longer_gain(X, rng):
+    noise = rng.normal(size=(300, 2)).astype("float32")  # nothing to learn but by heart
+    small = regression.Preset((64, 64), "tanh", "linear", False, (0.01, 0.01))
+    found = regression.fit(X, noise, preset=small, batch_size=30, epochs=200, patience=5, seed=0)
+    curve = found.history["val_error"]
+    assert len(curve) < 100
+    assert int(np.argmin(curve)) == len(curve) - 6
+
+
+def test_towers_share_no_weights(X):
+    model = networks.encoder(5, 2, hidden_units=(4, 3), towers=True, seed=0)
+    assert model.output_shape == (None, 2)
+    assert model.count_params() == 2 * (5 * 4 + 4 + 4 * 3 + 3 + 3 + 1)
+
+
+def test_correlations_are_pearsons(rng):
+    Y = rng.normal(size=(50, 2))
+    found = Y + rng.normal(size=(50, 2))
+    expected = [np.corrcoef(Y[:, k], found[:, k])[0, 1] for k in range(2)]
+    np.testing.assert_allclose(regression.correlations(Y, found), expected)
+    assert regression.correlations(Y, 0 * Y) == [0.0, 0.0]
