@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any, Self
 
 VENVS = Path(__file__).parent / "venvs"
 
@@ -33,3 +35,34 @@ def write(file: Path, contents: bytes) -> None:
     beside = file.with_suffix(".part")
     beside.write_bytes(contents)
     beside.rename(file)
+
+
+class Memory:
+    """Anonymous memory (no pages of mapped files) taken inside the block at most, in bytes.
+
+    Beyond what the process held before, looked at every 10 ms.
+    """
+
+    most = 0
+
+    def __enter__(self) -> Self:
+        self._before = self._anonymous()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.most = max(self.most, self._anonymous() - self._before)
+
+    @staticmethod
+    def _anonymous() -> int:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return 1024 * int(line.split()[1])
+        raise OSError("/proc/self/status should have RssAnon, as Linux since 4.5 does.")

@@ -12,11 +12,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import scipy.sparse
 
@@ -81,41 +81,22 @@ def batches_of(kind: str, folder: Path, n: int, features: int) -> Any:
     return streams.from_parquet(folder / "X.parquet", None, 30, BATCH, seed=0)
 
 
-def anonymous_bytes() -> int:
-    """Read how much anonymous memory this process holds."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return 1024 * int(line.split()[1])
-    raise OSError("/proc/self/status should have RssAnon, as Linux since 4.5 does.")
-
-
 def one(kind: str, folder: Path, n: int, features: int, count: int) -> dict[str, float]:
     """Make so many batches; measure."""
     from ptsne_keras import batches
 
     warm = np.random.default_rng(0).normal(size=(BATCH, features)).astype("float32")
     list(batches.from_array(warm, 30, BATCH, seed=0))  # what TensorFlow takes by itself
-    before = most = anonymous_bytes()
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.01):
-            most = max(most, anonymous_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    start = time.perf_counter()
-    data = batches_of(kind, folder, n, features)
-    iterator = iter(data)
-    next(iterator)
-    first = time.perf_counter()
-    rows = sum(len(next(iterator)[0]) for _ in range(min(count, int(data.cardinality())) - 1))
-    end = time.perf_counter()
-    done.set()
-    thread.join()
+    with kept.Memory() as memory:
+        start = time.perf_counter()
+        data = batches_of(kind, folder, n, features)
+        iterator = iter(data)
+        next(iterator)
+        first = time.perf_counter()
+        rows = sum(len(next(iterator)[0]) for _ in range(min(count, int(data.cardinality())) - 1))
+        end = time.perf_counter()
     return {
-        "MB": (most - before) / 1e6,
+        "MB": memory.most / 1e6,
         "s to the first batch": first - start,
         "rows a second": rows / (end - first),
     }

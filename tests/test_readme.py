@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE
 
 README = Path(__file__).parent.parent / "README.md"
-GUIDES = [README.parent / "docs/keras.md"]
+GUIDES = [README.parent / "docs" / name for name in ("keras.md", "maps.md")]
 
 
 def blocks(page):
@@ -27,23 +27,25 @@ def folder(tmp_path_factory):
 def test_code_blocks_run(block, folder, monkeypatch):
     monkeypatch.chdir(folder)  # "map" and "saved_models" land there, for the blocks after
     # The default fit takes a minute; what the README shows is how to call it.
-    monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", _quick_defaults())
+    _be_quick(monkeypatch)
     exec(compile(block, str(README), "exec"), {})
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_run_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", _quick_defaults())
+    _be_quick(monkeypatch)
     names = {}
     assert blocks(page)
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), names)
 
 
-def _quick_defaults():
+def _be_quick(monkeypatch):
     quick = {"hidden_units": (50, 50), "epochs": 5, "pretraining_epochs": 1}
-    return {**ParametricTSNE.__init__.__kwdefaults__, **quick}
+    for estimator, changes in ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5})):
+        defaults = {**estimator.__init__.__kwdefaults__, **changes}
+        monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
 
 
 def test_there_are_blocks_and_the_pictures_they_name_exist():

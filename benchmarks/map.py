@@ -1,0 +1,210 @@
+"""New rows on a map that exists: regression alone, KL alone, and both, on an openTSNE map.
+
+    python benchmarks/map.py [--datasets mnist fashion] [--methods both kl …] [--seeds 1]
+    python benchmarks/map.py --validation …
+
+The map of the 60,000 training rows is openTSNE's, made by benchmarks/peers.py if it is not there.
+All methods but the preset of practice train the same network, 256-256-256 GELU, on at least as many
+rows in all; the preset, 18 times as costly a row, gets as many operations. Every finished cell is
+kept in benchmarks/results/map; each run prints the table of those that are there, and draws the
+test rows of each. --validation holds 10,000 training rows out and measures on those instead: what
+was chosen was chosen on them.
+
+Columns: test rows by the nearest training rows, where these lie on the map that was given ("given")
+and where the method itself places them ("own"); T(12) of the first 5,000 test rows; Procrustes
+correlation of the training rows' own places with those given; area under the ROC curve of
+`placement_error`, by which the test rows of the other data set are told from these; operations of
+training, forward and backward, in 10^12.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import data
+import kept
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from ptsne_keras import MapRegressor, ParametricTSNE, metrics, plotting
+
+HERE = Path(__file__).parent
+PEERS = HERE / "results/peers"
+TITLES = {
+    "tanh": "squares: tanh 1024-1024-1024",
+    "squares": "squares: same network, as many rows",
+    "kl": "KL alone (ParametricTSNE)",
+    "both": "both (MapRegressor)",
+    "both3": "both, map_weight=3",
+    "both10": "both, map_weight=10",
+    "opentsne": "openTSNE's `transform` (optimises)",
+}
+COLUMNS = ["1-NN given", "5-NN given", "recall(10) given", "1-NN own", "5-NN own", "recall(10) own"]
+COLUMNS += ["T(12)", "Procrustes", "AUC", "fit s", "10^12 op"]
+# Rows that are like none of the map's.
+_STRANGERS = {"mnist": "fashion", "fashion": "mnist"}
+# Rows that the default of MapRegressor sees: 134 passes over 54,000 rows and a neighbour of each.
+_EPOCHS = 268
+# Multiplications a row: of the network on 100 components, and of the preset on 784 columns.
+_SMALL = 100 * 256 + 2 * 256**2 + 2 * 256
+_WIDE = 784 * 256 + 2 * 256**2 + 2 * 256
+_TANH = 784 * 1024 + 2 * 1024**2 + 2 * 1024
+TRUSTWORTHINESS_ROWS = 5000
+
+
+def make(method: str, seed: int) -> tuple[Any, int, int]:
+    """Make the estimator; multiplications a row; passes over the rows, if they are set here."""
+    if method == "kl":
+        return ParametricTSNE(random_state=seed), _SMALL, 0
+    if method.startswith("both"):
+        weight = float(method.removeprefix("both") or 1)
+        return MapRegressor(map_weight=weight, random_state=seed), _SMALL, 0
+    options: dict[str, Any] = {"objective": "squares", "network": "gelu", "random_state": seed}
+    multiplications, epochs = _WIDE, _EPOCHS
+    if method == "tanh":
+        options["network"] = "tanh"
+        multiplications, epochs = _TANH, round(_EPOCHS * _SMALL / _TANH)
+    elif method == "squares":
+        options["batch_size"] = 1024
+    # The best epoch by the held-out rows is kept, and all are run.
+    return MapRegressor(epochs=epochs, patience=epochs, **options), multiplications, epochs
+
+
+def given_map(dataset: str) -> tuple[Any, Any]:
+    """Places that openTSNE gave the training and the test rows."""
+    file = PEERS / f"{dataset}-opentsne-0.npz"
+    if not file.exists():
+        command = [sys.executable, HERE / "peers.py", "--datasets", dataset]
+        subprocess.run([*command, "--methods", "opentsne"], check=True)
+    with np.load(file) as maps:
+        return maps["train"], maps["test"]
+
+
+def load(dataset: str, validation: bool) -> tuple[Any, ...]:
+    """X, labels, their given places; the same of the rows to measure on."""
+    (X, labels), (X_test, labels_test) = data.load(dataset)
+    Y, Y_test = given_map(dataset)
+    if validation:
+        order = np.random.default_rng(0).permutation(len(X))
+        train, held_out = np.sort(order[:-10_000]), np.sort(order[-10_000:])
+        X_test, labels_test, Y_test = X[held_out], labels[held_out], Y[held_out]
+        X, labels, Y = X[train], labels[train], Y[train]
+    return X, labels, Y, X_test, labels_test, Y_test
+
+
+def quality(rows: tuple[Any, ...], own: Any, placed: Any) -> dict[str, float]:
+    """Measure where the new rows were placed."""
+    X, labels, Y, X_test, labels_test, _ = rows
+    found: dict[str, float] = {}
+    for name, reference in (("given", Y), ("own", own)):
+        for k in (1, 5):
+            accuracy = metrics.knn_accuracy(reference, labels, placed, labels_test, k)
+            found[f"{k}-NN {name}"] = accuracy
+        found[f"recall(10) {name}"] = metrics.neighborhood_recall(X, reference, X_test, placed)
+    first = slice(TRUSTWORTHINESS_ROWS)
+    found["T(12)"] = metrics.trustworthiness(X_test[first], placed[first], 12)
+    found["Procrustes"] = metrics.procrustes_correlation(Y, own)
+    return found
+
+
+def run(dataset: str, method: str, seed: int, folder: Path, validation: bool) -> dict[str, Any]:
+    """Run one cell, or read it."""
+    cell = folder / f"{dataset}-{method}-{seed}.json"
+    if cell.exists():
+        return json.loads(cell.read_text())
+    rows = load(dataset, validation)
+    X, _, Y, X_test, _, Y_test = rows
+    result: dict[str, Any] = {}
+    if method == "opentsne":
+        own, placed = Y, Y_test
+    else:
+        estimator, multiplications, epochs = make(method, seed)
+        start = time.perf_counter()
+        estimator.fit(X, Y)
+        result["fit s"] = time.perf_counter() - start
+        own, placed = estimator.transform(X), estimator.transform(X_test)
+        if not epochs:  # 16,000 steps of a thousand rows, about
+            epochs = _EPOCHS
+        n = len(X) - len(getattr(estimator, "held_out_", []))
+        result["10^12 op"] = 6 * multiplications * epochs * n / 1e12
+        result["history"] = estimator.history_
+        if isinstance(estimator, MapRegressor):
+            strangers = data.load(_STRANGERS[dataset])[1][0]
+            errors = [estimator.placement_error(rows) for rows in (X_test, strangers)]
+            truth = np.repeat([0, 1], [len(part) for part in errors])
+            result["AUC"] = roc_auc_score(truth, np.concatenate(errors))
+    result |= quality(rows, own, placed)
+    np.savez_compressed(cell.with_suffix(".npz"), train=own, test=placed)
+    kept.write(cell, json.dumps(result, indent=1).encode())
+    return result
+
+
+def table(dataset: str, folder: Path) -> str:
+    """Lay out the cells of a data set that are there: medians, and ranges where there are seeds."""
+    lines = [f"| {dataset} | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for method, title in TITLES.items():
+        files = sorted(folder.glob(f"{dataset}-{method}-?.json"))
+        cells = [json.loads(file.read_text()) for file in files]
+        if not cells:
+            continue
+        entries = []
+        for column in COLUMNS:
+            values = [cell[column] for cell in cells if column in cell]
+            digits = {"fit s": 0, "10^12 op": 1}.get(column, 3)
+            entry = f"{statistics.median(values):.{digits}f}" if values else "-"
+            if len(values) > 1 and min(values) < max(values):
+                entry += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
+            entries.append(entry)
+        lines.append(f"| {title} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def picture(dataset: str, methods: list[str], rows: tuple[Any, ...], folder: Path) -> None:
+    """Draw the map that was given, and the test rows where each method places them."""
+    import matplotlib.pyplot as plt
+
+    _, labels, Y, _, labels_test, _ = rows
+    methods = [m for m in methods if (folder / f"{dataset}-{m}-0.npz").exists()]
+    width = 4 * (len(methods) + 1)
+    figure, axes = plt.subplots(1, len(methods) + 1, figsize=(width, 4.2), layout="constrained")
+    plotting.map(Y[::6], labels[::6], ax=axes[0])
+    axes[0].set_title("given: every sixth training row")
+    for ax, method in zip(axes[1:], methods, strict=True):
+        with np.load(folder / f"{dataset}-{method}-0.npz") as maps:
+            plotting.map(maps["test"], labels_test, ax=ax)
+        ax.set_title(TITLES[method])
+    for ax in axes:
+        if ax.get_legend():
+            ax.get_legend().remove()
+    figure.savefig(folder / f"{dataset}.png", dpi=60)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run the cells that are missing; print and draw all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion"])
+    parser.add_argument("--methods", nargs="+", default=list(TITLES), choices=list(TITLES))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--validation", action="store_true")
+    options = parser.parse_args()
+    folder = HERE / "results" / ("map_validation" if options.validation else "map")
+    folder.mkdir(parents=True, exist_ok=True)
+    for dataset in options.datasets:
+        for method in options.methods:
+            for seed in range(options.seeds if method != "opentsne" else 1):
+                cell = run(dataset, method, seed, folder, options.validation)
+                shown = {name: cell[name] for name in COLUMNS if name in cell}
+                print(dataset, method, seed, json.dumps(shown), flush=True)
+    for dataset in options.datasets:
+        print("\n" + table(dataset, folder))
+        picture(dataset, list(TITLES), load(dataset, options.validation), folder)
+
+
+if __name__ == "__main__":
+    main()

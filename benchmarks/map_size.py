@@ -1,0 +1,110 @@
+"""A map of many rows, read from disk: memory and rows a second of `MapRegressor` as N grows.
+
+    python benchmarks/map_size.py [--rows 50000 500000] [--features 128] [--epochs 4]
+
+Each cell is a process of its own; rows are a memory-mapped .npy, clusters in 128 dimensions, and
+their places are made of them by a random function and noise. Memory is anonymous memory at most,
+beyond what the process held before it read the rows (pages of the mapped file, which the system may
+drop at any time, are not counted). Rows a second are those of training, by the median epoch; "of
+matmul" is that rate as a part of what the matrix products of the same shapes alone would allow, in
+the same process.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import kept
+import numpy as np
+
+OBJECTIVES = ("squares", "neighbors")
+BATCH = 1024
+_CLUSTERS = 50
+
+
+def write(folder: Path, n: int, features: int) -> None:
+    """Write n rows and their places in blocks, so that this process holds few of them."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(_CLUSTERS, features)) * 2
+    directions = rng.normal(size=(_CLUSTERS, 8, features))
+    places = rng.normal(size=(_CLUSTERS, 2)) * 40
+    turns = rng.normal(size=(_CLUSTERS, 8, 2)) * 2
+    X = np.lib.format.open_memmap(folder / "X.npy", "w+", np.float32, (n, features))
+    Y = np.lib.format.open_memmap(folder / "Y.npy", "w+", np.float32, (n, 2))
+    for start in range(0, n, 10_000):
+        part = slice(start, min(start + 10_000, n))
+        cluster = rng.integers(_CLUSTERS, size=part.stop - start)
+        inner = rng.normal(size=(len(cluster), 8))
+        X[part] = centres[cluster] + np.einsum("nk,nkf->nf", inner, directions[cluster])
+        X[part] += 0.3 * rng.normal(size=(len(cluster), features))
+        Y[part] = places[cluster] + np.einsum("nk,nkd->nd", np.tanh(inner), turns[cluster])
+        Y[part] += 0.3 * rng.normal(size=(len(cluster), 2))
+
+
+def one(objective: str, folder: Path, epochs: int) -> dict[str, float]:
+    """Fit once; measure."""
+    from ptsne_keras import MapRegressor, networks, throughput
+
+    options: dict[str, Any] = {"objective": objective, "batch_size": BATCH, "random_state": 0}
+    features = np.load(folder / "X.npy", mmap_mode="r").shape[1]
+    warm = np.random.default_rng(0).normal(size=(2000, features)).astype(np.float32)
+    MapRegressor(epochs=1, **options).fit(warm, warm[:, :2])  # what TensorFlow takes by itself
+    with kept.Memory() as memory:
+        start = time.perf_counter()
+        X = np.load(folder / "X.npy", mmap_mode="r")
+        regressor = MapRegressor(epochs=epochs, **options).fit(X, np.load(folder / "Y.npy"))
+        seconds = time.perf_counter() - start
+    trained = regressor.encoder_
+    visits = len(X) - len(regressor.held_out_)
+    if objective == "neighbors":
+        trained, visits = networks.head(trained), 2 * visits  # a row, and a neighbour of it
+    products = throughput.matmul_seconds(throughput.matmul_shapes(trained, BATCH)) / BATCH
+    rate = visits / statistics.median(regressor.history_["seconds"])
+    return {
+        "MB": memory.most / 1e6,
+        "fit s": seconds,
+        "rows/s": rate,
+        "of matmul": rate * products,
+        "r held out": min(regressor.correlation_["held_out"]),
+    }
+
+
+def main() -> None:
+    """Measure all cells and print them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 500_000])
+    parser.add_argument("--features", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one[0], Path(options.one[1]), options.epochs)))
+        return
+    print(
+        "| objective | rows | MB beyond TensorFlow's | fit, s | rows/s | of matmul | r held out |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for n in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), n, options.features)
+            for objective in OBJECTIVES:
+                command = [sys.executable, __file__, "--one", objective, folder]
+                command += ["--epochs", str(options.epochs)]
+                out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                cell = json.loads(out.splitlines()[-1])
+                print(
+                    f"| {objective} | {n:,} | {cell['MB']:.0f} | {cell['fit s']:.0f} "
+                    f"| {cell['rows/s']:,.0f} | {cell['of matmul']:.2f} "
+                    f"| {cell['r held out']:.3f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
