@@ -290,15 +290,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         A `random_state` that is not an int is saved as None.
         """
         check_is_fitted(self)
-        state = {
-            "parameters": {
-                k: _plain(v) for k, v in self.get_params(deep=False).items() if k != "encoder"
-            },
-            "n_features_in": self.n_features_in_,
+        state = persistence.state(self, without={"encoder"}) | {
             "kl_divergence": self.kl_divergence_,
             "dof": self.dof_,
             "history": self.history_,
-            "feature_names": _plain(getattr(self, "feature_names_in_", None)),
         }
         persistence.save(
             path,
@@ -321,16 +316,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             If it is of a newer version, truncated, altered, or not of this class.
         """
         state, models, arrays = persistence.load(path, kind=cls.__name__)
-        parameters: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-            for name, value in state["parameters"].items()
-        }
-        if isinstance(parameters.get("optimizer"), dict):
-            parameters["optimizer"] = _optimizer(parameters["optimizer"])
-        estimator = cls(**parameters, encoder=models.get("initial_encoder"))
-        estimator.n_features_in_ = state["n_features_in"]
-        if state["feature_names"] is not None:
-            estimator.feature_names_in_ = np.asarray(state["feature_names"], dtype=object)
+        initial = models.get("initial_encoder")
+        estimator: Self = persistence.estimator(cls, state, encoder=initial)
         estimator.encoder_ = models["encoder"]
         estimator.embedding_ = arrays["embedding"]
         estimator.kl_divergence_ = state["kl_divergence"]
@@ -405,28 +392,3 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
         return [StageBar(title, epochs, values)] if self.verbose else []
-
-
-def _optimizer(config: dict[str, Any]) -> Any:
-    """Make the optimizer that was saved; the map needs none, so that "adam" stands in for it."""
-    try:
-        return keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError) as error:
-        warnings.warn(
-            "optimizer should be of a class that keras.saving.register_keras_serializable has "
-            f'registered; a new fit would be by "adam". Received: {config.get("class_name")!r}; '
-            f"{str(error).splitlines()[0]}",
-            stacklevel=3,
-        )
-        return "adam"
-
-
-def _plain(value: Any) -> Any:
-    """Return a parameter as JSON can hold it."""
-    if isinstance(value, np.random.RandomState):
-        return None
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, keras.optimizers.Optimizer):
-        return keras.saving.serialize_keras_object(value)
-    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

@@ -196,8 +196,14 @@ class MapRegressor(
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         found = self._fitted(X, Y, seeds[0])
         self.encoder_, self.history_, self.held_out_ = found
-        self._measure(X, Y)
-        self._refer(X, Y, seeds[1])
+        train = np.setdiff1d(np.arange(X.shape[0]), self.held_out_)
+        held_out = X[self.held_out_]
+        placed = self._place(held_out)
+        self._measure(X, Y, regression.thinned(train, _MEASURED), placed)
+        chosen = regression.thinned(train, _REFERENCES)
+        self._reference = confidence.Reference.of(
+            X[chosen], Y[chosen], held_out, placed, seed=seeds[1]
+        )
         return self
 
     def _checked_pairs(self, X: Any, y: Any) -> tuple[Any, FloatArray]:
@@ -261,17 +267,15 @@ class MapRegressor(
             bar=lambda epochs: self._bar("Rows by their neighbours", epochs, _CURVES),
         )
 
-    def _measure(self, X: Any, Y: FloatArray) -> None:
-        """Compare training with held-out rows; warn if only the former are met."""
-        train = np.setdiff1d(np.arange(X.shape[0]), self.held_out_)
-        train = regression.thinned(train, _MEASURED)
+    def _measure(self, X: Any, Y: FloatArray, train: Any, placed: FloatArray) -> None:
+        """Compare training rows with the held-out rows placed; warn if only the former are met."""
         spread = math.sqrt(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
         self.correlation_ = {}
         met = {}
-        for name, chosen in (("train", train), ("held_out", self.held_out_)):
-            placed = self._place(X[chosen])
-            self.correlation_[name] = regression.correlations(Y[chosen], placed)
-            error = np.square((placed - Y[chosen]) / spread, dtype=np.float64).mean()
+        parts = {"train": (train, self._place(X[train])), "held_out": (self.held_out_, placed)}
+        for name, (chosen, found) in parts.items():
+            self.correlation_[name] = regression.correlations(Y[chosen], found)
+            error = np.square((found - Y[chosen]) / spread, dtype=np.float64).mean()
             met[name] = float(1 - error)
         self.r2_ = met
         gap = met["train"] - met["held_out"]
@@ -285,15 +289,6 @@ class MapRegressor(
             f"{met['train']:.0%} of the variance of the training rows' places and "
             f"{max(met['held_out'], 0):.0%} of that of held-out rows. {mend}",
             stacklevel=3,
-        )
-
-    def _refer(self, X: Any, Y: FloatArray, seed: int) -> None:
-        """Keep what placements are compared with."""
-        train = np.setdiff1d(np.arange(X.shape[0]), self.held_out_)
-        chosen = regression.thinned(train, _REFERENCES)
-        held_out = X[self.held_out_]
-        self._reference = confidence.Reference.of(
-            X[chosen], Y[chosen], held_out, self._place(held_out), seed=seed
         )
 
     def transform(self, X: Any) -> FloatArray:
@@ -352,20 +347,11 @@ class MapRegressor(
         A `random_state` that is not an int is saved as None.
         """
         check_is_fitted(self, "encoder_")
-        parameters = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self.get_params(deep=False).items()
-        }
-        if not isinstance(parameters["random_state"], int):
-            parameters["random_state"] = None
-        state = {
-            "parameters": parameters,
-            "n_features_in": self.n_features_in_,
+        state = persistence.state(self) | {
             "history": self.history_,
             "correlation": self.correlation_,
             "r2": self.r2_,
             "single": self._single,
-            "feature_names": np.asarray(getattr(self, "feature_names_in_", []), str).tolist(),
         }
         arrays = {"held_out": self.held_out_, **self._reference.arrays()}
         models = {"encoder": self.encoder_}
@@ -383,10 +369,7 @@ class MapRegressor(
             If it is of a newer version, truncated, altered, or not of this class.
         """
         state, models, arrays = persistence.load(path, kind=cls.__name__)
-        regressor = cls(**state["parameters"])
-        regressor.n_features_in_ = state["n_features_in"]
-        if state["feature_names"]:
-            regressor.feature_names_in_ = np.asarray(state["feature_names"], dtype=object)
+        regressor: Self = persistence.estimator(cls, state)
         regressor.encoder_ = models["encoder"]
         regressor.history_, regressor.r2_ = state["history"], state["r2"]
         regressor.correlation_, regressor._single = state["correlation"], state["single"]

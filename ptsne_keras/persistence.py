@@ -10,7 +10,8 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,80 @@ def load(
         if role != "arrays"
     }
     return manifest["state"], models, arrays
+
+
+def state(estimator: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Give an estimator's parameters, and the columns it was fitted with, as JSON can hold them.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Fitted. A `random_state` that is not an int is kept as None.
+    without : names
+        Parameters that are kept elsewhere.
+
+    Examples
+    --------
+    >>> state(tsne, without={"encoder"})["n_features_in"]
+    64
+    """
+    parameters = estimator.get_params(deep=False)
+    return {
+        "parameters": {k: _plain(v) for k, v in parameters.items() if k not in without},
+        "n_features_in": estimator.n_features_in_,
+        "feature_names": _plain(getattr(estimator, "feature_names_in_", None)),
+    }
+
+
+def estimator(cls: type, state: Mapping[str, Any], **parameters: Any) -> Any:
+    """Make an estimator of what :func:`state` gave, and of parameters that were kept elsewhere.
+
+    Warns
+    -----
+    UserWarning
+        If the class of its optimizer is not known here.
+
+    Examples
+    --------
+    >>> type(estimator(ParametricTSNE, state(tsne)))
+    <class 'ptsne_keras.estimator.ParametricTSNE'>
+    """
+    kept: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        for name, value in state["parameters"].items()
+    }
+    if isinstance(kept.get("optimizer"), dict):
+        kept["optimizer"] = _optimizer(kept["optimizer"])
+    made = cls(**kept, **parameters)
+    made.n_features_in_ = state["n_features_in"]
+    if state["feature_names"]:
+        made.feature_names_in_ = np.asarray(state["feature_names"], dtype=object)
+    return made
+
+
+def _optimizer(config: dict[str, Any]) -> Any:
+    """Make the optimizer that was saved; the map needs none, so that "adam" stands in for it."""
+    try:
+        return keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            "optimizer should be of a class that keras.saving.register_keras_serializable has "
+            f'registered; a new fit would be by "adam". Received: {config.get("class_name")!r}; '
+            f"{str(error).splitlines()[0]}",
+            stacklevel=4,
+        )
+        return "adam"
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as JSON can hold it."""
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, keras.optimizers.Optimizer):
+        return keras.saving.serialize_keras_object(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:

@@ -18,3 +18,9 @@ def digits():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def X(rng):
+    """Ninety rows of five columns; many files have rows of their own."""
+    return rng.normal(size=(90, 5)).astype("float32")

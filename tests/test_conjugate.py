@@ -9,11 +9,6 @@ from ptsne_keras.training import Trainer
 
 
 @pytest.fixture
-def X(rng):
-    return rng.normal(size=(90, 5)).astype("float32")
-
-
-@pytest.fixture
 def data(X):
     return batches.from_array(X, 8, 45, shuffle="once", seed=0)
 

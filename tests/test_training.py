@@ -15,11 +15,6 @@ def encoder(features=5, d=2, seed=0):
 
 
 @pytest.fixture
-def X(rng):
-    return rng.normal(size=(90, 5)).astype("float32")
-
-
-@pytest.fixture
 def data(X):
     return batches.from_array(X, 8, 30, shuffle="once", seed=0)
 
