@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from ptsne_keras import networks, serving
+from ptsne_keras.serving import export
 
 C_LOADER = Path(__file__).with_name("c_loader.py")
 FEATURES = 64
@@ -81,7 +82,7 @@ def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
         path.mkdir()
         (path / "saved_model.pb").write_text("new")
 
-    monkeypatch.setattr(serving, "_write", write)
+    monkeypatch.setattr(export, "_write", write)
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_version_taken_by_another_during_the_write_is_left_untouched(
             folder.mkdir()
             (folder / "saved_model.pb").write_text(text)
 
-    monkeypatch.setattr(serving, "_write", write_while_another_finishes)
+    monkeypatch.setattr(export, "_write", write_while_another_finishes)
     with pytest.raises(FileExistsError):
         serving.export_saved_model(small_encoder, tmp_path)
     assert names(tmp_path) == ["1"]
@@ -180,21 +181,21 @@ def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatc
         (path / "saved_model.pb").write_text("half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(serving, "_write", write_half)
+    monkeypatch.setattr(export, "_write", write_half)
     with pytest.raises(OSError, match="No space left"):
         serving.export_saved_model(small_encoder, tmp_path)
     assert names(tmp_path) == []
 
 
 def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monkeypatch):
-    real_write, seen = serving._write, {}
+    real_write, seen = export._write, {}
 
     def watched_write(encoder, features, path):
         real_write(encoder, features, path)
         seen["names"] = names(tmp_path)
         seen["files"] = {p.relative_to(path): p.stat().st_ino for p in path.rglob("*")}
 
-    monkeypatch.setattr(serving, "_write", watched_write)
+    monkeypatch.setattr(export, "_write", watched_write)
     target = serving.export_saved_model(small_encoder, tmp_path)
     # A server takes integer names for versions; all else it ignores.
     assert len(seen["names"]) == 1

@@ -137,9 +137,9 @@ _REBUILD = """
 import sys
 from pathlib import Path
 import keras
-from ptsne_keras import serving
+from ptsne_keras.serving import export
 encoder = keras.saving.load_model(sys.argv[1], compile=False)
-serving._write_archive(encoder, int(sys.argv[2]), Path(sys.argv[3]))
+export._write_archive(encoder, int(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
