@@ -1,16 +1,19 @@
 """Run a SavedModel through TensorFlow's C API, with ctypes and NumPy only.
 
-    python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz [--signature serving_default]
+    python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz [--repeat 0]
 
-The arrays of INPUTS.npz are named as the signature's inputs; `name@0`, `name@1`, … are several
-batches, each run by itself, the model being loaded once. This is what a server that knows
-nothing of Python sees: neither TensorFlow's Python package nor Keras is imported.
+The arrays of INPUTS.npz are named `signature/input`; `signature/input@0`, `…@1` are several
+batches, each run by itself, the model being loaded once. Strings are arrays of a void dtype. With
+--repeat each batch is run as often again, and `signature/seconds@0` tells how long each run took.
+This is what a server that knows nothing of Python sees: neither TensorFlow's Python package nor
+Keras is imported.
 """
 
 import argparse
 import ctypes
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t
 from ctypes import c_void_p as P
@@ -21,6 +24,9 @@ import numpy as np
 
 # TF_DataType → NumPy: what a signature of plain numbers can hold.
 DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 9: np.int64, 10: np.bool_}
+STRING = 7
+# sizeof(TF_TString)
+STRING_BYTES = 24
 
 
 class TFBuffer(ctypes.Structure):
@@ -66,6 +72,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "TF_Dim": (c_int64, [P, c_int]),
     "TF_TensorData": (P, [P]),
     "TF_TensorByteSize": (c_size_t, [P]),
+    "TF_StringInit": (None, [P]),
+    "TF_StringCopy": (None, [P, c_char_p, c_size_t]),
 }
 
 
@@ -133,9 +141,9 @@ def read_signature(meta_graph: bytes, name: str) -> tuple[Infos, Infos]:
 
 
 class SavedModel:
-    """One signature of a SavedModel, in a session that lives as long as the process."""
+    """A SavedModel in a session that lives as long as the process."""
 
-    def __init__(self, path: str, signature: str) -> None:
+    def __init__(self, path: str) -> None:
         """Load the graph and restore its variables."""
         self._tf = load_library()
         self._status = self._tf.TF_NewStatus()
@@ -147,16 +155,16 @@ class SavedModel:
             options, None, path.encode(), tags, 1, self._graph, buffer, self._status
         )
         self._check()
-        meta_graph = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        self._meta_graph = ctypes.string_at(buffer.contents.data, buffer.contents.length)
         self._tf.TF_DeleteBuffer(buffer)
-        self.inputs, self.outputs = read_signature(meta_graph, signature)
 
-    def run(self, batch: Batch) -> Batch:
+    def run(self, signature: str, batch: Batch) -> Batch:
         """Answer one batch: arrays by input name → arrays by output name."""
-        if batch.keys() != self.inputs.keys():
-            raise KeyError(f"Inputs should be {sorted(self.inputs)}. Received: {sorted(batch)}.")
-        given = [self._to_tensor(batch[name], info.dtype) for name, info in self.inputs.items()]
-        feeds, fetches = self._ports(self.inputs), self._ports(self.outputs)
+        inputs, outputs = read_signature(self._meta_graph, signature)
+        if batch.keys() != inputs.keys():
+            raise KeyError(f"Inputs should be {sorted(inputs)}. Received: {sorted(batch)}.")
+        given = [self._to_tensor(batch[name], info.dtype) for name, info in inputs.items()]
+        feeds, fetches = self._ports(inputs), self._ports(outputs)
         values = (P * len(given))(*given)
         results = (P * len(fetches))()
         self._tf.TF_SessionRun(
@@ -164,7 +172,7 @@ class SavedModel:
             *(fetches, results, len(fetches), None, 0, None, self._status),
         )
         self._check()
-        answers = dict(zip(self.outputs, map(self._to_array, results), strict=True))
+        answers = dict(zip(outputs, map(self._to_array, results), strict=True))
         for tensor in (*given, *results):
             self._tf.TF_DeleteTensor(tensor)
         return answers
@@ -187,6 +195,8 @@ class SavedModel:
 
     def _to_tensor(self, array: np.ndarray, dtype: int) -> int:
         """Copy an array into a new TF_Tensor."""
+        if dtype == STRING:
+            return self._to_strings(array)
         # Not cast: that the client's dtype is the signature's is a thing to find out.
         if array.dtype != DTYPES[dtype]:
             raise TypeError(f"Input should be {DTYPES[dtype].__name__}. Received: {array.dtype}.")
@@ -196,6 +206,19 @@ class SavedModel:
         ctypes.memmove(self._tf.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
         return tensor
 
+    def _to_strings(self, array: np.ndarray) -> int:
+        """Copy byte strings of one length [n] into a new TF_Tensor."""
+        shape = (c_int64 * 1)(len(array))
+        size = STRING_BYTES * len(array)
+        tensor: int = self._tf.TF_AllocateTensor(STRING, shape, 1, size)
+        start = self._tf.TF_TensorData(tensor)
+        for position, value in enumerate(array):
+            self._tf.TF_StringInit(start + position * STRING_BYTES)
+            self._tf.TF_StringCopy(
+                start + position * STRING_BYTES, value.tobytes(), array.dtype.itemsize
+            )
+        return tensor
+
     def _to_array(self, tensor: int) -> np.ndarray:
         """Copy a TF_Tensor into a new array."""
         shape = [self._tf.TF_Dim(tensor, i) for i in range(self._tf.TF_NumDims(tensor))]
@@ -203,12 +226,13 @@ class SavedModel:
         return np.frombuffer(data, DTYPES[self._tf.TF_TensorType(tensor)]).reshape(shape)
 
 
-def split_batches(arrays: Batch) -> dict[str, Batch]:
-    """Group arrays `name@i` by their suffix `@i`; those without one are the batch ``""``."""
-    batches: dict[str, Batch] = {}
+def split_batches(arrays: Batch) -> dict[tuple[str, str], Batch]:
+    """Group arrays `signature/name@i` by signature and suffix `@i`, which may be missing."""
+    batches: dict[tuple[str, str], Batch] = {}
     for key, array in arrays.items():
-        name, at, i = key.partition("@")
-        batches.setdefault(at + i, {})[name] = array
+        signature, _, rest = key.partition("/")
+        name, at, i = rest.partition("@")
+        batches.setdefault((signature, at + i), {})[name] = array
     return batches
 
 
@@ -218,16 +242,22 @@ def main() -> None:
     parser.add_argument("saved_model")
     parser.add_argument("inputs")
     parser.add_argument("outputs")
-    parser.add_argument("--signature", default="serving_default")
+    parser.add_argument("--repeat", type=int, default=0)
     arguments = parser.parse_args()
-    model = SavedModel(arguments.saved_model, arguments.signature)
+    model = SavedModel(arguments.saved_model)
     with np.load(arguments.inputs) as arrays:
         batches = split_batches(dict(arrays))
-    answers = {
-        name + suffix: array
-        for suffix, batch in batches.items()
-        for name, array in model.run(batch).items()
-    }
+    answers = {}
+    for (signature, suffix), batch in batches.items():
+        for name, array in model.run(signature, batch).items():
+            answers[f"{signature}/{name}{suffix}"] = array
+        seconds = []
+        for _ in range(arguments.repeat):
+            start = time.perf_counter()
+            model.run(signature, batch)
+            seconds.append(time.perf_counter() - start)
+        if seconds:
+            answers[f"{signature}/seconds{suffix}"] = np.array(seconds)
     np.savez(arguments.outputs, **answers)
     imported = {"tensorflow", "keras", "ptsne_keras"} & sys.modules.keys()
     assert not imported, f"should not have been imported: {imported}"

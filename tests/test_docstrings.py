@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 import ptsne_keras
-from ptsne_keras import batches
+from ptsne_keras import batches, serving
 from ptsne_keras.estimator import ParametricTSNE
 
 MODULES = [
-    importlib.import_module(f"ptsne_keras.{module.name}")
-    for module in pkgutil.iter_modules(ptsne_keras.__path__)
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(ptsne_keras.__path__, "ptsne_keras.")
 ]
 EXAMPLES = [
     test for module in MODULES for test in doctest.DocTestFinder().find(module) if test.examples
@@ -32,13 +32,13 @@ class Checker(doctest.OutputChecker):
 
 
 @pytest.fixture(scope="module")
-def names(digits):
+def names(digits, tmp_path_factory):
     """What the examples take as given: digits, a fitted map, the package's modules."""
     (X_train, labels_train), (X_test, labels_test) = digits
     X, labels = X_train[:200], labels_train[:200]
     tsne = ParametricTSNE(hidden_units=(20,), epochs=2, pretraining="none").fit(X_train)
     return {
-        **{module.__name__.split(".")[1]: module for module in MODULES},
+        **{module.__name__.split(".")[-1]: module for module in MODULES},
         "ptsne_keras": ptsne_keras,
         "ParametricTSNE": ParametricTSNE,
         "keras": keras,
@@ -56,6 +56,7 @@ def names(digits):
         "Y_test": tsne.transform(X_test),
         "tsne": tsne,
         "encoder": tsne.encoder_,
+        "path": serving.export_saved_model(tsne.encoder_, tmp_path_factory.mktemp("m") / "map"),
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }
 
@@ -67,7 +68,7 @@ def test_examples_run_and_print_what_they_say(example, names, tmp_path, monkeypa
     defaults = {**ParametricTSNE.__init__.__kwdefaults__, **quick}
     monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", defaults)
     # One of its own: Keras keeps the metrics of an earlier `compile` where a later one has none.
-    fresh = {**names, "model": keras.Sequential([keras.layers.Dense(2)])}
+    fresh = {**names, "folder": tmp_path, "model": keras.Sequential([keras.layers.Dense(2)])}
     example.globs.update({k: v for k, v in fresh.items() if k not in example.globs})
     output: list[str] = []
     runner = doctest.DocTestRunner(Checker(), optionflags=OPTIONS)

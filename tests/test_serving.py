@@ -55,7 +55,7 @@ def answers_from_c(
 ) -> dict[int, np.ndarray]:
     """Batch size → what the C API answers, in a process without TensorFlow's Python package."""
     folder = tmp_path_factory.mktemp("c_api")
-    batches = {f"features@{n}": raw_rows(n) for n in BATCH_SIZES}
+    batches = {f"serving_default/features@{n}": raw_rows(n) for n in BATCH_SIZES}
     np.savez(folder / "in.npz", **batches)
     done = subprocess.run(
         [sys.executable, C_LOADER, exported.path, folder / "in.npz", folder / "out.npz"],
@@ -65,8 +65,9 @@ def answers_from_c(
     )
     assert done.returncode == 0, done.stderr
     with np.load(folder / "out.npz") as arrays:
-        assert set(arrays) == {f"embedding@{n}" for n in BATCH_SIZES}
-        return {n: arrays[f"embedding@{n}"] for n in BATCH_SIZES}
+        answers = {n: f"serving_default/embedding@{n}" for n in BATCH_SIZES}
+        assert set(arrays) == set(answers.values())
+        return {n: arrays[name] for n, name in answers.items()}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def small_encoder() -> keras.Model:
 def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the model by one small file, where only directories are looked at."""
 
-    def write(encoder: keras.Model, features: int, path: Path) -> None:
+    def write(encoder: keras.Model, path: Path, **options: Any) -> None:
         path.mkdir()
         (path / "saved_model.pb").write_text("new")
 
@@ -113,7 +114,7 @@ def test_degrees_of_freedom_go_along(small_encoder, tmp_path):
     path = serving.export_saved_model(small_encoder, tmp_path, dof=1.75)
     assert json.loads((path / "assets.extra/ptsne_keras.json").read_text()) == {"dof": 1.75}
     # The model itself is as without.
-    assert set(tf.saved_model.load(str(path)).signatures) == {"serving_default"}
+    assert "embed_with_confidence" not in tf.saved_model.load(str(path)).signatures
     assert names(tmp_path) == ["1"]
 
 
@@ -163,7 +164,7 @@ def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path)
 def test_version_taken_by_another_during_the_write_is_left_untouched(
     small_encoder, tmp_path, monkeypatch
 ):
-    def write_while_another_finishes(encoder, features, path):
+    def write_while_another_finishes(encoder, path, **options):
         for folder, text in ((path, "ours"), (tmp_path / "1", "theirs")):
             folder.mkdir()
             (folder / "saved_model.pb").write_text(text)
@@ -176,7 +177,7 @@ def test_version_taken_by_another_during_the_write_is_left_untouched(
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
-    def write_half(encoder, features, path):
+    def write_half(encoder, path, **options):
         (path / "variables").mkdir(parents=True)
         (path / "saved_model.pb").write_text("half")
         raise OSError("No space left on device")
@@ -190,8 +191,8 @@ def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatc
 def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monkeypatch):
     real_write, seen = export._write, {}
 
-    def watched_write(encoder, features, path):
-        real_write(encoder, features, path)
+    def watched_write(encoder, path, **options):
+        real_write(encoder, path, **options)
         seen["names"] = names(tmp_path)
         seen["files"] = {p.relative_to(path): p.stat().st_ino for p in path.rglob("*")}
 
@@ -210,7 +211,7 @@ def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monke
 
 def test_signature_is_features_to_embedding_in_float32(exported):
     signatures = tf.saved_model.load(str(exported.path)).signatures
-    assert list(signatures) == ["serving_default"]
+    assert set(signatures) == {"serving_default", "embed_examples"}
     signature = signatures["serving_default"]
     assert signature.structured_input_signature == (
         (),

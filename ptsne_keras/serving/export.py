@@ -8,12 +8,19 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
+
+from ptsne_keras.serving import graphs, inspection, novelty
+from ptsne_keras.serving.graphs import Reference
+
+# Rows of the reference that the map error is measured by, and that warm a server up.
+_SAMPLE = 2000
 
 
 def export_saved_model(
@@ -21,14 +28,25 @@ def export_saved_model(
     directory: str | os.PathLike[str],
     version: int | None = None,
     *,
+    reference: Any = None,
+    precision: str = "float32",
     dof: float | None = None,
 ) -> Path:
     """Write an encoder as `<directory>/<version>/saved_model.pb` for TensorFlow Serving.
 
-    `serving_default` takes `features` float32 [N, D], any N, and returns `embedding` float32
-    [N, d]. Everything the encoder holds, its standardisation too, is inside; the weights are
-    written once. The version appears whole or not at all: it is written beside, then renamed, so
-    that a server polling the directory never sees half a model.
+    Signatures, for any number of rows N:
+
+    - `serving_default`: `features` float32 [N, D] → `embedding` float32 [N, d]
+    - `embed_examples`: `examples` string [N], serialised `tf.train.Example` with the feature
+      "features", a float list of D → `embedding`
+    - `embed_with_confidence`, with a `reference`: `features` → `embedding` and `novelty` float32
+      [N], how far the row is from the nearest of at most 4,096 training rows, as a quantile of what
+      is usual for training rows: 0.5 is usual, 1 as far as any, or no finite row
+
+    Everything the encoder holds, its standardisation too, is inside; the weights are written once;
+    warm-up records of each signature lie beside. :func:`check` looks the model over before it
+    appears, whole or not at all: it is written beside, then renamed, so that a server polling the
+    directory never sees half a model.
 
     Parameters
     ----------
@@ -38,10 +56,16 @@ def export_saved_model(
         The model's base path, made if it is missing.
     version : int, optional
         At least 0; by default one more than the highest there, beginning at 1.
+    reference : array, `np.memmap` or sparse rows [N, D], optional
+        Training rows, raw. At most 64 MB of them are served as landmarks.
+    precision : "float32" or "bfloat16"
+        "bfloat16": weights and products of all layers but the last in half the memory; how far that
+        moves the rows of the reference, which it needs, is kept as "map_error" in
+        `assets.extra/ptsne_keras.json`.
     dof : float, optional
         Degrees of freedom α that the map was trained with, such as `ParametricTSNE.dof_`. Nothing
-        that is served needs them; whoever computes Q on the map does. They are kept beside the
-        model, in `assets.extra/ptsne_keras.json`, as {"dof": α}.
+        that is served needs them; whoever computes Q on the map does. They are kept in
+        `assets.extra/ptsne_keras.json`, as {"dof": α}.
 
     Returns
     -------
@@ -55,8 +79,9 @@ def export_saved_model(
     NotADirectoryError
         If `directory` is a file.
     ValueError
-        If the encoder's input or output is not one matrix, `version` is not an integer ≥ 0, or
-        `dof` is not a number above 0.
+        If the encoder's input or output is not one matrix, or it needs what a stock server has not;
+        if `reference` is not rows for it, `version` is not an integer ≥ 0, or `dof` is not a number
+        above 0.
     RuntimeError
         If, on another backend than TensorFlow, the encoder cannot be rebuilt on TensorFlow, as with
         layers of one's own.
@@ -69,10 +94,10 @@ def export_saved_model(
 
     Examples
     --------
-    >>> export_saved_model(tsne.encoder_, "saved_models/digits", dof=tsne.dof_)
+    >>> export_saved_model(tsne.encoder_, "saved_models/digits", reference=X, dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
-    features = _feature_count(encoder)
+    _check_encoder(encoder)
     base = Path(directory).expanduser()
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
@@ -81,19 +106,25 @@ def export_saved_model(
         raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
     if dof is not None and not (isinstance(dof, Real) and 0 < dof < math.inf):
         raise ValueError(f"dof should be a number above 0, or None. Received: {dof!r}.")
+    _check_precision(precision, reference)
     target = base / str(int(version))
     _refuse_existing(target)
     base.mkdir(parents=True, exist_ok=True)
     # A server reads integer names only, so it never looks into this one.
     beside = base / f".{version}-{uuid.uuid4().hex}"
+    inside = beside / target.name
     try:
-        _write(encoder, features, beside)
-        if dof is not None:
-            extra = beside / "assets.extra"
-            extra.mkdir()
-            (extra / "ptsne_keras.json").write_text(json.dumps({"dof": float(dof)}))
+        beside.mkdir()
+        _write(
+            encoder,
+            inside,
+            model=base.resolve().name,
+            reference=None if reference is None else _reference(encoder, reference),
+            bfloat16=precision == "bfloat16",
+            facts={} if dof is None else {"dof": float(dof)},
+        )
         _refuse_existing(target)
-        beside.rename(target)
+        inside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
@@ -104,16 +135,37 @@ def _next_version(base: Path) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=0) + 1
 
 
-def _write(encoder: keras.Model, features: int, path: Path) -> None:
-    """Write the SavedModel, on TensorFlow whatever the backend."""
+def _reference(encoder: keras.Model, X: Any) -> Reference:
+    landmarks = novelty.Landmarks.of(X, encoder)
+    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    chosen = np.random.default_rng(0).permutation(n)[:_SAMPLE]
+    return Reference(landmarks, novelty.taken(X, np.sort(chosen)))
+
+
+def _write(
+    encoder: keras.Model,
+    path: Path,
+    *,
+    model: str,
+    reference: Reference | None,
+    bfloat16: bool,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write and check the SavedModel, on TensorFlow whatever the backend."""
     if keras.backend.backend() == "tensorflow":
-        _write_archive(encoder, features, path)
+        options = {"model": model, "reference": reference, "bfloat16": bfloat16, "facts": facts}
+        _write_here(encoder, path, **options)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "encoder.keras"
-        encoder.save(file)
+        folder = Path(scratch)
+        encoder.save(folder / "encoder.keras")
+        if reference is not None:
+            landmarks, sample = reference
+            np.savez(folder / "reference.npz", sample=sample, **landmarks._asdict())
+        options = {"model": model, "bfloat16": bfloat16, "facts": dict(facts)}
+        (folder / "options.json").write_text(json.dumps(options))
         done = subprocess.run(
-            [sys.executable, "-c", _REBUILD, file, str(features), path],
+            [sys.executable, "-c", _REBUILD, scratch, path],
             # No GPU: this process may hold all of its memory.
             env={
                 **os.environ,
@@ -134,34 +186,37 @@ def _write(encoder: keras.Model, features: int, path: Path) -> None:
 
 # Write the encoder of a file, in a process of its own.
 _REBUILD = """
-import sys
+import json, sys
 from pathlib import Path
 import keras
-from ptsne_keras.serving import export
-encoder = keras.saving.load_model(sys.argv[1], compile=False)
-export._write_archive(encoder, int(sys.argv[2]), Path(sys.argv[3]))
+import numpy as np
+from ptsne_keras.serving import export, graphs, novelty
+folder = Path(sys.argv[1])
+encoder = keras.saving.load_model(folder / "encoder.keras", compile=False)
+options = json.loads((folder / "options.json").read_text())
+reference = None
+if (folder / "reference.npz").exists():
+    arrays = dict(np.load(folder / "reference.npz"))
+    sample = arrays.pop("sample")
+    reference = graphs.Reference(novelty.Landmarks(**arrays), sample)
+export._write_here(encoder, Path(sys.argv[2]), reference=reference, **options)
 """
 
 
-def _write_archive(encoder: keras.Model, features: int, path: Path) -> None:
-    """Write the SavedModel with its one signature."""
-
-    def embed(rows: tf.Tensor) -> dict[str, Any]:
-        # The name is what a client asks for; mixed precision must not leak into the answer.
-        return {"embedding": keras.ops.cast(encoder(rows, training=False), "float32")}
-
-    archive = keras.export.ExportArchive()
-    # No track(): it writes every weight a second time, and a server then holds both.
-    archive.add_endpoint(
-        "serving_default",
-        embed,
-        input_signature=[tf.TensorSpec((None, features), tf.float32, name="features")],
-    )
-    archive.write_out(str(path), verbose=False)
+def _write_here(encoder: keras.Model, path: Path, **options: Any) -> None:
+    """Write the SavedModel by this process's TensorFlow; refuse what no stock server runs."""
+    graphs.write(encoder, path, **options)
+    report = inspection.check(path)
+    if not report.ok:
+        failed = [f"{f.what}: {f.found}" for f in report.findings if not f.ok]
+        raise ValueError(
+            "encoder should be of operations that a stock server has, and give finite answers. "
+            f"Received: {encoder.name!r}; {'; '.join(failed)}"
+        )
 
 
-def _feature_count(encoder: keras.Model) -> int:
-    """D of an encoder with one input [N, D] and one output [N, d]."""
+def _check_encoder(encoder: keras.Model) -> None:
+    """Check for one input [N, D] and one output [N, d]."""
     # A subclassed or unbuilt model has no symbolic tensors to tell its shapes.
     tensors = [
         *(getattr(encoder, "inputs", None) or []),
@@ -173,7 +228,16 @@ def _feature_count(encoder: keras.Model) -> int:
             "encoder should be a built Functional or Sequential model with one input [N, D] and "
             f"one output [N, d]. Received: inputs and outputs of shapes {shapes}."
         )
-    return int(shapes[0][1])
+
+
+def _check_precision(precision: str, reference: Any) -> None:
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision should be "float32" or "bfloat16". Received: {precision!r}.')
+    if precision == "bfloat16" and reference is None:
+        raise ValueError(
+            'reference should be given with precision="bfloat16": training rows, so that it is '
+            "known how far the map moves. Received: None."
+        )
 
 
 def _refuse_existing(target: Path) -> None:

@@ -1,0 +1,83 @@
+"""An encoder in half precision, and how far it moves rows on the map."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptsne_keras.typing import FloatArray
+
+# Rows that the network is asked for at a time.
+_BLOCK = 1024
+
+
+def bfloat16(encoder: keras.Model) -> keras.Model:
+    """Copy an encoder with weights and products in bfloat16, but for the last layer's.
+
+    Layers without weights of their own, such as those that shift and scale columns, stay as they
+    are: rounding rows at 1000 ± 1 to 8 bits would erase them. So does the last layer with weights:
+    a map of ±80 would become a grid.
+
+    Raises
+    ------
+    ValueError
+        If the encoder's layers cannot be copied, or none but the last has weights.
+
+    Examples
+    --------
+    >>> [w.dtype for w in bfloat16(encoder).weights][-3:]
+    ['bfloat16', 'float32', 'float32']
+    """
+    learned = [layer for layer in encoder.layers if layer.trainable_weights or _projects(layer)]
+    changed = {layer.name for layer in learned if not _last(layer, encoder)}
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.name in changed:
+            config["dtype"] = "bfloat16"
+        return layer.__class__.from_config(config)
+
+    try:
+        smaller = keras.models.clone_model(encoder, clone_function=copy)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "encoder should be of layers that Keras can copy, for precision='bfloat16'. Received: "
+            f"{encoder.name!r}; {str(error).splitlines()[0]}"
+        ) from error
+    if not changed:
+        raise ValueError(
+            "encoder should have a hidden layer with weights, for precision='bfloat16'. Received: "
+            f"{encoder.name!r} without."
+        )
+    smaller.set_weights(encoder.get_weights())
+    return smaller
+
+
+def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict[str, Any]:
+    """How far rows X [n, D] move: root mean square and largest distance, of the map's spread.
+
+    The spread is the root mean square distance of the rows from their mean.
+
+    Examples
+    --------
+    >>> map_error(encoder, bfloat16(encoder), X)["rms"] < 0.05
+    True
+    """
+    Y, Y_smaller = (
+        np.asarray(model.predict(X, batch_size=_BLOCK, verbose=0), np.float64)
+        for model in (encoder, smaller)
+    )
+    spread = np.sqrt(np.square(Y - Y.mean(axis=0)).sum(axis=1).mean()) or 1.0
+    distance = np.sqrt(np.square(Y - Y_smaller).sum(axis=1)) / spread
+    rms = float(np.sqrt(np.square(distance).mean()))
+    return {"rms": rms, "max": float(distance.max()), "rows": len(X)}
+
+
+def _projects(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Dense)  # such as onto components, which are not trained
+
+
+def _last(layer: keras.layers.Layer, encoder: keras.Model) -> bool:
+    """Whether nothing with weights comes after a layer."""
+    later = encoder.layers[encoder.layers.index(layer) + 1 :]
+    return not any(other.trainable_weights for other in later)

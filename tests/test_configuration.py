@@ -1,0 +1,127 @@
+"""Files for TensorFlow Serving beside the versions, read by the official protos where there are."""
+
+import re
+
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from ptsne_keras import networks, serving
+from ptsne_keras.serving import configuration
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    encoder = networks.encoder(3, 2, hidden_units=(4,), seed=0)
+    base = tmp_path_factory.mktemp("served") / "cells"
+    for _ in range(3):
+        serving.export_saved_model(encoder, base)
+    return base
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures that are known, instead of a measurement."""
+    seconds = {1: 0.000_25, 8: 0.000_5, 64: 0.001, 512: 0.004, 4096: 0.031}
+    speed = configuration.Speed(seconds, {1: 100.0, 2: 180.0, 4: 190.0})
+    monkeypatch.setattr(configuration, "measure", lambda path: speed)
+
+
+def models(base):
+    text = (base / "models.config").read_text()
+    (config,) = (
+        text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    ).model_config_list.config
+    return config
+
+
+def parameters(base):
+    """The settings of batching.config: scalars, and the sizes as a list."""
+    text = re.sub(r"#.*", "", (base / "batching.config").read_text())
+    found = {k: int(v) for k, v in re.findall(r"(\w+) \{ value: (\d+) \}", text)}
+    sizes = [int(v) for v in re.findall(r"allowed_batch_sizes: (\d+)", text)]
+    left = re.sub(r"\w+ \{ value: \d+ \}|allowed_batch_sizes: \d+", "", text)
+    assert not left.strip()
+    return found, sizes
+
+
+@pytest.mark.usefixtures("quick")
+def test_versions_and_labels_are_those_that_are_asked_for(base):
+    serving.configure(base)
+    config = models(base)
+    assert (config.name, config.base_path) == ("cells", "/models/cells")
+    assert list(config.model_version_policy.specific.versions) == [3]
+    assert dict(config.version_labels) == {"stable": 3}
+    serving.configure(base, canary=3, name="map")
+    config = models(base)
+    assert (config.name, config.base_path) == ("map", "/models/map")
+    assert list(config.model_version_policy.specific.versions) == [2, 3]
+    assert dict(config.version_labels) == {"stable": 2, "canary": 3}
+    serving.configure(base, stable=1)
+    assert dict(models(base).version_labels) == {"stable": 1}
+
+
+@pytest.mark.usefixtures("quick")
+def test_batching_follows_from_what_was_measured(base):
+    serving.configure(base)
+    found, sizes = parameters(base)
+    assert found == {
+        "max_batch_size": 4096,  # of a request; 512 rows reach nine tenths of the rate
+        "batch_timeout_micros": 250,
+        "max_enqueued_batches": round(2 / 0.031),
+        "num_batch_threads": 2,
+    }
+    assert sizes == []
+    text = (base / "batching.config").read_text()
+    assert "From 512 rows on" in text
+    assert "64 rows:    1.000 ms,       64,000 rows/s" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_sizes_for_xla_end_with_the_largest_batch(base):
+    serving.configure(base, request_rows=100, allowed_batch_sizes=(256, 1, 16))
+    found, sizes = parameters(base)
+    assert found["max_batch_size"] == 512
+    assert sizes == [1, 16, 256, 512]
+
+
+def test_a_real_measurement_gives_usable_values(base):
+    serving.configure(base)
+    found, _ = parameters(base)
+    assert 1 <= found["batch_timeout_micros"] < 1e6
+    assert 1 <= found["num_batch_threads"] <= 64
+    assert found["max_enqueued_batches"] >= 8
+
+
+@pytest.mark.usefixtures("quick")
+def test_compose_mounts_the_folder_and_names_files_that_are_there(base):
+    written = serving.configure(base)
+    assert {file.name for file in base.iterdir()} == {"1", "2", "3", *(f.name for f in written)}
+    compose = yaml.safe_load((base / "compose.yaml").read_text())
+    cpu, gpu = compose["services"]["serving"], compose["services"]["serving-gpu"]
+    for service in (cpu, gpu):
+        assert service["volumes"] == [".:/models/cells:ro"]
+        named = [flag.partition("=")[2] for flag in service["command"] if "/models/" in flag]
+        assert {name.removeprefix("/models/cells/") for name in named} == {
+            "models.config",
+            "batching.config",
+            "monitoring.config",
+        }
+    assert cpu["image"].startswith("tensorflow/serving:")
+    assert gpu["image"].endswith("-gpu")
+    assert "gpu" in gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"]
+    assert "enable: true" in (base / "monitoring.config").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_versions_that_are_not_there_are_named(base, tmp_path):
+    before = sorted(base.iterdir())
+    with pytest.raises(FileNotFoundError, match=r"\[1, 2, 3\].*Received: 7"):
+        serving.configure(base, canary=7)
+    with pytest.raises(FileNotFoundError, match="export_saved_model writes them"):
+        serving.configure(tmp_path)
+    with pytest.raises(ValueError, match="should be integers of at least 1"):
+        serving.configure(base, request_rows=0)
+    assert sorted(base.iterdir()) == before
+    assert list(tmp_path.iterdir()) == []

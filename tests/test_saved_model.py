@@ -1,0 +1,409 @@
+"""The SavedModel by other readers: TensorFlow's C API, OpenVINO, the official protos, XLA."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import openvino
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from ptsne_keras import networks, serving
+from ptsne_keras.serving import graphs, inspection, novelty, precision, warmup
+
+C_LOADER = Path(__file__).with_name("c_loader.py")
+SIZES = (1, 7, 4096)
+# Of float32 sums in another order, at map coordinates of this size.
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+SIGNATURES = {"serving_default", "embed_examples", "embed_with_confidence"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, digits):
+    """An encoder of raw digits, exported with its training rows."""
+    (X, _), (X_test, _) = digits
+    scaling = (X.mean(axis=0), X.std())
+    encoder = networks.encoder(
+        64, 2, hidden_units=(50, 50), activation="relu", scaling=scaling, seed=0
+    )
+    path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
+    # As many as the largest batch asks for.
+    many = np.tile(X_test, (8, 1))[: max(SIZES)] + np.float32(0.01)
+    return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))
+
+
+@pytest.fixture(scope="module")
+def model(served):
+    return tf.saved_model.load(str(served.path))
+
+
+def in_c(path, batches, folder):
+    """Answers of TensorFlow's C API, in a process of its own."""
+    np.savez(folder / "in.npz", **batches)
+    command = [sys.executable, C_LOADER, path, folder / "in.npz", folder / "out.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as arrays:
+        return dict(arrays)
+
+
+def strings(examples):
+    """Byte strings of one length, as c_loader.py takes them."""
+    return np.array(examples, dtype=f"V{len(examples[0])}")
+
+
+@pytest.fixture(scope="module")
+def answers(served, tmp_path_factory):
+    batches = {}
+    for n in SIZES:
+        rows = served.rows[:n]
+        batches[f"serving_default/features@{n}"] = rows
+        batches[f"embed_with_confidence/features@{n}"] = rows
+        batches[f"embed_examples/examples@{n}"] = strings([graphs.example(row) for row in rows])
+    return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
+
+
+# ---------------------------------------------------------------- signatures
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("signature", sorted(SIGNATURES))
+def test_c_api_answers_every_signature_as_keras(served, answers, signature, n):
+    expected = np.asarray(served.encoder(served.rows[:n]))
+    found = answers[f"{signature}/embedding@{n}"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_openvino_reads_the_folder_and_answers_as_keras(served, n):
+    core = openvino.Core()
+    read = core.read_model(served.path)
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = core.compile_model(read, "CPU", options)(served.rows[:n])
+    embedding = next(v for k, v in found.items() if v.shape == (n, 2))
+    np.testing.assert_allclose(embedding, served.encoder(served.rows[:n]), **CLOSE)
+
+
+def test_outputs_are_named_and_float32(model):
+    outputs = {name: s.structured_outputs for name, s in model.signatures.items()}
+    assert set(outputs) == SIGNATURES
+    for tensors in outputs.values():
+        assert tensors["embedding"].shape.as_list() == [None, 2]
+        assert {tensor.dtype for tensor in tensors.values()} == {tf.float32}
+    assert set(outputs["embed_with_confidence"]) == {"embedding", "novelty"}
+
+
+def test_without_training_rows_there_is_no_confidence(served, tmp_path):
+    path = serving.export_saved_model(served.encoder, tmp_path)
+    assert set(tf.saved_model.load(str(path)).signatures) == SIGNATURES - {"embed_with_confidence"}
+
+
+def test_examples_of_another_width_are_refused_by_name(model):
+    short = tf.constant([graphs.example(np.zeros(63))])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
+        model.signatures["embed_examples"](examples=short)
+
+
+@pytest.mark.parametrize("width", [1, 63, 65])
+def test_rows_of_another_width_are_refused_by_a_c_server(served, tmp_path, width):
+    rows = np.zeros((3, width), np.float32)  # one column could be broadcast to all
+    with pytest.raises(AssertionError, match=r"\[3,\d+\] is not compatible with .*64"):
+        in_c(served.path, {"serving_default/features": rows}, tmp_path)
+
+
+def test_empty_batch_gives_an_empty_map(served, tmp_path):
+    rows = np.zeros((0, 64), np.float32)
+    names = ("serving_default", "embed_with_confidence")
+    found = in_c(served.path, {f"{name}/features": rows for name in names}, tmp_path)
+    assert {name: value.shape for name, value in found.items()} == {
+        "serving_default/embedding": (0, 2),
+        "embed_with_confidence/embedding": (0, 2),
+        "embed_with_confidence/novelty": (0,),
+    }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_spoils_no_other(served, model, value):
+    rows = served.rows[:3].copy()
+    rows[1, 5] = value  # ReLU would give it a place
+    found = model.signatures["embed_with_confidence"](features=tf.constant(rows))
+    assert np.isnan(found["embedding"][1]).all()
+    assert found["novelty"][1] == 1
+    expected = np.asarray(served.encoder(rows))
+    np.testing.assert_allclose(found["embedding"].numpy()[[0, 2]], expected[[0, 2]], **CLOSE)
+
+
+def test_every_signature_compiles_under_xla_but_that_of_strings(served, model):
+    rows = tf.constant(served.rows[:7])
+    for name in ("serving_default", "embed_with_confidence"):
+        signature = model.signatures[name]
+        compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)
+        for key, value in signature(features=rows).items():
+            np.testing.assert_allclose(compiled(rows)[key], value, rtol=1e-3, atol=1e-4)
+
+
+# ---------------------------------------------------------------- novelty
+
+
+def distances(X, others):
+    """Double loop."""
+    return np.array([min(np.sqrt(((x - other) ** 2).sum()) for other in others) for x in X])
+
+
+def test_novelty_is_the_quantile_of_the_distance_to_the_nearest_training_row(served, model):
+    shift, scale = served.X.mean(axis=0), served.X.std()
+    X, rows = (served.X[:150] - shift) / scale, (served.rows[:40] - shift) / scale
+    few = novelty.Landmarks.of(served.X[:150], served.encoder)
+    found = novelty.Novelty(few, served.encoder)(tf.constant(served.rows[:40])).numpy()
+    usual = [distances(X[i : i + 1], np.delete(X, i, axis=0))[0] for i in range(150)]
+    expected = [(np.array(usual) <= d).mean() for d in distances(rows, X)]
+    np.testing.assert_allclose(found, expected, atol=0.02)  # quantiles between rows
+
+
+def test_novelty_of_usual_rows_is_uniform_and_of_strangers_1(served, model):
+    signature = model.signatures["embed_with_confidence"]
+    usual = signature(features=tf.constant(served.rows[:540]))["novelty"].numpy()
+    assert abs(np.median(usual) - 0.5) < 0.1
+    assert 0.02 < (usual < 0.1).mean() < 0.2
+    shuffled = np.random.default_rng(0).permuted(served.rows[:540], axis=1)
+    assert np.median(signature(features=tf.constant(shuffled))["novelty"]) > 0.99
+    own = signature(features=tf.constant(served.X[:100], tf.float32))["novelty"]
+    assert np.max(own) < 0.01
+
+
+def test_landmarks_are_limited_in_number_and_size(rng):
+    wide = networks.encoder(20_000, 2, hidden_units=(4,), seed=0)
+    X = rng.normal(size=(900, 20_000)).astype("float32")
+    assert novelty.Landmarks.of(X, wide).rows.nbytes <= 2**26
+    many = networks.encoder(3, 2, hidden_units=(4,), seed=0)
+    found = novelty.Landmarks.of(rng.normal(size=(20_000, 3)).astype("float32"), many)
+    assert found.rows.shape == (4096, 3)
+
+
+def test_training_rows_from_a_file_or_sparse_give_the_same_landmarks(served, tmp_path):
+    import scipy.sparse
+
+    np.save(tmp_path / "X.npy", served.X.astype("float32"))
+    expected = novelty.Landmarks.of(served.X, served.encoder)
+    for X in (np.load(tmp_path / "X.npy", mmap_mode="r"), scipy.sparse.csr_array(served.X)):
+        found = novelty.Landmarks.of(X, served.encoder)
+        np.testing.assert_allclose(found.rows, expected.rows, atol=1e-6)
+
+
+@pytest.mark.parametrize("reference", [np.zeros((9, 5)), np.zeros((1, 64)), np.zeros(64)])
+def test_training_rows_that_do_not_fit_are_refused(served, tmp_path, reference):
+    with pytest.raises(ValueError, match="reference should be two or more rows of 64 columns"):
+        serving.export_saved_model(served.encoder, tmp_path, reference=reference)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- warm-up
+
+
+def official(path):
+    """The records by TensorFlow Serving's own protos."""
+    logs = []
+    for record in tf.data.TFRecordDataset(str(path / warmup.FILE)):
+        logs.append(prediction_log_pb2.PredictionLog.FromString(record.numpy()))
+    return logs
+
+
+def test_warm_up_records_are_prediction_logs_of_every_signature(served):
+    assert warmup.FILE.as_posix() == "assets.extra/tf_serving_warmup_requests"
+    logs = official(served.path)
+    assert {log.WhichOneof("log_type") for log in logs} == {"predict_log"}
+    specs = [log.predict_log.request.model_spec for log in logs]
+    assert {spec.name for spec in specs} == {"map"}
+    assert {spec.signature_name for spec in specs} == SIGNATURES
+    sizes = [next(iter(log.predict_log.request.inputs.values())).tensor_shape for log in logs]
+    assert {shape.dim[0].size for shape in sizes} == {1, 64}
+
+
+def test_warm_up_records_are_answered_by_a_c_server(served, tmp_path):
+    batches = {}
+    for i, log in enumerate(official(served.path)):
+        request = log.predict_log.request
+        for name, tensor in request.inputs.items():
+            value = tf.make_ndarray(tensor)
+            value = strings(list(value)) if value.dtype == object else value
+            batches[f"{request.model_spec.signature_name}/{name}@{i}"] = value
+    assert len(batches) == 6
+    found = in_c(served.path, batches, tmp_path)
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert len(found) == 8  # the confidence's two outputs twice
+
+
+def test_warm_up_is_read_as_it_was_written(tmp_path):
+    requests = [("a", {"x": tf.constant([[1.5, 2.5]])}), ("b", {"y": tf.constant([b"ab\0"])})]
+    warmup.write(tmp_path, "m" * 300, requests)  # a length of two bytes
+    for (name, inputs), (found, values) in zip(requests, warmup.read(tmp_path), strict=True):
+        assert found == name
+        assert {k: v.numpy().tolist() for k, v in values.items()} == {
+            k: v.numpy().tolist() for k, v in inputs.items()
+        }
+
+
+# ---------------------------------------------------------------- half precision
+
+
+def test_bfloat16_halves_the_weights_and_tells_how_far_the_map_moves(served, tmp_path):
+    path = serving.export_saved_model(
+        served.encoder, tmp_path, reference=served.X, precision="bfloat16", dof=2.0
+    )
+    told = inspection.facts(path)
+    assert told["dof"] == 2.0
+    assert told["precision"] == "bfloat16"
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    Y = np.asarray(served.encoder(served.X))
+    moved = signature(features=tf.constant(served.X, tf.float32))["embedding"].numpy() - Y
+    spread = np.sqrt(((Y - Y.mean(axis=0)) ** 2).sum(axis=1).mean())
+    rms = np.sqrt((moved**2).sum(axis=1).mean()) / spread
+    assert 1e-4 < rms < 0.05
+    assert told["map_error"]["rms"] == pytest.approx(rms, rel=1e-2)
+    assert told["map_error"]["rows"] == len(served.X)
+    half, whole = (
+        sum(np.asarray(tf.cast(w, tf.float32)).size * w.dtype.size for w in hidden(p))
+        for p in (path, served.path)
+    )
+    assert half < 0.6 * whole
+
+
+def hidden(path):
+    checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    sizes = [checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()]
+    values = [tf.constant(v) for v in sizes if getattr(v, "shape", ()) in [(64, 50), (50, 50)]]
+    assert len(values) == 2
+    return values
+
+
+def test_bfloat16_leaves_the_encoder_as_it_is(served):
+    before = served.encoder.get_weights()
+    smaller = precision.bfloat16(served.encoder)
+    assert {w.dtype for w in served.encoder.trainable_weights} == {"float32"}
+    assert {w.dtype for w in smaller.layers[-1].weights} == {"float32"}
+    assert all((a == b).all() for a, b in zip(before, served.encoder.get_weights(), strict=True))
+
+
+def test_bfloat16_needs_training_rows(served, tmp_path):
+    with pytest.raises(ValueError, match="reference should be given"):
+        serving.export_saved_model(served.encoder, tmp_path, precision="bfloat16")
+    with pytest.raises(ValueError, match='precision should be "float32" or "bfloat16"'):
+        serving.export_saved_model(served.encoder, tmp_path, precision="float16")
+
+
+# ---------------------------------------------------------------- the check
+
+
+def test_check_tells_all_it_looked_at(served):
+    report = serving.check(served.path)
+    assert report.ok, str(report)
+    what = [finding.what for finding in report.findings]
+    assert what[:4] == ["version folder", "operations", "devices", "weights"]
+    assert set(what) >= SIGNATURES | {"warm-up", "answers", "batches"}
+    assert "embedding float32 [N, 2]" in str(report)
+    assert "FAIL" not in str(report)
+
+
+@keras.saving.register_keras_serializable("test")
+class InPython(keras.layers.Layer):
+    def call(self, x):
+        y = tf.numpy_function(lambda v: v * 2, [x], tf.float32)
+        return tf.ensure_shape(y, x.shape)
+
+
+@keras.saving.register_keras_serializable("test")
+class Compiled(keras.layers.Layer):
+    def call(self, x):
+        return tf.function(lambda v: v * 2, jit_compile=True)(x)
+
+
+@keras.saving.register_keras_serializable("test")
+class OnAGpu(keras.layers.Layer):
+    def call(self, x):
+        with tf.device("/GPU:0"):
+            return x * 2.0
+
+
+@keras.saving.register_keras_serializable("test")
+class OfTheBatch(keras.layers.Layer):
+    def call(self, x):
+        return x - tf.reduce_mean(x, axis=0)
+
+
+@keras.saving.register_keras_serializable("test")
+class Logarithm(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.log(-tf.abs(x) - 1)
+
+
+REFUSED = {
+    InPython: "operations: PyFunc",
+    Compiled: r"operations: .*\(jit_compile=True\)",
+    OnAGpu: "devices: .*GPU:0",
+    OfTheBatch: "batches: a row's answer differs",
+    Logarithm: "answers: NaN or infinity",
+}
+
+
+@pytest.mark.parametrize("layer", REFUSED, ids=lambda layer: layer.__name__)
+def test_what_a_stock_server_cannot_run_is_refused_and_nothing_is_written(tmp_path, layer):
+    inputs = keras.Input((3,))
+    encoder = keras.Model(inputs, layer()(keras.layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match=REFUSED[layer]):
+        serving.export_saved_model(encoder, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def copied(served, tmp_path):
+    import shutil
+
+    return Path(shutil.copytree(served.path, tmp_path / "1"))
+
+
+def failures(path):
+    report = serving.check(path)
+    assert not report.ok
+    assert "FAIL" in str(report)
+    return {finding.what for finding in report.findings if not finding.ok}
+
+
+def test_check_finds_weights_that_are_stored_twice(served, tmp_path):
+    served.encoder.export(tmp_path / "1", verbose=False)
+    assert "weights" in failures(tmp_path / "1")
+
+
+def test_check_finds_what_was_truncated_removed_or_misnamed(served, tmp_path):
+    path = copied(served, tmp_path)
+    records = path / warmup.FILE
+    whole = records.read_bytes()
+    records.write_bytes(whole[: len(whole) // 2])
+    assert failures(path) == {"warm-up"}
+    records.unlink()
+    assert failures(path) == {"warm-up"}
+    warmup.write(path, "map", [("other", {"features": tf.zeros((1, 64))})])
+    assert failures(path) == {"warm-up"}
+    records.write_bytes(whole)
+    path = path.rename(tmp_path / "v1")
+    assert failures(path) == {"version folder"}
+    data = path / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    assert "loads" in failures(path)
+    (path / "saved_model.pb").write_bytes(b"none")
+    assert "graph" in failures(path)
+
+
+def test_check_of_no_model_names_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"with a saved_model\.pb"):
+        serving.check(tmp_path)
+
+
+def test_facts_are_told_only_where_there_are_any(served, tmp_path):
+    assert inspection.facts(served.path) == {}
+    path = serving.export_saved_model(served.encoder, tmp_path, dof=1)
+    assert json.loads((path / graphs.FACTS).read_text()) == {"dof": 1.0}
