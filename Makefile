@@ -12,7 +12,7 @@ TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 .PHONY: help demo test test-slow test-jax lint check notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
-  benchmark-paper benchmark-rbm benchmark-map benchmark-map-size
+  benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -73,6 +73,9 @@ benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: regression, KL, bot
 
 benchmark-map-size: $(VENV)/.core ## memory and speed of MapRegressor on rows from disk
 	$(BIN)/python benchmarks/map_size.py
+
+benchmark-serving: $(VENV)/.core ## latency of exported models, beside their products alone
+	$(BIN)/python benchmarks/serving.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(JAX) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -99,7 +99,9 @@ def exported(tmp_path_factory):
     encoder = networks.encoder(
         64, 2, hidden_units=(100, 50), activation="gelu", scaling=(shift, scale), seed=0
     )
-    return encoder, serving.export_saved_model(encoder, tmp_path_factory.mktemp("served"))
+    X = shift + scale * np.random.default_rng(0).normal(size=(300, 64))
+    path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("served"), reference=X)
+    return encoder, path
 
 
 def test_plain_tensorflow_serves_what_jax_exported(exported, tmp_path):
@@ -123,7 +125,15 @@ def test_what_is_served_is_tensorflows_own_operations(exported):
     _, path = exported
     assert b"XlaCallModule" not in (path / "saved_model.pb").read_bytes()
     weights = sum(file.stat().st_size for file in (path / "variables").iterdir())
-    assert weights < 1.2 * 4 * (64 * 100 + 100 + 100 * 50 + 50 + 50 * 2 + 2) + 20_000
+    landmarks = 300 * 65 + 64 + 1001
+    assert weights < 1.2 * 4 * (64 * 100 + 100 + 100 * 50 + 50 + 50 * 2 + 2 + landmarks) + 20_000
+
+
+def test_rows_are_served_with_confidence(exported):
+    _, path = exported
+    report = serving.check(path)
+    assert report.ok, str(report)
+    assert "embed_with_confidence" in {finding.what for finding in report.findings}
 
 
 class Doubled(keras.layers.Layer):
