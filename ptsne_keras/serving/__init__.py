@@ -1,5 +1,7 @@
 """Serving a map: SavedModels for TensorFlow Serving, what goes with them, and other runtimes."""
 
+from ptsne_keras.serving.client import Client, ServingError
 from ptsne_keras.serving.export import export_saved_model
+from ptsne_keras.serving.loopback import Loopback
 
-__all__ = ["export_saved_model"]
+__all__ = ["Client", "Loopback", "ServingError", "export_saved_model"]
