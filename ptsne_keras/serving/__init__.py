@@ -1,7 +1,8 @@
 """Serving a map: SavedModels for TensorFlow Serving, what goes with them, and other runtimes."""
 
-from ptsne_keras.serving.client import Client, ServingError
+from ptsne_keras.serving.client import Client
 from ptsne_keras.serving.export import export_saved_model
 from ptsne_keras.serving.loopback import Loopback
+from ptsne_keras.serving.sender import ServingError
 
 __all__ = ["Client", "Loopback", "ServingError", "export_saved_model"]

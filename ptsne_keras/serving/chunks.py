@@ -41,7 +41,7 @@ def features(X: Any, count: int) -> Iterator[FloatArray]:
 
 
 def examples(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
-    """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one alone has more.
+    """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one has more.
 
     Raises
     ------

@@ -1,23 +1,19 @@
 """A client of TensorFlow Serving: rows in, their places on the map out, over REST or gRPC."""
 
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from numbers import Integral
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from ptsne_keras.serving import chunks, transport
+from ptsne_keras.serving import chunks
 from ptsne_keras.serving.client_grpc import Grpc
 from ptsne_keras.serving.client_rest import Rest
+from ptsne_keras.serving.sender import RETRIED, Sender, Signature
 from ptsne_keras.serving.transport import Failure, Rows, Signatures, Transport
 from ptsne_keras.typing import FloatArray
-
-_T = TypeVar("_T")
 
 _WAYS: dict[str, Callable[..., Transport]] = {
     "http": Rest,
@@ -25,54 +21,10 @@ _WAYS: dict[str, Callable[..., Transport]] = {
     "grpc": Grpc,
     "grpcs": Grpc,
 }
-# Embedding has no side effects: what may go well the next time is simply sent again.
-_RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "DATA_LOSS")
-_LONGEST_PAUSE = 5.0
-_ADVICE = {
-    "NOT_FOUND": "The server should have loaded such a model and version; Client.ready() tells.",
-    "PAYLOAD_TOO_LARGE": "The client should send less at once: a lower `rows`.",
-    "UNAUTHENTICATED": "The client should be made with `headers` that the server accepts.",
-    "PERMISSION_DENIED": "The client should be made with `headers` that the server accepts.",
-}
 
-
-class _Signature(NamedTuple):
-    """A signature's name, its input's, and the ranks of its outputs."""
-
-    name: str
-    input: str
-    ranks: Mapping[str, int]
-
-
-_EMBED = _Signature("serving_default", "features", {"embedding": 2})
-_CONFIDENCE = _Signature("embed_with_confidence", "features", {"embedding": 2, "novelty": 1})
-_EXAMPLES = _Signature("embed_examples", "examples", {"embedding": 2})
-
-
-class ServingError(RuntimeError):
-    """A request that the server did not answer, or refused.
-
-    Attributes
-    ----------
-    code : str
-        A gRPC code such as "NOT_FOUND", over REST too; "DATA_LOSS" for an answer cut short,
-        "PAYLOAD_TOO_LARGE" for a request that is.
-    server_message : str
-        What the server said, or the connection where it said nothing.
-    attempts : int
-
-    Examples
-    --------
-    >>> try:
-    ...     client.embed(X)
-    ... except ServingError as error:
-    ...     print(error.code, error.attempts)
-    UNAVAILABLE 9
-    """
-
-    def __init__(self, text: str, code: str, server_message: str, attempts: int) -> None:
-        super().__init__(text)
-        self.code, self.server_message, self.attempts = code, server_message, attempts
+_EMBED = Signature("serving_default", "features", {"embedding": 2})
+_CONFIDENCE = Signature("embed_with_confidence", "features", {"embedding": 2, "novelty": 1})
+_EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
 
 
 class Client:
@@ -149,11 +101,15 @@ class Client:
         choice = {"version": version, "label": label}
         choice = {key: value for key, value in choice.items() if value is not None}
         self._transport = _WAYS[parts.scheme](parts, model, choice, headers or {}, credentials)
-        self._url, self._model, self._choice = url, model, choice
-        self._timeout, self._deadline, self._backoff = timeout, deadline, backoff
-        self._rows = rows
-        # Of its own: clients that were refused together should not all come back together.
-        self._random = random.Random()
+        self._choice, self._timeout, self._rows = choice, timeout, rows
+        chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
+        self._sender = Sender(
+            self._transport,
+            f"{url}, model {model!r}{chosen},",
+            timeout=timeout,
+            deadline=deadline,
+            backoff=backoff,
+        )
 
     def embed(self, X: Any) -> FloatArray:
         """Embed rows: places Y float32 [N, d] on the map.
@@ -237,7 +193,7 @@ class Client:
         >>> client.metadata()["serving_default"]["inputs"]
         {'features': {'dtype': 'float32', 'shape': [None, 64]}}
         """
-        return self._retry("its metadata", self._signatures)
+        return self._sender.metadata()
 
     def ready(self) -> bool:
         """Whether the server has the model, of this version or label, loaded; asked once.
@@ -257,9 +213,9 @@ class Client:
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status does not look at labels
         except Failure as failure:
-            if failure.code in (*_RETRIED, "NOT_FOUND") or "label" in failure.message:
+            if failure.code in (*RETRIED, "NOT_FOUND") or "label" in failure.message:
                 return False
-            raise self._error("its status", failure, 1) from None
+            raise self._sender.error("its status", failure, 1) from None
         return "AVAILABLE" in states
 
     def close(self) -> None:
@@ -282,100 +238,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _predict(self, parts: Iterable[Rows], signature: _Signature) -> list[FloatArray]:
-        answers = [self._send(part, signature) for part in parts]
+    def _predict(self, parts: Iterable[Rows], signature: Signature) -> list[FloatArray]:
+        answers = [self._sender.send(signature, part) for part in parts]
         if not answers:
-            return self._retry(f"signature {signature.name!r}", partial(self._nothing, signature))
+            return self._sender.nothing(signature)
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
-
-    def _send(self, part: Rows, signature: _Signature) -> list[FloatArray]:
-        """Send one request, as often as it takes."""
-
-        def once(timeout: float) -> list[FloatArray]:
-            names = list(signature.ranks)
-            arrays = self._transport.predict(signature.name, signature.input, part, names, timeout)
-            for name, array in zip(names, arrays, strict=True):
-                _check_output(name, array, signature.ranks[name], len(part))
-            return arrays
-
-        return self._retry(
-            f"signature {signature.name!r}", once, partial(self._advice, signature, part)
-        )
-
-    def _nothing(self, signature: _Signature, timeout: float) -> list[FloatArray]:
-        """Give the answer to no rows, which REST cannot ask: its shape is in the metadata."""
-        known = self._signatures(timeout)
-        if signature.name not in known:
-            raise Failure("INVALID_ARGUMENT", f"the signatures {sorted(known)} alone")
-        outputs = known[signature.name]["outputs"]
-        shapes = [outputs[name]["shape"][1:] for name in signature.ranks]
-        return [np.empty((0, *(size or 0 for size in shape)), np.float32) for shape in shapes]
-
-    def _signatures(self, timeout: float) -> Signatures:
-        return transport.signatures(self._transport.metadata(timeout))
-
-    def _retry(
-        self, what: str, call: Callable[[float], _T], advise: Callable[[Failure], str] | None = None
-    ) -> _T:
-        """Call until it goes well, the deadline is over, or there is no hope."""
-        until = time.monotonic() + self._deadline
-        pause, attempt, told = self._backoff, 0, None
-        while True:
-            attempt += 1
-            try:
-                return call(max(min(self._timeout, until - time.monotonic()), 1e-3))
-            except Failure as failure:
-                # That time ran out is no news beside what the server said before.
-                told = told if told and failure.code == "DEADLINE_EXCEEDED" else failure
-                wait = self._random.uniform(0.5, 1) * pause
-                if failure.code not in _RETRIED or time.monotonic() + wait >= until:
-                    advice = advise(told) if advise else ""
-                    raise self._error(what, told, attempt, advice) from None
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _error(self, what: str, failure: Failure, attempts: int, advice: str = "") -> ServingError:
-        chosen = "".join(f", {kind} {value!r}" for kind, value in self._choice.items())
-        text = (
-            f"{self._url} should answer with model {self._model!r}{chosen}, {what}. Received at "
-            f"attempt {attempts}: {failure.code}: {failure.message.rstrip('.')}."
-        )
-        return ServingError(f"{text} {advice}".strip(), failure.code, failure.message, attempts)
-
-    def _advice(self, signature: _Signature, part: Rows, failure: Failure) -> str:
-        """Say what to do, if the failure or the model's metadata tells."""
-        if failure.code in _ADVICE:
-            return _ADVICE[failure.code]
-        if "version label" in failure.message:
-            return "The label should be in the server's configuration, on a version that is loaded."
-        if failure.code not in ("INVALID_ARGUMENT", "FAILED_PRECONDITION"):
-            return ""
-        try:
-            known = self._signatures(self._timeout)
-        except Failure:
-            return ""
-        if signature.name not in known:
-            return f"The model should be exported with that signature; it has {sorted(known)}."
-        return _advice_on_input(known[signature.name]["inputs"], signature.input, part)
-
-
-def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
-    if list(inputs) != [name]:
-        return f"The signature should take {name!r} alone; it takes {sorted(inputs)}."
-    dtype, shape = inputs[name]["dtype"], inputs[name]["shape"]
-    sent = "float32" if isinstance(part, np.ndarray) else "string"
-    if dtype != sent:
-        return f"The signature should take {name!r} as {sent}; it takes {dtype}."
-    if isinstance(part, np.ndarray) and len(shape) == 2 and shape[1] not in (None, part.shape[1]):
-        return f"X should have {shape[1]} columns, as the model's training rows; it has {part.shape[1]}."
-    return ""
-
-
-def _check_output(name: str, array: FloatArray, rank: int, count: int) -> None:
-    if array.shape[:1] != (count,):
-        raise Failure("DATA_LOSS", f"{name!r} of shape {array.shape} for {count} rows")
-    if array.ndim != rank:
-        raise Failure("INVALID_ARGUMENT", f"{name!r} of shape {array.shape}, not {rank}-D")
 
 
 def _check(rows: int, **seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for TensorFlow Serving on this machine: for tests, notebooks, clients in the making."""
+"""A stand-in for TensorFlow Serving on this machine: for tests, notebooks, unfinished clients."""
 
 import os
 import threading
@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -108,6 +107,16 @@ class Loopback:
             raise ValueError(f"fault should be one of {get_args(Fault)}. Received: {fault!r}.")
         with self._lock:
             self._faults += [fault] * times
+
+    def clear(self) -> None:
+        """Forget the faults that have not met a request yet.
+
+        Examples
+        --------
+        >>> server.clear()
+        """
+        with self._lock:
+            self._faults.clear()
 
     def find(self, name: str, version: int | None, label: str) -> tuple[int, "ServedVersion"]:
         """Find the version that a request asks for, or raise a Failure.
