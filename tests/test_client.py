@@ -1,13 +1,14 @@
 """The client against a server on loopback that answers from a SavedModel, and fails as told."""
 
+import http.server
 import json
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ptsne_keras.serving.transport import Failure
 
 D = 5
 MODEL = "digits"
+# Seconds that a slow answer takes.
+SLOW = 0.6
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
@@ -77,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(base: Path) -> Iterator[Loopback]:
-    with Loopback(base, MODEL, labels={"stable": 1}, slow=0.6) as server:
+    with Loopback(base, MODEL, labels={"stable": 1}, slow=SLOW) as server:
         yield server
 
 
@@ -365,6 +368,7 @@ def test_examples_that_are_no_bytes_are_refused(client, bad):
         ({"url": "127.0.0.1:8501"}, "url should be"),
         ({"url": "ftp://127.0.0.1"}, "url should be"),
         ({"version": 1, "label": "stable"}, "not both"),
+        ({"version": "1"}, "version should be"),
         ({"rows": 0}, "rows should be"),
         ({"timeout": 0}, "timeout should be"),
         ({"deadline": -1.0}, "deadline should be"),
@@ -477,13 +481,9 @@ def test_slow_answer_is_asked_for_again(url, server):
     X = rows(3)
     began = time.monotonic()
     Y = Client(url, MODEL, timeout=0.3, backoff=0.01).embed(X)
-    assert 0.3 <= time.monotonic() - began < server_pause(server)
+    assert 0.3 <= time.monotonic() - began < SLOW
     np.testing.assert_allclose(Y, expected(X), rtol=1e-6, atol=1e-5)
     assert len(server.requests) == 2
-
-
-def server_pause(server: Loopback) -> float:
-    return server._slow
 
 
 def test_slow_for_ever_ends_at_the_deadline(url, server):
@@ -540,13 +540,39 @@ def test_connection_refused(server, scheme):
     assert caught.value.attempts > 1
 
 
-def test_server_that_starts_later_is_reached(base, server, url):
+@pytest.mark.parametrize("way", ["rest", "grpc"])
+def test_server_that_starts_later_is_reached_soon(base, server, way):
     """The channel itself must not insist on waiting: gRPC's own pauses reach two minutes."""
-    way = url.split(":")[0]
-    client = Client(f"{way}://127.0.0.1:{free_port()}", MODEL, deadline=0.3, backoff=0.02)
-    with pytest.raises(ServingError):
-        client.embed(rows(1))
-    assert not client.ready()
+    if way == "grpc" and server.grpc_url is None:
+        pytest.skip("not run: grpcio or tensorflow-serving-api is not installed")
+    port, X = free_port(), rows(2)
+    url = f"{'http' if way == 'rest' else 'grpc'}://127.0.0.1:{port}"
+    with Client(url, MODEL, deadline=0.5, backoff=0.02) as client:
+        with pytest.raises(ServingError):
+            client.embed(X)
+        with Loopback(base, MODEL, **{f"{way}_port": port}):
+            began = time.monotonic()
+            assert client.embed(X).shape == (2, 2)
+            assert time.monotonic() - began < 0.5
+
+
+def test_some_other_server_is_told_apart():
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request).start()
+        with Client(f"http://127.0.0.1:{other.server_port}", MODEL) as client:
+            error = refusal(lambda: client.embed(rows(1)))
+    assert "an answer without 'outputs', unlike TF Serving's" in str(error)
 
 
 def test_server_that_ends_is_unavailable(base, url):

@@ -98,6 +98,8 @@ class Client:
             raise ValueError(
                 f"version or label should be given, not both. Received: {version!r} and {label!r}."
             )
+        if version is not None and (isinstance(version, bool) or not isinstance(version, Integral)):
+            raise ValueError(f"version should be an integer. Received: {version!r}.")
         choice = {"version": version, "label": label}
         choice = {key: value for key, value in choice.items() if value is not None}
         self._transport = _WAYS[parts.scheme](parts, model, choice, headers or {}, credentials)
@@ -213,7 +215,8 @@ class Client:
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status does not look at labels
         except Failure as failure:
-            if failure.code in (*RETRIED, "NOT_FOUND") or "label" in failure.message:
+            no_label = "label" in self._choice and failure.code == "INVALID_ARGUMENT"
+            if no_label or failure.code in (*RETRIED, "NOT_FOUND"):
                 return False
             raise self._sender.error("its status", failure, 1) from None
         return "AVAILABLE" in states

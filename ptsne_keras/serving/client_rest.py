@@ -77,7 +77,7 @@ class Rest:
             f'{{"signature_name": {json.dumps(signature)}, '
             f'"inputs": {{{json.dumps(name)}: {json_rows(rows)}}}}}'
         )
-        answer = self._ask("POST", ":predict", timeout, body.encode())["outputs"]
+        answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
         for output in outputs:
@@ -91,12 +91,12 @@ class Rest:
     def metadata(self, timeout: float) -> dict[str, Any]:
         """Fetch the signature definitions."""
         answer = self._ask("GET", "/metadata", timeout)
-        return answer["metadata"]["signature_def"]["signature_def"]
+        return _part(answer, "metadata", "signature_def", "signature_def")
 
     def states(self, timeout: float) -> list[str]:
         """Fetch the states of the model's versions."""
-        statuses = self._ask("GET", "", timeout)["model_version_status"]
-        return [status["state"] for status in statuses]
+        statuses = _part(self._ask("GET", "", timeout), "model_version_status")
+        return [_part(status, "state") for status in statuses]
 
     def close(self) -> None:
         """Close this thread's connection; those of other threads end with them."""
@@ -108,7 +108,7 @@ class Rest:
         try:
             status, text = self._exchange(method, self._path + path, timeout, body)
             answer = json.loads(text) if status == 200 else None
-        except Exception as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()  # the rest of this answer would be taken for the next one
             raise _failure(error, timeout) from error
         if status != 200:
@@ -180,9 +180,16 @@ def _failure(error: Exception, timeout: float) -> Failure:
         return transport.too_slow(timeout)
     if isinstance(error, OSError):  # refused, reset, or no such host
         return Failure("UNAVAILABLE", str(error))
-    if isinstance(error, http.client.HTTPException | ValueError):
-        return Failure("DATA_LOSS", f"an answer cut short: {error}")
-    raise error
+    return Failure("DATA_LOSS", f"an answer cut short: {error}")
+
+
+def _part(answer: Any, *keys: str) -> Any:
+    """Take a part of an answer that is whole, yet may come from some other server."""
+    for key in keys:
+        if not isinstance(answer, dict) or key not in answer:
+            raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")
+        answer = answer[key]
+    return answer
 
 
 def _error_text(text: bytes) -> str:

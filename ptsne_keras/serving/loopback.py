@@ -50,6 +50,8 @@ class Loopback:
         Labels of versions, such as {"stable": 1}.
     slow : float
         Seconds that the fault "slow" waits.
+    rest_port, grpc_port : int
+        By default free ones.
 
     Attributes
     ----------
@@ -78,6 +80,8 @@ class Loopback:
         *,
         labels: Mapping[str, int] | None = None,
         slow: float = 1.0,
+        rest_port: int = 0,
+        grpc_port: int = 0,
     ) -> None:
         from ptsne_keras.serving import loopback_grpc, loopback_rest
 
@@ -91,9 +95,9 @@ class Loopback:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._rest = loopback_rest.start(self)
+        self._rest = loopback_rest.start(self, rest_port)
         self.rest_url = f"http://127.0.0.1:{self._rest.server_address[1]}"
-        self._grpc, port = loopback_grpc.start(self)
+        self._grpc, port = loopback_grpc.start(self, grpc_port)
         self.grpc_url = None if self._grpc is None else f"grpc://127.0.0.1:{port}"
 
     def inject(self, fault: Fault, times: int = 1) -> None:

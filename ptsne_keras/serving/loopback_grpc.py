@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from ptsne_keras.serving.loopback import Loopback
 
 
-def start(loopback: "Loopback") -> tuple[Any, int]:
-    """Answer gRPC on a free port, until `stop()`: the server and its port; (None, 0) without gRPC.
+def start(loopback: "Loopback", port: int) -> tuple[Any, int]:
+    """Answer gRPC on a port, 0 for a free one: the server and its port; (None, 0) without gRPC.
 
     Examples
     --------
-    >>> server, port = start(loopback)
+    >>> server, port = start(loopback, 0)
     """
     try:
         import grpc
@@ -28,7 +28,7 @@ def start(loopback: "Loopback") -> tuple[Any, int]:
     prediction, models = _services(loopback)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, port
 

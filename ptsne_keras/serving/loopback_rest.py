@@ -36,21 +36,21 @@ _LARGEST = 2**24 - 1
 class RestServer(http.server.ThreadingHTTPServer):
     """HTTP server that knows its Loopback, and whether it is closed."""
 
-    def __init__(self, loopback: "Loopback") -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, loopback: "Loopback", port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.loopback = loopback
         self.closed = False
 
 
-def start(loopback: "Loopback") -> RestServer:
-    """Answer REST on a free port, in threads, until `shutdown()`.
+def start(loopback: "Loopback", port: int) -> RestServer:
+    """Answer REST on a port, in threads; 0 is a free one; until `shutdown()`.
 
     Examples
     --------
-    >>> start(loopback).server_address
+    >>> start(loopback, 0).server_address
     ('127.0.0.1', 40001)
     """
-    server = RestServer(loopback)
+    server = RestServer(loopback, port)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
     return server
 
