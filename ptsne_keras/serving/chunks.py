@@ -1,0 +1,90 @@
+"""Rows cut into requests of a size that servers take."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from ptsne_keras import rows
+from ptsne_keras.typing import FloatArray
+
+# Of a request: gRPC servers read 4 MB unless told otherwise, and JSON takes three times the bytes.
+BYTES = 2 * 2**20
+
+
+def features(X: Any, count: int) -> Iterator[FloatArray]:
+    """Cut X [N, D] into float32 chunks of at most `count` rows, after a look at all of them.
+
+    Sparse and memory-mapped rows become dense float32 chunk by chunk, twice: no server hears of
+    rows before the last one is known to be fit to send.
+
+    Raises
+    ------
+    ValueError
+        If `X` is not 2-D, not numeric, or has NaN, infinity or numbers beyond float32.
+
+    Examples
+    --------
+    >>> [chunk.shape for chunk in features(np.zeros((5, 3)), 2)]
+    [(2, 3), (2, 3), (1, 3)]
+    """
+    X = X.tocsr() if scipy.sparse.issparse(X) else np.asanyarray(X)
+    if X.ndim == 2 and X.shape[0] == 0:
+        return iter(())
+    rows.check_shape(X)
+    step = min(count, max(1, BYTES // (4 * X.shape[1])))
+    starts = range(0, X.shape[0], step)
+    for start in starts:
+        _chunk(X, start, step)
+    return (_chunk(X, start, step) for start in starts)
+
+
+def examples(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
+    """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one has more.
+
+    Raises
+    ------
+    ValueError
+        If `values` are not a sequence of bytes.
+
+    Examples
+    --------
+    >>> list(examples([b"a", b"b", b"c"], 2))
+    [[b'a', b'b'], [b'c']]
+    """
+    values = [values] if isinstance(values, str) else values
+    wrong = [] if isinstance(values, bytes) else [v for v in values if not isinstance(v, bytes)]
+    if isinstance(values, bytes) or wrong:
+        raise ValueError(
+            "examples should be a sequence of bytes, each as Example.SerializeToString() makes "
+            f"them. Received: {'bytes' if not wrong else f'a {type(wrong[0]).__name__}'}."
+        )
+    return _by_size(values, count)
+
+
+def _by_size(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for value in values:
+        if chunk and (len(chunk) == count or size + len(value) > BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(value)
+        size += len(value)
+    if chunk:
+        yield chunk
+
+
+def _chunk(X: Any, start: int, step: int) -> FloatArray:
+    part = X[start : start + step]
+    part = rows.check(part.toarray() if scipy.sparse.issparse(part) else part, start=start)
+    with np.errstate(over="ignore"):
+        single = part.astype(np.float32, copy=False)
+    beyond = np.flatnonzero(~np.isfinite(single).all(axis=1))
+    if beyond.size:
+        raise ValueError(
+            "X should fit in float32, which ends at 3.4e38. "
+            f"Received: a larger number in the row at index {start + beyond[0]}."
+        )
+    return single

@@ -1,0 +1,233 @@
+"""Requests sent until they are answered: retries, the deadline, and errors that say what to do."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ptsne_keras.serving import transport
+from ptsne_keras.serving.transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.typing import FloatArray
+
+_T = TypeVar("_T")
+
+# Embedding has no side effects: what may go well the next time is simply sent again.
+RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "DATA_LOSS")
+_LONGEST_PAUSE = 5.0
+_ADVICE = {
+    "NOT_FOUND": "The server should have loaded such a model and version; Client.ready() tells.",
+    "PAYLOAD_TOO_LARGE": "The client should send less at once: a lower `rows`.",
+    "UNAUTHENTICATED": "The client should be made with `headers` that the server accepts.",
+    "PERMISSION_DENIED": "The client should be made with `headers` that the server accepts.",
+}
+
+
+class ServingError(RuntimeError):
+    """A request that the server did not answer, or refused.
+
+    Attributes
+    ----------
+    code : str
+        A gRPC code such as "NOT_FOUND", over REST too; "DATA_LOSS" for an answer cut short,
+        "PAYLOAD_TOO_LARGE" for a request that is.
+    server_message : str
+        What the server said, or the connection where it said nothing.
+    attempts : int
+
+    Examples
+    --------
+    >>> try:
+    ...     client.embed(X)
+    ... except ServingError as error:
+    ...     print(error.code, error.attempts)
+    UNAVAILABLE 9
+    """
+
+    def __init__(self, text: str, code: str, server_message: str, attempts: int) -> None:
+        super().__init__(text)
+        self.code, self.server_message, self.attempts = code, server_message, attempts
+
+
+class Signature(NamedTuple):
+    """A signature's name, its input's, and the ranks of its outputs.
+
+    Examples
+    --------
+    >>> Signature("serving_default", "features", {"embedding": 2}).ranks
+    {'embedding': 2}
+    """
+
+    name: str
+    input: str
+    ranks: Mapping[str, int]
+
+
+class Sender:
+    """Sends over a transport as often as it takes.
+
+    Parameters
+    ----------
+    way : Transport
+    where : str
+        Server and model, for errors.
+    timeout, deadline, backoff : float
+        Seconds, as for `Client`.
+
+    Examples
+    --------
+    >>> Sender(rest, "http://127.0.0.1:8501, model 'digits'").send(signature, X)
+    [array(…)]
+    """
+
+    def __init__(
+        self, way: Transport, where: str, *, timeout: float, deadline: float, backoff: float
+    ) -> None:
+        self._way, self._where = way, where
+        self._timeout, self._deadline, self._backoff = timeout, deadline, backoff
+        # Of its own: clients that were refused together should not all come back together.
+        self._random = random.Random()
+
+    def send(self, signature: Signature, part: Rows) -> list[FloatArray]:
+        """Send rows in one request; return the outputs, as many rows each.
+
+        Raises
+        ------
+        ServingError
+
+        Examples
+        --------
+        >>> sender.send(signature, X)[0].shape
+        (7, 2)
+        """
+
+        def once(timeout: float) -> list[FloatArray]:
+            names = list(signature.ranks)
+            arrays = self._way.predict(signature.name, signature.input, part, names, timeout)
+            for name, array in zip(names, arrays, strict=True):
+                _check_output(name, array, signature.ranks[name], len(part))
+            return arrays
+
+        return self.retry(
+            f"signature {signature.name!r}", once, partial(self._advice, signature, part)
+        )
+
+    def nothing(self, signature: Signature) -> list[FloatArray]:
+        """Return the outputs for no rows, which REST cannot send, by the model's metadata.
+
+        Raises
+        ------
+        ServingError
+
+        Examples
+        --------
+        >>> sender.nothing(signature)[0].shape
+        (0, 2)
+        """
+        return self.retry(f"signature {signature.name!r}", partial(self._nothing, signature))
+
+    def metadata(self) -> Signatures:
+        """Fetch what the signatures take and return.
+
+        Raises
+        ------
+        ServingError
+
+        Examples
+        --------
+        >>> list(sender.metadata())
+        ['serving_default']
+        """
+        return self.retry("its metadata", self._signatures)
+
+    def _nothing(self, signature: Signature, timeout: float) -> list[FloatArray]:
+        known = self._signatures(timeout)
+        if signature.name not in known:
+            raise Failure("INVALID_ARGUMENT", f"the signatures {sorted(known)} alone")
+        outputs = known[signature.name]["outputs"]
+        shapes = [outputs[name]["shape"][1:] for name in signature.ranks]
+        return [np.empty((0, *(size or 0 for size in shape)), np.float32) for shape in shapes]
+
+    def _signatures(self, timeout: float) -> Signatures:
+        return transport.signatures(self._way.metadata(timeout))
+
+    def retry(
+        self, what: str, call: Callable[[float], _T], advise: Callable[[Failure], str] | None = None
+    ) -> _T:
+        """Call, with a timeout, until it goes well, the deadline is over, or there is no hope.
+
+        Raises
+        ------
+        ServingError
+            With what `advise` makes of the failure.
+
+        Examples
+        --------
+        >>> sender.retry("its status", rest.states)
+        ['AVAILABLE']
+        """
+        until = time.monotonic() + self._deadline
+        pause, attempt, told = self._backoff, 0, None
+        while True:
+            attempt += 1
+            try:
+                return call(max(min(self._timeout, until - time.monotonic()), 1e-3))
+            except Failure as failure:
+                # That time ran out is no news beside what the server said before.
+                told = told if told and failure.code == "DEADLINE_EXCEEDED" else failure
+                wait = self._random.uniform(0.5, 1) * pause
+                if failure.code not in RETRIED or time.monotonic() + wait >= until:
+                    advice = advise(told) if advise else ""
+                    raise self.error(what, told, attempt, advice) from None
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def error(self, what: str, failure: Failure, attempts: int, advice: str = "") -> ServingError:
+        """Make the error that a user sees.
+
+        Examples
+        --------
+        >>> raise sender.error("its status", failure, attempts=1)
+        """
+        text = (
+            f"{self._where} should answer for {what}. Received at attempt {attempts}: "
+            f"{failure.code}: {failure.message.rstrip('.')}."
+        )
+        return ServingError(f"{text} {advice}".strip(), failure.code, failure.message, attempts)
+
+    def _advice(self, signature: Signature, part: Rows, failure: Failure) -> str:
+        """Say what to do, if the failure or the model's metadata tells."""
+        if failure.code in _ADVICE:
+            return _ADVICE[failure.code]
+        if "version label" in failure.message:
+            return "The label should be in the server's configuration, on a version that is loaded."
+        if failure.code not in ("INVALID_ARGUMENT", "FAILED_PRECONDITION"):
+            return ""
+        try:
+            known = self._signatures(self._timeout)
+        except Failure:
+            return ""
+        if signature.name not in known:
+            return f"The model should be exported with that signature; it has {sorted(known)}."
+        return _advice_on_input(known[signature.name]["inputs"], signature.input, part)
+
+
+def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
+    if list(inputs) != [name]:
+        return f"The signature should take {name!r} alone; it takes {sorted(inputs)}."
+    dtype, shape = inputs[name]["dtype"], inputs[name]["shape"]
+    sent = "float32" if isinstance(part, np.ndarray) else "string"
+    if dtype != sent:
+        return f"The signature should take {name!r} as {sent}; it takes {dtype}."
+    if isinstance(part, np.ndarray) and len(shape) == 2 and shape[1] not in (None, part.shape[1]):
+        return f"X should have {shape[1]} columns, as the training rows; it has {part.shape[1]}."
+    return ""
+
+
+def _check_output(name: str, array: FloatArray, rank: int, count: int) -> None:
+    if array.shape[:1] != (count,):
+        raise Failure("DATA_LOSS", f"{name!r} of shape {array.shape} for {count} rows")
+    if array.ndim != rank:
+        raise Failure("INVALID_ARGUMENT", f"{name!r} of shape {array.shape}, not {rank}-D")

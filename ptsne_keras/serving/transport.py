@@ -1,0 +1,107 @@
+"""What `Client` asks of a way to the server, and how a request fails, whichever way it went."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import tensorflow as tf
+
+from ptsne_keras.typing import FloatArray
+
+Rows: TypeAlias = FloatArray | Sequence[bytes]
+"""What is sent: features float32 [N, D], or N serialised `tf.train.Example`."""
+
+Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
+"""Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}."""
+
+
+class Failure(Exception):
+    """A request that failed.
+
+    Attributes
+    ----------
+    code : str
+        A gRPC code such as "UNAVAILABLE"; "DATA_LOSS" for an answer cut short, "PAYLOAD_TOO_LARGE"
+        for a request that the server, or a proxy before it, does not read to the end.
+    message : str
+        The server's own words where it had any; one line, though TensorFlow's errors have several.
+
+    Examples
+    --------
+    >>> Failure("NOT_FOUND", "Servable not found").code
+    'NOT_FOUND'
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = " ".join(message.split())
+
+
+class Transport(Protocol):
+    """A way to the server; each call is one request of at most `timeout` seconds, or a Failure."""
+
+    def predict(
+        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
+    ) -> list[FloatArray]:
+        """Send rows as the signature's input `name`; return outputs in the order asked for."""
+
+    def metadata(self, timeout: float) -> dict[str, Any]:
+        """Fetch the signature definitions, as protobuf's JSON form."""
+
+    def states(self, timeout: float) -> list[str]:
+        """Fetch the states of the model's versions, such as "AVAILABLE"."""
+
+    def close(self) -> None:
+        """Let the connection go."""
+
+
+def too_slow(timeout: float) -> Failure:
+    """Make the failure of a request that was not answered in time.
+
+    Examples
+    --------
+    >>> too_slow(0.5).message
+    'no answer within 0.5 s'
+    """
+    return Failure("DEADLINE_EXCEEDED", f"no answer within {timeout:.3g} s")
+
+
+def no_output(name: str, outputs: Sequence[str]) -> Failure:
+    """Make the failure of an answer that lacks an output.
+
+    Examples
+    --------
+    >>> no_output("novelty", ["embedding"]).message
+    "no output 'novelty' in the answer, which has ['embedding']"
+    """
+    message = f"no output {name!r} in the answer, which has {sorted(outputs)}"
+    return Failure("INVALID_ARGUMENT", message)
+
+
+def signatures(definitions: dict[str, Any]) -> Signatures:
+    """Tell what signatures take and return, from the JSON form of their definitions.
+
+    Examples
+    --------
+    >>> size = {"dim": [{"size": "-1"}, {"size": "64"}]}
+    >>> features = {"dtype": "DT_FLOAT", "tensor_shape": size}
+    >>> signatures({"serving_default": {"inputs": {"features": features}}})
+    {'serving_default': {'inputs': {'features': {'dtype': 'float32', 'shape': [None, 64]}},
+                         'outputs': {}}}
+    """
+    return {
+        name: {
+            side: {key: _tensor(info) for key, info in definition.get(side, {}).items()}
+            for side in ("inputs", "outputs")
+        }
+        for name, definition in definitions.items()
+        if not name.startswith("__saved_model")  # TensorFlow's own, such as for initialising
+    }
+
+
+def _tensor(info: dict[str, Any]) -> dict[str, Any]:
+    sizes = [int(dim.get("size", 0)) for dim in info.get("tensor_shape", {}).get("dim", [])]
+    return {
+        "dtype": tf.as_dtype(info["dtype"].removeprefix("DT_").lower()).name,
+        "shape": [None if size < 0 else size for size in sizes],
+    }

@@ -1,0 +1,216 @@
+"""The client against a real TensorFlow Serving, where there is one; not run otherwise.
+
+`tensorflow_model_server` on PATH is started on free ports over an exported model. Or
+PTSNE_TF_SERVING_URL names servers that run, with the model in the path, separated by commas:
+"http://host:8501/digits,grpc://host:8500/digits".
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import networks, serving
+from ptsne_keras.serving import Client, ServingError
+
+D = 6
+BINARY = shutil.which("tensorflow_model_server")
+URLS = [url for url in os.environ.get("PTSNE_TF_SERVING_URL", "").split(",") if url.strip()]
+# Seconds until the server has loaded the model.
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.skipif(
+    not (BINARY or URLS),
+    reason="not run: no tensorflow_model_server on PATH, and PTSNE_TF_SERVING_URL is not set",
+)
+
+
+class Live(NamedTuple):
+    """A model's name and addresses, a client for each, and the encoder if it is known."""
+
+    model: str
+    urls: list[str]
+    clients: list[Client]
+    encoder: keras.Model | None
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def add_warmup(version: Path) -> None:
+    """Let the server run a request before it calls the model available, unless one is there."""
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    if file.exists():
+        return
+    file.parent.mkdir(exist_ok=True)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "map", "serving_default"
+    request.inputs["features"].CopyFrom(tf.make_tensor_proto(np.zeros((1, D), np.float32)))
+    log = prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(log.SerializeToString())
+
+
+def configuration(base: Path, file: Path) -> Path:
+    file.write_text(
+        f'model_config_list {{ config {{ name: "map" base_path: "{base}" '
+        'model_platform: "tensorflow" model_version_policy { all {} } '
+        'version_labels { key: "stable" value: 1 } } }\n'
+    )
+    return file
+
+
+def started(folder: Path) -> Iterator[Live]:
+    """Start the server over an exported model, in two versions, the first labelled."""
+    encoder = networks.encoder(D, 2, hidden_units=(8,), seed=0)
+    base = folder / "map"
+    for _ in range(2):
+        add_warmup(serving.export_saved_model(encoder, base))
+    rest, grpc = free_ports(2)
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen(
+        [
+            BINARY,
+            f"--port={grpc}",
+            f"--rest_api_port={rest}",
+            f"--model_config_file={configuration(base, folder / 'models.config')}",
+            "--allow_version_labels_for_unavailable_models=true",
+        ],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    urls = [f"http://127.0.0.1:{rest}", f"grpc://127.0.0.1:{grpc}"]
+    clients = [Client(url, "map") for url in urls]
+    try:
+        until = time.monotonic() + PATIENCE
+        while not all(client.ready() for client in clients):
+            log.seek(0)
+            assert process.poll() is None, log.read()
+            assert time.monotonic() < until, log.read()
+            time.sleep(0.2)
+        yield Live("map", urls, clients, encoder)
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def named() -> Live:
+    """Use the servers that the environment names."""
+    urls, models = zip(*(url.strip().rsplit("/", 1) for url in URLS), strict=True)
+    clients = [Client(url, model) for url, model in zip(urls, models, strict=True)]
+    return Live(models[0], list(urls), clients, None)
+
+
+@pytest.fixture(scope="module", params=["binary", "url"])
+def live(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    if request.param == "url":
+        if not URLS:
+            pytest.skip("not run: PTSNE_TF_SERVING_URL is not set")
+        yield named()
+    elif BINARY is None:
+        pytest.skip("not run: no tensorflow_model_server on PATH")
+    else:
+        pytest.importorskip("tensorflow_serving.apis", reason="not run: no gRPC packages")
+        yield from started(tmp_path_factory.mktemp("live"))
+
+
+def features(client: Client) -> int:
+    return client.metadata()["serving_default"]["inputs"]["features"]["shape"][1]
+
+
+def rows(client: Client, n: int = 7) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, features(client))).astype("float32")
+
+
+def test_ready(live):
+    assert [client.ready() for client in live.clients] == [True] * len(live.urls)
+
+
+def test_metadata_is_the_same_both_ways(live):
+    first, *others = [client.metadata() for client in live.clients]
+    assert first["serving_default"]["inputs"]["features"]["dtype"] == "float32"
+    assert first["serving_default"]["outputs"]["embedding"]["dtype"] == "float32"
+    assert all(other == first for other in others)
+
+
+def test_places_are_the_same_both_ways(live):
+    answers = []
+    for client in live.clients:
+        X = rows(client)
+        Y = client.embed(X)
+        assert (Y.shape, Y.dtype) == ((7, client.embed(X[:0]).shape[1]), np.float32)
+        answers.append(Y)
+        if live.encoder is not None:
+            np.testing.assert_allclose(Y, live.encoder(X, training=False), rtol=1e-5, atol=1e-5)
+    for other in answers[1:]:
+        np.testing.assert_allclose(other, answers[0], rtol=1e-6, atol=1e-6)
+
+
+def test_confidence_where_the_model_has_it(live):
+    for client in live.clients:
+        if "embed_with_confidence" not in client.metadata():
+            pytest.skip("not run: the model has no signature embed_with_confidence")
+        X = rows(client)
+        Y, novelty = client.embed_with_confidence(X)
+        assert novelty.shape == (7,)
+        np.testing.assert_allclose(Y, client.embed(X), rtol=1e-5, atol=1e-5)
+
+
+def test_float64_and_integers(live):
+    for client in live.clients:
+        X = np.full((2, features(client)), 2**24)
+        np.testing.assert_array_equal(client.embed(X), client.embed(X.astype("float64")))
+
+
+def test_wrong_width_is_refused_in_the_servers_words(live):
+    for client in live.clients:
+        count = features(client)
+        with pytest.raises(ServingError, match=f"X should have {count} columns") as caught:
+            client.embed(np.zeros((2, count + 1)))
+        assert caught.value.code == "INVALID_ARGUMENT"
+        assert caught.value.server_message
+
+
+def test_unknown_model(live):
+    for url in live.urls:
+        with pytest.raises(ServingError, match="NOT_FOUND"):
+            Client(url, "no_such_model").embed(np.zeros((1, 1)))
+        assert not Client(url, "no_such_model").ready()
+
+
+def test_version_and_label(live):
+    if live.encoder is None:
+        pytest.skip("not run: a server of someone else's, whose versions are not known")
+    for url, client in zip(live.urls, live.clients, strict=True):
+        X = rows(client)
+        for choice in ({"version": 1}, {"version": 2}, {"label": "stable"}):
+            np.testing.assert_array_equal(
+                Client(url, live.model, **choice).embed(X), client.embed(X)
+            )
+        with pytest.raises(ServingError, match="label should be in the server's configuration"):
+            Client(url, live.model, label="canary").embed(X)
+        with pytest.raises(ServingError, match="NOT_FOUND"):
+            Client(url, live.model, version=9).embed(X)
