@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ import tensorflow as tf
 import ptsne_keras
 from ptsne_keras import batches, serving
 from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.serving import client_rest, sender, transport
 
 MODULES = [
     importlib.import_module(module.name)
@@ -37,7 +40,11 @@ def names(digits, tmp_path_factory):
     (X_train, labels_train), (X_test, labels_test) = digits
     X, labels = X_train[:200], labels_train[:200]
     tsne = ParametricTSNE(hidden_units=(20,), epochs=2, pretraining="none").fit(X_train)
-    return {
+    base = tmp_path_factory.mktemp("served") / "digits"
+    path = serving.export_saved_model(tsne.encoder_, base, reference=X)
+    server = serving.Loopback(base, "digits")
+    rest = client_rest.Rest(urlsplit(server.rest_url), "digits", {}, {})
+    names = {
         **{module.__name__.split(".")[-1]: module for module in MODULES},
         "ptsne_keras": ptsne_keras,
         "ParametricTSNE": ParametricTSNE,
@@ -56,14 +63,28 @@ def names(digits, tmp_path_factory):
         "Y_test": tsne.transform(X_test),
         "tsne": tsne,
         "encoder": tsne.encoder_,
-        "path": serving.export_saved_model(tsne.encoder_, tmp_path_factory.mktemp("m") / "map"),
+        "path": path,
+        "server": server,
+        "client": serving.Client(server.rest_url, "digits"),
+        "rest": rest,
+        "sender": sender.Sender(rest, "here"),
+        "signature": sender.Signature("serving_default", "features", {"embedding": 2}),
+        "failure": transport.Failure("UNAVAILABLE", "Servable not found"),
+        "urlsplit": urlsplit,
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }
+    yield names
+    names["client"].close()
+    rest.close()
+    server.close()
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_examples_run_and_print_what_they_say(example, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if "serving" in example.name and "export_saved_model" not in example.name:
+        Path("saved_models").mkdir()
+        Path("saved_models/digits").symlink_to(names["path"].parent)
     quick = {"hidden_units": (20,), "epochs": 2, "pretraining_epochs": 1}
     defaults = {**ParametricTSNE.__init__.__kwdefaults__, **quick}
     monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", defaults)

@@ -68,9 +68,9 @@ class Client:
 
     Examples
     --------
-    >>> with Client("http://127.0.0.1:8501", "digits") as client:
+    >>> with Client(server.rest_url, "digits") as client:  # such as http://127.0.0.1:8501
     ...     client.embed(X).shape
-    (1797, 2)
+    (200, 2)
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Client:
 
         Examples
         --------
-        >>> client.embed_examples([example.SerializeToString()]).shape
+        >>> client.embed_examples([graphs.example(X[0])]).shape
         (1, 2)
         """
         (Y,) = self._predict(chunks.examples(examples, self._rows), _EXAMPLES)
@@ -226,7 +226,8 @@ class Client:
 
         Examples
         --------
-        >>> client.close()
+        >>> other = Client(server.rest_url, "digits")
+        >>> other.close()
         """
         self._transport.close()
 

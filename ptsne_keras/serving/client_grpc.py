@@ -49,7 +49,7 @@ class Grpc:
 
     Examples
     --------
-    >>> rpc = Grpc(urlsplit("grpc://127.0.0.1:8500"), "digits", {}, {})
+    >>> rpc = Grpc(urlsplit(server.grpc_url), "digits", {}, {})
     >>> rpc.states(timeout=10.0)
     ['AVAILABLE']
     """

@@ -49,7 +49,7 @@ class Rest:
 
     Examples
     --------
-    >>> rest = Rest(urlsplit("http://127.0.0.1:8501"), "digits", {}, {})
+    >>> rest = Rest(urlsplit(server.rest_url), "digits", {}, {})
     >>> rest.states(timeout=10.0)
     ['AVAILABLE']
     """

@@ -84,8 +84,6 @@ def configure(
 
     Examples
     --------
-    >>> serving.export_saved_model(encoder, "saved_models/digits").name
-    '1'
     >>> [file.name for file in configure("saved_models/digits")]
     ['models.config', 'batching.config', 'monitoring.config', 'compose.yaml']
     """

@@ -69,8 +69,8 @@ class Loopback:
     Examples
     --------
     >>> with Loopback("saved_models/digits", "digits") as server:
-    ...     Client(server.rest_url, "digits").embed(X).shape
-    (1797, 2)
+    ...     serving.Client(server.rest_url, "digits").embed(X).shape
+    (200, 2)
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Loopback:
         Examples
         --------
         >>> server.inject("unavailable", times=2)
+        >>> server.clear()
         """
         if fault not in get_args(Fault):
             raise ValueError(f"fault should be one of {get_args(Fault)}. Received: {fault!r}.")
@@ -176,7 +177,8 @@ class Loopback:
 
         Examples
         --------
-        >>> server.close()
+        >>> other = Loopback("saved_models/digits", "digits")
+        >>> other.close()
         """
         self._closed.set()
         self._rest.closed = True
@@ -207,8 +209,9 @@ class ServedVersion:
 
     Examples
     --------
-    >>> ServedVersion(Path("saved_models/digits/1")).run("serving_default", {"features": X}, [])
-    {'embedding': array(…)}
+    >>> served = ServedVersion(Path("saved_models/digits/1"))
+    >>> list(served.run("serving_default", {"features": np.float32(X)}, []))
+    ['embedding']
     """
 
     def __init__(self, path: Path) -> None:

@@ -17,7 +17,9 @@ def start(loopback: "Loopback", port: int) -> tuple[Any, int]:
 
     Examples
     --------
-    >>> server, port = start(loopback, 0)
+    >>> grpc_server, port = start(server, 0)
+    >>> grpc_server.stop(None).wait()
+    True
     """
     try:
         import grpc

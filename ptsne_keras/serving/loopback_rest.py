@@ -47,8 +47,10 @@ def start(loopback: "Loopback", port: int) -> RestServer:
 
     Examples
     --------
-    >>> start(loopback, 0).server_address
-    ('127.0.0.1', 40001)
+    >>> http_server = start(server, 0)
+    >>> http_server.server_address[0]
+    '127.0.0.1'
+    >>> http_server.shutdown()
     """
     server = RestServer(loopback, port)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()

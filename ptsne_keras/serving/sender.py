@@ -78,8 +78,8 @@ class Sender:
 
     Examples
     --------
-    >>> Sender(rest, "http://127.0.0.1:8501, model 'digits'").send(signature, X)
-    [array(…)]
+    >>> Sender(rest, "http://127.0.0.1:8501, model 'digits'").send(signature, X[:3])
+    [array(...)]
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Sender:
 
         Examples
         --------
-        >>> sender.send(signature, X)[0].shape
+        >>> sender.send(signature, X[:7])[0].shape
         (7, 2)
         """
 
@@ -137,8 +137,8 @@ class Sender:
 
         Examples
         --------
-        >>> list(sender.metadata())
-        ['serving_default']
+        >>> sorted(sender.metadata())
+        ['embed_examples', 'embed_with_confidence', 'serving_default']
         """
         return self.retry("its metadata", self._signatures)
 
