@@ -22,8 +22,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # By default a channel waits a second and then up to two minutes before it connects again.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 200),
 ]
 
 
