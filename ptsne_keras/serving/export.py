@@ -10,10 +10,10 @@ import tempfile
 import uuid
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
 
 import keras
-import tensorflow as tf
+
+from ptsne_keras.serving import signature
 
 
 def export_saved_model(
@@ -72,7 +72,7 @@ def export_saved_model(
     >>> export_saved_model(tsne.encoder_, "saved_models/digits", dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
-    features = _feature_count(encoder)
+    features = signature.feature_count(encoder)
     base = Path(directory).expanduser()
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
@@ -145,35 +145,14 @@ export._write_archive(encoder, int(sys.argv[2]), Path(sys.argv[3]))
 
 def _write_archive(encoder: keras.Model, features: int, path: Path) -> None:
     """Write the SavedModel with its one signature."""
-
-    def embed(rows: tf.Tensor) -> dict[str, Any]:
-        # The name is what a client asks for; mixed precision must not leak into the answer.
-        return {"embedding": keras.ops.cast(encoder(rows, training=False), "float32")}
-
     archive = keras.export.ExportArchive()
     # No track(): it writes every weight a second time, and a server then holds both.
     archive.add_endpoint(
         "serving_default",
-        embed,
-        input_signature=[tf.TensorSpec((None, features), tf.float32, name="features")],
+        signature.embedding(encoder),
+        input_signature=[signature.spec(features)],
     )
     archive.write_out(str(path), verbose=False)
-
-
-def _feature_count(encoder: keras.Model) -> int:
-    """D of an encoder with one input [N, D] and one output [N, d]."""
-    # A subclassed or unbuilt model has no symbolic tensors to tell its shapes.
-    tensors = [
-        *(getattr(encoder, "inputs", None) or []),
-        *(getattr(encoder, "outputs", None) or []),
-    ]
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
-        raise ValueError(
-            "encoder should be a built Functional or Sequential model with one input [N, D] and "
-            f"one output [N, d]. Received: inputs and outputs of shapes {shapes}."
-        )
-    return int(shapes[0][1])
 
 
 def _refuse_existing(target: Path) -> None:
