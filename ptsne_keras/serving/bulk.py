@@ -95,10 +95,11 @@ class Embedder:
                 f"Received: {names}, without {missing or 'features'}."
             )
         kept = {name: _array(batch[name]) for name in self.keep}
-        _, call, width = _load(self.path, self.signature)
+        _, call, width, d = _load(self.path, self.signature)
         X = _matrix([_array(batch[name]) for name in features], width, kept)
-        Y = call(features=tf.constant(X))["embedding"].numpy()
-        return {**kept, **{f"embedding_{j + 1}": Y[:, j] for j in range(Y.shape[1])}}
+        # Engines send empty batches to learn the columns; not every network takes one.
+        Y = call(features=tf.constant(X))["embedding"].numpy() if len(X) else np.empty((0, d), "f")
+        return {**kept, **{f"embedding_{j + 1}": Y[:, j] for j in range(d)}}
 
 
 def _version(path: str) -> str:
@@ -122,8 +123,8 @@ def _is_folder(path: str) -> bool:
 
 # A version never changes, so that tasks of one process share it, however often each is unpickled.
 @functools.lru_cache(maxsize=4)
-def _load(path: str, signature: str) -> tuple[Any, Any, int]:
-    """Load a model, its signature's function, and D."""
+def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
+    """Load a model and its signature's function; D and d."""
     model = tf.saved_model.load(path)
     if signature not in model.signatures:
         raise ValueError(
@@ -138,7 +139,7 @@ def _load(path: str, signature: str) -> tuple[Any, Any, int]:
             f"Received: {signature!r} of {sorted(inputs)} to {sorted(outputs)}."
         )
     # The function works for as long as the model is there.
-    return model, call, int(spec.shape[1])
+    return model, call, int(spec.shape[1]), int(outputs["embedding"].shape[1])
 
 
 def _array(column: Any) -> Any:
