@@ -1,4 +1,4 @@
-"""ONNX and LiteRT files: what they take and give, how they answer, and that none is half written."""
+"""ONNX and LiteRT files: what they take and give, how they answer, and none is half written."""
 
 import sys
 import warnings
