@@ -97,8 +97,10 @@ $(JAX)/.test: setup.cfg pyproject.toml
 	$(JAX)/bin/python -m pip install --quiet --editable '.[cpu,jax,test]'
 	touch $@
 
+# The protos of TensorFlow Serving bring, as a dependency, another TensorFlow.
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core

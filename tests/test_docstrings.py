@@ -67,7 +67,7 @@ def names(digits, tmp_path_factory):
         "server": server,
         "client": serving.Client(server.rest_url, "digits"),
         "rest": rest,
-        "sender": sender.Sender(rest, "here"),
+        "sender": sender.Sender(rest, "here", timeout=10, deadline=60, backoff=0.1),
         "signature": sender.Signature("serving_default", "features", {"embedding": 2}),
         "failure": transport.Failure("UNAVAILABLE", "Servable not found"),
         "urlsplit": urlsplit,

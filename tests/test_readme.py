@@ -8,7 +8,12 @@ import pytest
 from ptsne_keras import MapRegressor, ParametricTSNE
 
 README = Path(__file__).parent.parent / "README.md"
-GUIDES = [README.parent / "docs" / name for name in ("keras.md", "maps.md")]
+GUIDES = [
+    README.parent / "docs" / "keras.md",
+    README.parent / "docs" / "maps.md",
+    # A cluster of processes of its own.
+    pytest.param(README.parent / "docs" / "bulk.md", marks=pytest.mark.slow),
+]
 
 
 def blocks(page):
@@ -34,6 +39,7 @@ def test_code_blocks_run(block, folder, monkeypatch):
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_run_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     _be_quick(monkeypatch)
     names = {}
     assert blocks(page)

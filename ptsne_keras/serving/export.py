@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.serving import graphs, inspection, novelty
+from ptsne_keras.serving import graphs, inspection, novelty, signature
 from ptsne_keras.serving.graphs import Reference
 
 # Rows of the reference that the map error is measured by, and that warm a server up.
@@ -97,7 +97,7 @@ def export_saved_model(
     >>> export_saved_model(tsne.encoder_, "saved_models/digits", reference=X, dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
-    _check_encoder(encoder)
+    signature.feature_count(encoder)  # raises where it has none
     base = Path(directory).expanduser()
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
@@ -212,21 +212,6 @@ def _write_here(encoder: keras.Model, path: Path, **options: Any) -> None:
         raise ValueError(
             "encoder should be of operations that a stock server has, and give finite answers. "
             f"Received: {encoder.name!r}; {'; '.join(failed)}"
-        )
-
-
-def _check_encoder(encoder: keras.Model) -> None:
-    """Check for one input [N, D] and one output [N, d]."""
-    # A subclassed or unbuilt model has no symbolic tensors to tell its shapes.
-    tensors = [
-        *(getattr(encoder, "inputs", None) or []),
-        *(getattr(encoder, "outputs", None) or []),
-    ]
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
-        raise ValueError(
-            "encoder should be a built Functional or Sequential model with one input [N, D] and "
-            f"one output [N, d]. Received: inputs and outputs of shapes {shapes}."
         )
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import precision, warmup
+from ptsne_keras.serving import precision, signature, warmup
 from ptsne_keras.serving.novelty import Landmarks, Novelty, scaler
 from ptsne_keras.typing import FloatArray
 
@@ -84,19 +84,17 @@ def _endpoints(
 ) -> dict[str, tuple[Callable[[tf.Tensor], dict[str, Any]], tf.TensorSpec]]:
     """Functions by signature, each with the tensor that it takes."""
     features = int(encoder.inputs[0].shape[1])
-    matrix = tf.TensorSpec((None, features), tf.float32, name="features")
+    matrix, plain = signature.spec(features), signature.embedding(encoder)
     strings = tf.TensorSpec((None,), tf.string, name="examples")
     spec = {"features": tf.io.FixedLenFeature([features], tf.float32)}
 
     def embed(rows: tf.Tensor) -> dict[str, Any]:
         # One column would be broadcast to all: a server does not look at a request's shape.
         rows = tf.ensure_shape(rows, [None, features])
-        # Mixed precision must not leak into the answer.
-        Y = keras.ops.cast(encoder(rows, training=False), "float32")
+        Y = plain(rows)["embedding"]
         # ReLU makes a 0 of NaN, and a place on the map of it. No error: with batching on, it would
         # be that of all clients whose rows are in the same batch.
         finite = tf.reduce_all(tf.math.is_finite(rows), axis=1, keepdims=True)
-        # The name is what a client asks for.
         return {"embedding": tf.where(finite, Y, float("nan"))}
 
     def embed_examples(examples: tf.Tensor) -> dict[str, Any]:
@@ -126,8 +124,8 @@ def example(row: FloatArray) -> bytes:
     return tf.train.Example(features=features).SerializeToString()
 
 
-def _request(signature: str, rows: FloatArray) -> dict[str, tf.Tensor]:
-    if signature == EXAMPLES:
+def _request(name: str, rows: FloatArray) -> dict[str, tf.Tensor]:
+    if name == EXAMPLES:
         return {"examples": tf.constant([example(row) for row in rows])}
     return {"features": tf.constant(rows, tf.float32)}
 

@@ -40,10 +40,10 @@ class ServingError(RuntimeError):
     Examples
     --------
     >>> try:
-    ...     client.embed(X)
+    ...     client.embed(X[:, :5])
     ... except ServingError as error:
     ...     print(error.code, error.attempts)
-    UNAVAILABLE 9
+    INVALID_ARGUMENT 1
     """
 
     def __init__(self, text: str, code: str, server_message: str, attempts: int) -> None:
@@ -78,7 +78,8 @@ class Sender:
 
     Examples
     --------
-    >>> Sender(rest, "http://127.0.0.1:8501, model 'digits'").send(signature, X[:3])
+    >>> made = Sender(rest, "here", timeout=10.0, deadline=60.0, backoff=0.1)
+    >>> made.send(signature, X[:3])
     [array(...)]
     """
 
@@ -189,7 +190,8 @@ class Sender:
 
         Examples
         --------
-        >>> raise sender.error("its status", failure, attempts=1)
+        >>> sender.error("its status", failure, attempts=1).code
+        'UNAVAILABLE'
         """
         text = (
             f"{self._where} should answer for {what}. Received at attempt {attempts}: "

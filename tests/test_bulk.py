@@ -1,0 +1,260 @@
+"""Bulk embedding: batches of columns in, map coordinates out, alone and on Ray Data."""
+
+import itertools
+import pickle
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from ptsne_keras import maps, networks, serving
+from ptsne_keras.serving import bulk
+
+N, D = 100_000, 20
+NAMES = [f"x{j}" for j in range(D)]
+
+
+def rows(n: int) -> np.ndarray:
+    return np.random.default_rng(n).normal(5, 3, (n, D)).astype("float32")
+
+
+def scalars(X: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch with a column of its own for each feature."""
+    return {"id": 1000 + np.arange(len(X)), **dict(zip(NAMES, X.T, strict=True))}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    encoder = networks.encoder(
+        D, 2, hidden_units=(64, 64), activation="gelu", scaling=(5, 3), seed=0
+    )
+    base = tmp_path_factory.mktemp("served")
+    return SimpleNamespace(
+        encoder=encoder, base=base, path=serving.export_saved_model(encoder, base)
+    )
+
+
+def embedded(batch: dict[str, np.ndarray]) -> np.ndarray:
+    return np.column_stack([batch["embedding_1"], batch["embedding_2"]])
+
+
+# ---------------------------------------------------------------- batches
+
+
+LAYOUTS = {
+    "columns": scalars,
+    "pandas": lambda X: pd.DataFrame(scalars(X)),
+    "pyarrow": lambda X: pa.table(scalars(X)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("features", [None, NAMES], ids=["the rest", "named"])
+def test_columns_of_numbers(exported, layout, features):
+    X = rows(50)
+    embed = serving.Embedder(exported.path, features, keep=["id"])
+    answer = embed(LAYOUTS[layout](X))
+    assert list(answer) == ["id", "embedding_1", "embedding_2"]
+    np.testing.assert_array_equal(answer["id"], 1000 + np.arange(50))
+    assert embedded(answer).dtype == np.float32
+    np.testing.assert_allclose(embedded(answer), exported.encoder(X), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda X: {"v": X},
+        lambda X: {"v": np.array([*map(list, X), None], dtype=object)[:-1]},
+        lambda X: pa.table({"v": X.tolist()}),
+        lambda X: pa.table({"v": pa.FixedSizeListArray.from_arrays(X.ravel(), D)}),
+        lambda X: pd.DataFrame({"v": list(X)}),
+    ],
+    ids=["matrix", "objects", "pyarrow", "pyarrow of fixed size", "pandas"],
+)
+def test_one_column_of_lists(exported, batch):
+    X = rows(50)
+    answer = serving.Embedder(exported.path, ["v"])(batch(X))
+    np.testing.assert_allclose(embedded(answer), exported.encoder(X), atol=1e-6)
+
+
+def test_features_come_in_the_order_that_is_named(exported):
+    X = rows(10)
+    batch = dict(reversed(scalars(X).items()))
+    answer = serving.Embedder(exported.path, NAMES)(batch)
+    np.testing.assert_allclose(embedded(answer), exported.encoder(X), atol=1e-6)
+
+
+def test_empty_batch(exported):
+    answer = serving.Embedder(exported.path, NAMES, keep=["id"])(scalars(rows(0)))
+    assert {name: len(column) for name, column in answer.items()} == dict.fromkeys(answer, 0)
+    assert embedded(answer).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_row_that_is_not_finite_is_named_by_what_is_kept(exported, value):
+    X = rows(50)
+    X[[7, 11, 20, 30], 3] = value
+    batch = {"path": np.full(50, "part-3.parquet"), **scalars(X)}
+    embed = serving.Embedder(exported.path, NAMES, keep=["path", "id"])
+    with pytest.raises(ValueError, match=f"finite .* Received: {value} in 4 rows of 50") as error:
+        embed(batch)
+    assert "row 7 of the batch, path part-3.parquet, id 1007; row 11" in str(error.value)
+    assert str(error.value).endswith("id 1020; ….")
+
+
+def test_number_beyond_float32_is_refused(exported):
+    X = rows(5).astype(float)
+    X[2, 0] = 1e300
+    with pytest.raises(ValueError, match=r"finite as float32. Received: inf in 1 rows .* row 2 "):
+        serving.Embedder(exported.path, NAMES)(scalars(X))
+
+
+def test_list_of_another_width_is_named(exported):
+    lists = [*rows(5).tolist()]
+    lists[3] = lists[3][:-1]
+    embed = serving.Embedder(exported.path, ["v"], keep=["id"])
+    with pytest.raises(ValueError, match=r"have 20 features. Received: 19 in 1 rows .* id 3"):
+        embed(pa.table({"v": lists, "id": range(5)}))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"v": np.ones((4, D - 1))}, "20 columns of numbers.* Received: 19 of dtype float64"),
+        ({"v": np.full((4, D), "a")}, "20 columns of numbers.* Received: 20 of dtype <U1"),
+        ({"w": np.ones((4, D))}, r"columns \['v'\]. Received: \['w'\], without \['v'\]"),
+    ],
+)
+def test_wrong_batches_are_refused(exported, batch, message):
+    with pytest.raises(ValueError, match=message):
+        serving.Embedder(exported.path, ["v"])(batch)
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_base_path_takes_the_highest_version(exported, tmp_path):
+    for version, seed in ((9, 1), (10, 2), (2, 3)):
+        encoder = networks.encoder(D, 2, hidden_units=(4,), seed=seed)
+        serving.export_saved_model(encoder, tmp_path, version)
+        if version == 10:
+            expected = encoder(rows(5))
+    (tmp_path / "11.bak").mkdir()
+    embed = serving.Embedder(tmp_path, NAMES)
+    assert embed.path == str(tmp_path / "10")
+    np.testing.assert_allclose(embedded(embed(scalars(rows(5)))), expected, atol=1e-6)
+
+
+def test_missing_model_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="path should be a SavedModel's directory"):
+            serving.Embedder(path)
+
+
+def test_signature_that_is_not_there_is_refused(exported):
+    embed = serving.Embedder(exported.path, NAMES, signature="other")
+    with pytest.raises(
+        ValueError, match=r"should be one of .'serving_default'.. Received: 'other'"
+    ):
+        embed(scalars(rows(5)))
+
+
+def test_signature_of_something_else_is_refused(tmp_path):
+    model = tf.Module()
+    model.call = tf.function(
+        lambda text: {"length": tf.strings.length(text)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="text")],
+    )
+    tf.saved_model.save(model, str(tmp_path), {"serving_default": model.call})
+    with pytest.raises(ValueError, match=r"Received: 'serving_default' of \['text'\]"):
+        serving.Embedder(tmp_path)({"text": np.array(["a"])})
+
+
+@pytest.mark.parametrize("names", [{"features": "x"}, {"keep": "id"}, {"features": ["x", "x"]}])
+def test_names_that_are_no_list_are_refused(exported, names):
+    with pytest.raises(ValueError, match="should be a list of names, each once"):
+        serving.Embedder(exported.path, **names)
+
+
+def test_pickled_one_is_small_and_loads_once_a_process(exported, monkeypatch):
+    embed = serving.Embedder(exported.path, NAMES)
+    expected = embedded(embed(scalars(rows(5))))
+    pickled = pickle.dumps(embed)
+    assert len(pickled) < 1000
+    bulk._load.cache_clear()
+    real, loads = tf.saved_model.load, []
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: loads.append(path) or real(path))
+    for _ in range(3):
+        answer = pickle.loads(pickled)(scalars(rows(5)))
+        np.testing.assert_array_equal(embedded(answer), expected)
+    assert loads == [str(exported.path)]
+
+
+# ---------------------------------------------------------------- Ray Data
+
+
+@pytest.fixture(scope="module")
+def ray_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        import ray.data
+
+        patch.chdir(tmp_path_factory.mktemp("ray"))  # what Ray would send to its workers
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=150 * 2**20,
+            log_to_driver=False,
+        )
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray.data
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The rows in eight files, some of them empty or short."""
+    folder, X = tmp_path_factory.mktemp("parquet"), rows(N)
+    ends = [0, 1, 30_000, 30_000, 55_555, 55_560, 80_000, 99_999, N]
+    for i, (start, end) in enumerate(itertools.pairwise(ends)):
+        table = pa.table({**scalars(X[start:end]), "id": np.arange(start, end)})
+        pq.write_table(table, folder / f"part-{i}.parquet")
+    return SimpleNamespace(folder=folder, X=X)
+
+
+def test_every_row_of_parquet_once_through_ray(ray_data, parquet, exported, tmp_path):
+    out = tmp_path / "embedded"
+    ray_data.read_parquet(str(parquet.folder)).map_batches(
+        serving.Embedder,
+        fn_constructor_kwargs={"path": str(exported.base), "features": NAMES, "keep": ["id"]},
+        concurrency=2,
+        num_cpus=0.5,  # else both CPUs are taken and none is left to read
+        batch_size=4096,
+    ).write_parquet(str(out))
+    table = pq.read_table(out)
+    assert sorted(table.column_names) == ["embedding_1", "embedding_2", "id"]
+    order = table["id"].to_numpy()
+    np.testing.assert_array_equal(np.sort(order), np.arange(N))
+    Y = np.asarray(exported.encoder.predict(parquet.X, batch_size=4096, verbose=0))
+    np.testing.assert_allclose(embedded(table.to_pandas()), Y[order], rtol=0, atol=1e-6)
+    # What was written is a map.
+    pq.write_table(table, tmp_path / "map.parquet")
+    names = [str(i) for i in range(10)]
+    read = maps.read(tmp_path / "map.parquet", ids="id").of(names)
+    np.testing.assert_allclose(read, Y[:10], rtol=0, atol=1e-6)
+
+
+def test_ray_reports_the_file_and_row_that_cannot_be_embedded(ray_data, exported, tmp_path):
+    X = rows(100)
+    X[42, 0] = np.nan
+    pq.write_table(pa.table(scalars(X)), tmp_path / "bad.parquet")
+    embedding = ray_data.read_parquet(str(tmp_path), include_paths=True).map_batches(
+        serving.Embedder(exported.path, NAMES, keep=["path", "id"])
+    )
+    with pytest.raises(Exception, match=r"nan in 1 rows .* path \S*bad.parquet, id 1042"):
+        embedding.materialize()
