@@ -24,7 +24,7 @@ def base(tmp_path_factory):
 def quick(monkeypatch):
     """Figures that are known, instead of a measurement."""
     seconds = {1: 0.000_25, 8: 0.000_5, 64: 0.001, 512: 0.004, 4096: 0.031}
-    speed = configuration.Speed(seconds, {1: 100.0, 2: 180.0, 4: 190.0})
+    speed = configuration.Speed(3, seconds, {1: 100.0, 2: 180.0, 4: 190.0}, 0.031 / 4096)
     monkeypatch.setattr(configuration, "measure", lambda path: speed)
 
 
@@ -53,13 +53,39 @@ def test_versions_and_labels_are_those_that_are_asked_for(base):
     assert (config.name, config.base_path) == ("cells", "/models/cells")
     assert list(config.model_version_policy.specific.versions) == [3]
     assert dict(config.version_labels) == {"stable": 3}
+    (base / "models.config").unlink()
     serving.configure(base, canary=3, name="map")
     config = models(base)
     assert (config.name, config.base_path) == ("map", "/models/map")
     assert list(config.model_version_policy.specific.versions) == [2, 3]
     assert dict(config.version_labels) == {"stable": 2, "canary": 3}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_label_moves_only_to_what_a_running_server_has_loaded(base):
+    (base / "models.config").unlink()
     serving.configure(base, stable=1)
+    serving.configure(base)  # a newer version alone moves nothing
     assert dict(models(base).version_labels) == {"stable": 1}
+    with pytest.raises(ValueError, match=r"stable should move to a version that is served: \[1\]"):
+        serving.configure(base, stable=2)
+    serving.configure(base, canary=2)
+    with pytest.raises(ValueError, match=r"canary should move .* drop it first"):
+        serving.configure(base, canary=3)
+    serving.configure(base, stable=2)
+    config = models(base)
+    assert dict(config.version_labels) == {"stable": 2}
+    # Until the next call: requests for the old one may be under way.
+    assert list(config.model_version_policy.specific.versions) == [1, 2]
+    serving.configure(base)
+    assert list(models(base).model_version_policy.specific.versions) == [2]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ['a"b', "a b", "$HOME", "", 5])
+def test_names_that_would_mean_something_else_in_the_files_are_refused(base, name):
+    with pytest.raises(ValueError, match="name should be of letters"):
+        serving.configure(base, name=name)
 
 
 @pytest.mark.usefixtures("quick")
@@ -82,8 +108,11 @@ def test_batching_follows_from_what_was_measured(base):
 def test_sizes_for_xla_end_with_the_largest_batch(base):
     serving.configure(base, request_rows=100, allowed_batch_sizes=(256, 1, 16))
     found, sizes = parameters(base)
-    assert found["max_batch_size"] == 512
-    assert sizes == [1, 16, 256, 512]
+    assert found["max_batch_size"] == 256
+    assert sizes == [1, 16, 256]
+    for wrong in ((1, 16), (1.5, 4096), ("8", 4096)):
+        with pytest.raises((ValueError, TypeError)):
+            serving.configure(base, allowed_batch_sizes=wrong)
 
 
 def test_a_real_measurement_gives_usable_values(base):
@@ -121,7 +150,7 @@ def test_versions_that_are_not_there_are_named(base, tmp_path):
         serving.configure(base, canary=7)
     with pytest.raises(FileNotFoundError, match="export_saved_model writes them"):
         serving.configure(tmp_path)
-    with pytest.raises(ValueError, match="should be integers of at least 1"):
+    with pytest.raises(ValueError, match="request_rows should be an integer of at least 1"):
         serving.configure(base, request_rows=0)
     assert sorted(base.iterdir()) == before
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """What README and guides show works as it stands, in the order it is read."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ GUIDES = [
 
 
 def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    pattern = r"^( *)```python\n(.*?)^\1```"  # indented in a list
+    found = re.findall(pattern, page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 BLOCKS = blocks(README)

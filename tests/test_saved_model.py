@@ -203,6 +203,49 @@ def test_training_rows_that_do_not_fit_are_refused(served, tmp_path, reference):
     assert list(tmp_path.iterdir()) == []
 
 
+def novelties(X, rows, encoder):
+    found = novelty.Novelty(novelty.Landmarks.of(X, encoder), encoder)
+    return found(tf.constant(rows, tf.float32)).numpy()
+
+
+def test_novelty_in_tight_clusters_far_apart(rng):
+    centres = rng.normal(size=(20, 16)) * 30
+
+    def draw():
+        return centres[rng.integers(20, size=600)] + 0.02 * rng.normal(size=(600, 16))
+
+    encoder = networks.encoder(16, 2, hidden_units=(4,), seed=0)
+    assert abs(np.median(novelties(draw(), draw(), encoder)) - 0.5) < 0.15
+
+
+def test_novelty_of_training_rows_is_0_however_often_they_are_there(rng):
+    encoder = networks.encoder(8, 2, hidden_units=(4,), seed=0)
+    for X in (
+        np.repeat(rng.normal(size=(3, 8)), 100, axis=0),
+        np.tile(rng.normal(size=(99, 8)), (2, 1)),
+    ):
+        assert novelties(X, X, encoder).max() == 0
+    with pytest.raises(ValueError, match="reference should be rows that differ"):
+        novelties(np.ones((9, 8)), np.ones((9, 8)), encoder)
+    with pytest.raises(ValueError, match="as float32, should be finite"):
+        novelties(1e300 * rng.normal(size=(9, 8)), np.ones((9, 8)), encoder)
+
+
+def test_novelty_is_measured_as_a_sequential_encoder_scales(rng):
+    X = rng.normal(size=(300, 8)) * [1000, *[1] * 7]
+    norm = keras.layers.Normalization()
+    norm.adapt(X.astype("float32"))
+    dense = [keras.layers.Dense(4), keras.layers.Dense(2)]
+    sequential = keras.Sequential([keras.Input((8,)), norm, *dense])
+    stranger = X[:5] + 50 * np.eye(8)[3]
+    assert (novelties(X, stranger, sequential) == 1).all()
+    assert len(novelty.scaler(sequential).layers) >= 2
+    inputs = keras.Input((8,))
+    both = [keras.layers.Rescaling(2.0)(inputs), keras.layers.Rescaling(3.0)(inputs)]
+    parallel = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(both)))
+    assert np.abs(novelty.scaler(parallel)(np.ones((1, 8)))).max() <= 3  # not of one another
+
+
 # ---------------------------------------------------------------- warm-up
 
 
@@ -288,6 +331,29 @@ def test_bfloat16_leaves_the_encoder_as_it_is(served):
     assert {w.dtype for w in served.encoder.trainable_weights} == {"float32"}
     assert {w.dtype for w in smaller.layers[-1].weights} == {"float32"}
     assert all((a == b).all() for a, b in zip(before, served.encoder.get_weights(), strict=True))
+
+
+def test_bfloat16_reaches_into_models_inside(tmp_path, rng):
+    inside = keras.Sequential([keras.layers.Dense(64), keras.layers.Dense(64)])
+    encoder = keras.Sequential([keras.Input((8,)), inside, keras.layers.Dense(2)])
+    smaller = precision.bfloat16(encoder)
+    assert [w.dtype for w in smaller.weights] == ["bfloat16"] * 4 + ["float32"] * 2
+    single = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="should have a hidden layer with weights"):
+        precision.bfloat16(single)
+
+
+def test_mixed_precision_with_training_rows(tmp_path, rng):
+    X = rng.normal(size=(50, 8)).astype("float32")
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((8,))
+        norm = keras.layers.Normalization(mean=np.zeros(8), variance=np.ones(8))
+        hidden = keras.layers.Dense(4)(norm(inputs))
+        encoder = keras.Model(inputs, keras.layers.Dense(2, dtype="float32")(hidden))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert serving.check(serving.export_saved_model(encoder, tmp_path, reference=X)).ok
 
 
 def test_bfloat16_needs_training_rows(served, tmp_path):
@@ -396,6 +462,56 @@ def test_check_finds_what_was_truncated_removed_or_misnamed(served, tmp_path):
     assert "loads" in failures(path)
     (path / "saved_model.pb").write_bytes(b"none")
     assert "graph" in failures(path)
+
+
+def altered(path, change):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    change(saved.meta_graphs[0])
+    (path / "saved_model.pb").write_bytes(saved.SerializeToString())
+
+
+ALTERED = {
+    "a signature that is gone": (lambda g: g.signature_def.pop("embed_examples"), "warm-up"),
+    "an output of no tensor": (
+        lambda g: setattr(
+            g.signature_def["serving_default"].outputs["embedding"], "name", "nothing:0"
+        ),
+        "warm-up",
+    ),
+    "another tag": (lambda g: g.meta_info_def.tags.append("gpu"), "graph"),
+    "a graph of the future": (
+        lambda g: setattr(g.graph_def.versions, "min_consumer", 99_999),
+        "loads",
+    ),
+    "another CPU": (lambda g: setattr(g.graph_def.node[0], "device", "/device:CPU:7"), "devices"),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_check_looks_at_what_a_server_reads(served, tmp_path, change):
+    path = copied(served, tmp_path)
+    altered(path, ALTERED[change][0])
+    assert ALTERED[change][1] in failures(path)
+
+
+def test_check_counts_warm_up_records_and_their_rows(served, tmp_path):
+    path = copied(served, tmp_path)
+    few = [(name, {k: v[:1] for k, v in inputs.items()}) for name, inputs in warmup.read(path)]
+    warmup.write(path, "map", few)
+    assert failures(path) == {"batches"}
+    warmup.write(path, "map", warmup.read(path) * 200)
+    assert failures(path) == {"warm-up"}
+
+
+def test_check_finds_weights_that_are_constants_too(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(64, 50)).astype("float32")
+    inputs = keras.Input((64,))
+    both = keras.layers.Dense(50)(inputs) + keras.ops.matmul(inputs, kernel)
+    encoder = keras.Model(inputs, keras.layers.Dense(2)(both))
+    with pytest.raises(ValueError, match=r"weights: .* stored [23]\."):
+        serving.export_saved_model(encoder, tmp_path)
 
 
 def test_check_of_no_model_names_what_is_missing(tmp_path):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,9 +172,38 @@ def test_version_taken_by_another_during_the_write_is_left_untouched(
 
     monkeypatch.setattr(export, "_write", write_while_another_finishes)
     with pytest.raises(FileExistsError):
-        serving.export_saved_model(small_encoder, tmp_path)
+        serving.export_saved_model(small_encoder, tmp_path, 1)
     assert names(tmp_path) == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "theirs"
+
+
+@pytest.mark.usefixtures("quick_write")
+def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        exports = [
+            pool.submit(serving.export_saved_model, small_encoder, tmp_path) for _ in "8" * 8
+        ]
+    taken = [export.result().name for export in exports]
+    assert sorted(taken) == names(tmp_path) == [str(n) for n in range(1, 9)]
+
+
+@pytest.mark.usefixtures("quick_write")
+def test_a_version_with_leading_zeros_is_that_version(small_encoder, tmp_path):
+    (tmp_path / "007").mkdir()
+    with pytest.raises(FileExistsError, match="should be a new one"):
+        serving.export_saved_model(small_encoder, tmp_path, 7)
+    assert serving.export_saved_model(small_encoder, tmp_path).name == "8"
+
+
+@pytest.mark.parametrize("name", ["my model", "[map]*"])
+def test_names_that_tensorflow_does_not_take_are_refused(tmp_path, name):
+    layers = [keras.Input((3,)), keras.layers.Dense(2)]
+    bad = {"my model": keras.Sequential(layers, name=name)} if " " in name else {}
+    directory = tmp_path / ("map" if bad else name)
+    encoder = bad.get(name) or keras.Sequential(layers)
+    with pytest.raises(ValueError, match=r"(encoder|directory) should (have a name|be without)"):
+        serving.export_saved_model(encoder, directory)
+    assert names(tmp_path) == []
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
@@ -301,7 +331,7 @@ def test_encoder_that_is_not_matrix_to_matrix_is_refused(tmp_path, build):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("version", [-1, "1", True, 1.0])
+@pytest.mark.parametrize("version", [-1, "1", True, 1.0, 2**63])
 def test_version_that_is_not_a_count_is_refused(small_encoder, tmp_path, version):
     with pytest.raises(ValueError, match="version should be an integer"):
         serving.export_saved_model(small_encoder, tmp_path / "new", version)

@@ -1,6 +1,6 @@
 """Rows cut into requests of a size that servers take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from ptsne_keras import rows
 from ptsne_keras.typing import FloatArray
 
 # Of a request: gRPC servers read 4 MB unless told otherwise, and JSON takes three times the bytes.
+# Rows of a request, at most, unless a client says otherwise.
+ROWS = 4096
 BYTES = 2 * 2**20
 
 
@@ -40,25 +42,27 @@ def features(X: Any, count: int) -> Iterator[FloatArray]:
     return (_chunk(X, start, step) for start in starts)
 
 
-def examples(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
+def examples(given: Any, count: int) -> Iterator[Sequence[bytes]]:
     """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one has more.
 
     Raises
     ------
     ValueError
-        If `values` are not a sequence of bytes.
+        If they are not a sequence of bytes.
 
     Examples
     --------
     >>> list(examples([b"a", b"b", b"c"], 2))
     [[b'a', b'b'], [b'c']]
     """
-    values = [values] if isinstance(values, str) else values
-    wrong = [] if isinstance(values, bytes) else [v for v in values if not isinstance(v, bytes)]
-    if isinstance(values, bytes) or wrong:
+    single = isinstance(given, str | bytes) or not isinstance(given, Iterable)
+    values = [] if single else list(given)  # a generator is used up by looking at it
+    wrong = [value for value in values if not isinstance(value, bytes)]
+    if single or wrong:
+        received = type(wrong[0] if wrong else given).__name__
         raise ValueError(
             "examples should be a sequence of bytes, each as Example.SerializeToString() makes "
-            f"them. Received: {'bytes' if not wrong else f'a {type(wrong[0]).__name__}'}."
+            f"them. Received: {'one with a ' if wrong else ''}{received}."
         )
     return _by_size(values, count)
 

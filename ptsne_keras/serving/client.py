@@ -1,10 +1,10 @@
 """A client of TensorFlow Serving: rows in, their places on the map out, over REST or gRPC."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
@@ -82,18 +82,21 @@ class Client:
         label: str | None = None,
         timeout: float = 10.0,
         deadline: float = 60.0,
-        rows: int = 4096,
+        rows: int = chunks.ROWS,
         backoff: float = 0.1,
         headers: Mapping[str, str] | None = None,
         credentials: Any = None,
     ) -> None:
         _check(timeout=timeout, deadline=deadline, rows=rows, backoff=backoff)
-        parts = urlsplit(url)
-        if parts.scheme not in _WAYS or not parts.hostname:
+        parts = _parts(url)
+        if credentials is not None and parts.scheme in ("http", "grpc"):
             raise ValueError(
-                "url should be http://host:port, https://…, grpc://… or grpcs://…. "
-                f"Received: {url!r}."
+                f"url should begin with https:// or grpcs:// for credentials. Received: {url!r}."
             )
+        if any(
+            mark in text for pair in (headers or {}).items() for mark in "\r\n" for text in pair
+        ):
+            raise ValueError(f"headers should be without line breaks. Received: {headers!r}.")
         if version is not None and label is not None:
             raise ValueError(
                 f"version or label should be given, not both. Received: {version!r} and {label!r}."
@@ -249,9 +252,25 @@ class Client:
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
 
 
+def _parts(url: str) -> SplitResult:
+    """Take a url apart; what cannot be reached by any attempt is refused here."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in _WAYS and bool(parts.hostname) and parts.username is None
+        good = good and parts.port != 0 and not any(mark.isspace() for mark in url)
+    except (TypeError, ValueError, AttributeError):  # a port that is none, an address cut short
+        good = False
+    if not good:
+        raise ValueError(
+            "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user "
+            f"or blanks; for a password, see headers. Received: {url!r}."
+        )
+    return parts
+
+
 def _check(rows: int, **seconds: float) -> None:
     if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
         raise ValueError(f"rows should be an integer of at least 1. Received: {rows!r}.")
     for name, value in seconds.items():
-        if not 0 < value < float("inf"):
+        if not isinstance(value, Real) or not 0 < value < float("inf"):
             raise ValueError(f"{name} should be a number of seconds above 0. Received: {value!r}.")

@@ -1,18 +1,20 @@
 """What TensorFlow Serving is told beside the model: versions, batching, monitoring."""
 
 import os
+import re
 import statistics
 import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import graphs, warmup
+from ptsne_keras.serving import chunks, graphs
 
 # Rows of a request that are tried.
 _SIZES = (1, 8, 64, 512, 4096)
@@ -22,15 +24,26 @@ _SECONDS = 0.2
 _MOST_RUNS = 50
 # Work that may wait, in seconds: beyond it clients are better told to come again.
 _QUEUE = 1.0
+# Of a batch that is tried, at most.
+_BYTES = 1 << 26
+# Names that mean the same in paths, protos in text form and YAML.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Of models.config as it is written here.
+_LABEL = re.compile(r'key: "(\w+)" value: (\d+)')
+_VERSION = re.compile(r"^\s*versions: (\d+)$", re.MULTILINE)
 
 
 class Speed(NamedTuple):
     """What was measured of a model on this machine."""
 
+    features: int
+    """D."""
     seconds: dict[int, float]
     """Median seconds of a request by its rows."""
     rates: dict[int, float]
     """Rows a second by the number of threads, in batches of `enough` rows."""
+    slowest: float
+    """Seconds a row in the largest batch, by the signature that takes longest."""
 
     @property
     def enough(self) -> int:
@@ -45,14 +58,15 @@ def configure(
     name: str | None = None,
     stable: int | None = None,
     canary: int | None = None,
-    request_rows: int = 4096,
+    request_rows: int | None = None,
     allowed_batch_sizes: Sequence[int] = (),
 ) -> list[Path]:
     """Write models.config, batching.config, monitoring.config and compose.yaml beside the versions.
 
     What batching waits for and holds is measured on this machine with the stable version, in some
-    seconds; the figures stand in the file. Run it again when a version is added or a label moves: a
-    server that polls models.config, as compose.yaml lets it, then follows without a restart.
+    seconds; the figures stand in the file. Run it again when a version gets or leaves a label: a
+    server that polls models.config, as compose.yaml lets it, follows within a minute. Settings of
+    batching and the name it takes at its next start.
 
     Parameters
     ----------
@@ -61,14 +75,17 @@ def configure(
     name : str, optional
         What clients call the model; by default the folder's name.
     stable : int, optional
-        Version with the label "stable"; by default the highest but the canary.
+        Version with the label "stable"; by default that which has it, at first the highest but the
+        canary.
     canary : int, optional
-        Version with the label "canary".
-    request_rows : int
-        Rows of a client's largest request; `Client` sends 4,096. With batching on, a server refuses
-        requests of more rows than its largest batch.
+        Version with the label "canary"; none by default. Clients that ask for no label get the
+        highest version, and so the canary.
+    request_rows : int, optional
+        Rows of a client's largest request; by default as many as `Client` sends: 4,096, or 2 MB.
+        With batching on, a server refuses requests of more rows than its largest batch.
     allowed_batch_sizes : sequence of int
-        For XLA devices, such as TPUs, that compile each size: batches are filled up to these sizes.
+        For XLA devices, such as TPUs, that compile each size: batches are filled up to these sizes,
+        and are no larger than the last.
 
     Returns
     -------
@@ -80,7 +97,9 @@ def configure(
     FileNotFoundError
         If a version is not there.
     ValueError
-        If `request_rows` or a size is not an integer of at least 1.
+        If a label should move to a version that a running server has not loaded: it would refuse
+        this file and all that follow. If the name has other than letters, digits, ".", "_" and "-",
+        or `request_rows` or a size is not an integer of at least 1.
 
     Examples
     --------
@@ -88,29 +107,69 @@ def configure(
     ['models.config', 'batching.config', 'monitoring.config', 'compose.yaml']
     """
     base = Path(directory).expanduser()
-    versions = [int(path.name) for path in base.glob("*") if path.name.isdecimal()]
-    stable = max({*versions} - {canary}, default=1) if stable is None else stable
+    present = base.iterdir() if base.is_dir() else ()
+    versions = sorted(int(path.name) for path in present if path.name.isdecimal())
+    before, listed = _standing(base)
+    if stable is None:
+        kept = before.get("stable")
+        stable = kept if kept in versions else max({*versions} - {canary}, default=1)
     for version in (stable, *([] if canary is None else [canary])):
-        if version not in versions:
+        if isinstance(version, bool) or version not in versions:
             raise FileNotFoundError(
-                f"stable and canary should be versions in {base}: {sorted(versions)}; "
-                f"export_saved_model writes them. Received: {version}."
+                f"stable and canary should be versions in {base}: {versions}; "
+                f"export_saved_model writes them. Received: {version!r}."
             )
-    sizes = sorted({int(size) for size in allowed_batch_sizes})
-    if min([request_rows, *sizes]) < 1:
-        raise ValueError(
-            "request_rows and allowed_batch_sizes should be integers of at least 1. "
-            f"Received: {request_rows!r} and {list(allowed_batch_sizes)!r}."
-        )
+    _check_moves(before, listed, stable, canary)
     name = base.resolve().name if name is None else name
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"name should be of letters, digits, . _ and -; give one. Received: {name!r}."
+        )
     labels = {"stable": stable} | ({} if canary is None else {"canary": canary})
+    # Those that have a label now are served until the next call: requests may be under way, and
+    # a server moves a label only to a version that it has loaded.
+    served = sorted({*labels.values(), *before.values()} & {*versions})
+    speed = measure(base / str(stable))
     texts = {
-        "models.config": _models(name, labels),
-        "batching.config": _batching(measure(base / str(stable)), request_rows, sizes),
+        "models.config": _models(name, labels, served),
+        "batching.config": _batching(
+            speed, _request_rows(request_rows, speed), allowed_batch_sizes
+        ),
         "monitoring.config": _MONITORING,
         "compose.yaml": _COMPOSE.replace("NAME", name),
     }
     return [_write(base / file, text) for file, text in texts.items()]
+
+
+def _standing(base: Path) -> tuple[dict[str, int], set[int]]:
+    """Labels, and versions, in models.config as it stands."""
+    file = base / "models.config"
+    text = file.read_text() if file.is_file() else ""
+    labels = {label: int(version) for label, version in _LABEL.findall(text)}
+    return labels, {int(version) for version in _VERSION.findall(text)}
+
+
+def _check_moves(before: dict[str, int], listed: set[int], stable: int, canary: int | None) -> None:
+    """Refuse a move that a running server would refuse, and all later files with it."""
+    for label, version in (("stable", stable), ("canary", canary)):
+        if version is not None and label in before and version not in {before[label], *listed}:
+            other = (
+                "configure with it as the canary first" if label == "stable" else "drop it first"
+            )
+            raise ValueError(
+                f"{label} should move to a version that is served: {sorted(listed)}. A server "
+                f"does not take a label to one that it has not loaded; {other}, and wait a "
+                f"minute. Received: {version}."
+            )
+
+
+def _request_rows(rows: int | None, speed: Speed) -> int:
+    """Rows of the largest request: by default those of `Client`."""
+    if rows is None:
+        return max(1, min(chunks.ROWS, chunks.BYTES // (4 * speed.features)))
+    if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
+        raise ValueError(f"request_rows should be an integer of at least 1. Received: {rows!r}.")
+    return int(rows)
 
 
 def measure(path: Path) -> Speed:
@@ -123,16 +182,17 @@ def measure(path: Path) -> Speed:
     """
     model = tf.saved_model.load(str(path))
     signature = model.signatures[graphs.SERVING]
-    requests = [inputs for name, inputs in warmup.read(path) if name == graphs.SERVING]
-    row = requests[-1]["features"][:1]
-    seconds = {}
-    for rows in _SIZES:
-        batch = tf.repeat(row, rows, axis=0)
-        seconds[rows] = statistics.median(_seconds(signature, batch))
-    speed = Speed(seconds, {})
-    batch = tf.repeat(row, speed.enough, axis=0)
+    (spec,) = signature.structured_input_signature[1].values()
+    features = int(spec.shape[1])
+    sizes = [rows for rows in _SIZES if rows == 1 or 4 * features * rows <= _BYTES]
+    rows = {n: tf.zeros((n, features)) for n in sizes}
+    seconds = {n: statistics.median(_seconds(signature, rows[n])) for n in sizes}
+    slow = model.signatures.get(graphs.CONFIDENCE, signature)
+    slowest = statistics.median(_seconds(slow, rows[sizes[-1]])) / sizes[-1]
+    speed = Speed(features, seconds, {}, slowest)
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]
-    return Speed(seconds, {n: _rate(signature, batch, n) for n in threads})
+    rates = {n: _rate(signature, rows[speed.enough], n) for n in threads}
+    return speed._replace(rates=rates)
 
 
 def _seconds(signature: Any, batch: tf.Tensor) -> list[float]:
@@ -153,8 +213,8 @@ def _rate(signature: Any, batch: tf.Tensor, threads: int) -> float:
         return sum(runs) * int(batch.shape[0]) / (time.perf_counter() - start)
 
 
-def _models(name: str, labels: dict[str, int]) -> str:
-    versions = "".join(f"\n        versions: {version}" for version in sorted({*labels.values()}))
+def _models(name: str, labels: dict[str, int], served: list[int]) -> str:
+    versions = "".join(f"\n        versions: {version}" for version in served)
     marks = "".join(
         f'\n    version_labels {{ key: "{label}" value: {version} }}'
         for label, version in labels.items()
@@ -174,21 +234,27 @@ model_config_list {{
 """
 
 
-def _batching(speed: Speed, request_rows: int, sizes: list[int]) -> str:
-    largest = max([speed.enough, request_rows, *sizes])
-    sizes = sizes and sorted({*sizes, largest})
+def _batching(speed: Speed, request_rows: int, allowed: Sequence[int]) -> str:
+    sizes = sorted(set(allowed))
+    whole = all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes)
+    if not whole or (sizes and sizes[-1] < request_rows):
+        raise ValueError(
+            "allowed_batch_sizes should be integers of at least 1, of which the last holds a "
+            f"request of request_rows={request_rows} rows. Received: {list(allowed)!r}."
+        )
+    largest = sizes[-1] if sizes else max(speed.enough, request_rows)
     threads = min(
         n for n, rate in speed.rates.items() if rate >= _ENOUGH * max(speed.rates.values())
     )
     wait = max(1, round(speed.seconds[1] * 1e6))
-    of_largest = speed.seconds[max(_SIZES)] * largest / max(_SIZES)
-    queue = max(8, round(_QUEUE * threads / of_largest))
+    queue = max(8, round(_QUEUE * threads / (speed.slowest * largest)))
     table = "\n".join(
         f"#   {rows:5,} rows: {seconds * 1e3:8.3f} ms, {rows / seconds:12,.0f} rows/s"
         for rows, seconds in speed.seconds.items()
     )
+    slowest = speed.slowest * 1e6
     rates = ", ".join(f"{n}: {rate:,.0f}" for n, rate in speed.rates.items())
-    allowed = "".join(f"allowed_batch_sizes: {size}\n" for size in sizes)
+    fixed = "".join(f"allowed_batch_sizes: {size}\n" for size in sizes)
     return f"""# Measured with this model where this file was written, {os.cpu_count()} cores:
 {table}
 # Rows a second by threads, in batches of {speed.enough:,}: {rates}.
@@ -198,11 +264,12 @@ def _batching(speed: Speed, request_rows: int, sizes: list[int]) -> str:
 max_batch_size {{ value: {largest} }}
 # A request waits for others no longer than a single row takes.
 batch_timeout_micros {{ value: {wait} }}
-# About {_QUEUE:.0f} s of work may wait; beyond it clients are told to come again: UNAVAILABLE.
+# About {_QUEUE:.0f} s of work may wait, if all ask for what takes longest, {slowest:.1f} us a row;
+# beyond it clients are told to come again: UNAVAILABLE.
 max_enqueued_batches {{ value: {queue} }}
 # More threads bring less than a tenth.
 num_batch_threads {{ value: {threads} }}
-{allowed}"""
+{fixed}"""
 
 
 _MONITORING = """# Prometheus reads http://…:8501/monitoring/prometheus/metrics.

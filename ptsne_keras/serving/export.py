@@ -1,5 +1,6 @@
 """SavedModel export for TensorFlow Serving."""
 
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,10 @@ from ptsne_keras.serving.graphs import Reference
 
 # Rows of the reference that the map error is measured by, and that warm a server up.
 _SAMPLE = 2000
+# Servers count versions in int64.
+_LAST_VERSION = 2**63 - 1
+# What TensorFlow takes as a pattern for file names.
+_PATTERN = set("*?[]")
 
 
 def export_saved_model(
@@ -79,6 +84,7 @@ def export_saved_model(
     NotADirectoryError
         If `directory` is a file.
     ValueError
+        If `directory` has a character that TensorFlow takes as a pattern: * ? [ ].
         If the encoder's input or output is not one matrix, or it needs what a stock server has not;
         if `reference` is not rows for it, `version` is not an integer ≥ 0, or `dof` is not a number
         above 0.
@@ -101,18 +107,23 @@ def export_saved_model(
     base = Path(directory).expanduser()
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
-    version = _next_version(base) if version is None else version
-    if isinstance(version, bool) or not isinstance(version, Integral) or version < 0:
+    if _PATTERN & set(str(base)):
+        raise ValueError(
+            "directory should be without * ? [ and ], which TensorFlow takes as patterns. "
+            f"Received: {base}."
+        )
+    if version is not None and not _is_version(version):
         raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
     if dof is not None and not (isinstance(dof, Real) and 0 < dof < math.inf):
         raise ValueError(f"dof should be a number above 0, or None. Received: {dof!r}.")
     _check_precision(precision, reference)
-    target = base / str(int(version))
-    _refuse_existing(target)
+    if version is not None:
+        _refuse_existing(base, version)
+    made = not base.exists()
     base.mkdir(parents=True, exist_ok=True)
     # A server reads integer names only, so it never looks into this one.
-    beside = base / f".{version}-{uuid.uuid4().hex}"
-    inside = beside / target.name
+    beside = base / f".{uuid.uuid4().hex}"
+    inside = beside / "1"
     try:
         beside.mkdir()
         _write(
@@ -123,16 +134,37 @@ def export_saved_model(
             bfloat16=precision == "bfloat16",
             facts={} if dof is None else {"dof": float(dof)},
         )
-        _refuse_existing(target)
-        inside.rename(target)
+        return _appear(inside, base, version)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return target
+        if made:
+            with contextlib.suppress(OSError):  # there is a version in it
+                base.rmdir()
 
 
-def _next_version(base: Path) -> int:
-    names = [path.name for path in base.iterdir()] if base.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0) + 1
+def _appear(inside: Path, base: Path, version: int | None) -> Path:
+    """Rename what was written to its version, or the next one that nobody has taken."""
+    while True:
+        number = max(_versions(base), default=0) + 1 if version is None else int(version)
+        target = base / str(number)
+        if version is not None:
+            _refuse_existing(base, version)
+        try:
+            inside.rename(target)
+        except OSError:
+            if version is not None or not target.exists():
+                raise
+            continue  # another export has taken it in between
+        return target
+
+
+def _versions(base: Path) -> list[int]:
+    return [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
+
+
+def _is_version(version: Any) -> bool:
+    whole = isinstance(version, Integral) and not isinstance(version, bool)
+    return whole and 0 <= version <= _LAST_VERSION
 
 
 def _reference(encoder: keras.Model, X: Any) -> Reference:
@@ -225,9 +257,9 @@ def _check_precision(precision: str, reference: Any) -> None:
         )
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.exists():
+def _refuse_existing(base: Path, version: int) -> None:
+    if base.is_dir() and version in _versions(base):  # 007 is version 7, too
         raise FileExistsError(
-            f"version should be a new one; a server may be using {target}. "
+            f"version should be a new one; a server may be using {base / str(version)}. "
             "Choose another, or leave it out to take the next free one."
         )

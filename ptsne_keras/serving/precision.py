@@ -14,9 +14,8 @@ _BLOCK = 1024
 def bfloat16(encoder: keras.Model) -> keras.Model:
     """Copy an encoder with weights and products in bfloat16, but for the last layer's.
 
-    Layers without weights of their own, such as those that shift and scale columns, stay as they
-    are: rounding rows at 1000 ± 1 to 8 bits would erase them. So does the last layer with weights:
-    a map of ±80 would become a grid.
+    Layers that shift and scale columns stay as they are: rounding rows at 1000 ± 1 to 8 bits would
+    erase them. So does the last layer with weights: a map of ±80 would become a grid.
 
     Raises
     ------
@@ -28,28 +27,28 @@ def bfloat16(encoder: keras.Model) -> keras.Model:
     >>> [w.dtype for w in bfloat16(encoder).weights][-3:]
     ['bfloat16', 'float32', 'float32']
     """
-    learned = [layer for layer in encoder.layers if layer.trainable_weights or _projects(layer)]
-    changed = {layer.name for layer in learned if not _last(layer, encoder)}
+    learned = [layer for layer in _flat(encoder) if layer.weights and not _scales(layer)]
+    changed = {id(layer) for layer in learned[:-1]}
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if layer.name in changed:
+        if id(layer) in changed:
             config["dtype"] = "bfloat16"
         return layer.__class__.from_config(config)
 
-    try:
-        smaller = keras.models.clone_model(encoder, clone_function=copy)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "encoder should be of layers that Keras can copy, for precision='bfloat16'. Received: "
-            f"{encoder.name!r}; {str(error).splitlines()[0]}"
-        ) from error
     if not changed:
         raise ValueError(
             "encoder should have a hidden layer with weights, for precision='bfloat16'. Received: "
             f"{encoder.name!r} without."
         )
-    smaller.set_weights(encoder.get_weights())
+    try:
+        smaller = keras.models.clone_model(encoder, clone_function=copy, recursive=True)
+        smaller.set_weights(encoder.get_weights())
+    except Exception as error:  # of many kinds, by what a layer cannot do in half precision
+        raise ValueError(
+            "encoder should be of layers that Keras can copy and run in half precision, for "
+            f"precision='bfloat16'. Received: {encoder.name!r}; {str(error).splitlines()[0]}"
+        ) from error
     return smaller
 
 
@@ -73,11 +72,13 @@ def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict
     return {"rms": rms, "max": float(distance.max()), "rows": len(X)}
 
 
-def _projects(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.Dense)  # such as onto components, which are not trained
+def _flat(model: keras.Model) -> list[keras.layers.Layer]:
+    """Layers in order, those of models inside in their place."""
+    found = []
+    for layer in model.layers:
+        found += _flat(layer) if isinstance(layer, keras.Model) else [layer]
+    return found
 
 
-def _last(layer: keras.layers.Layer, encoder: keras.Model) -> bool:
-    """Whether nothing with weights comes after a layer."""
-    later = encoder.layers[encoder.layers.index(layer) + 1 :]
-    return not any(other.trainable_weights for other in later)
+def _scales(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Normalization)  # its mean and variance

@@ -1,10 +1,14 @@
 """What every export takes and gives: `features` float32 [N, D] → `embedding` float32 [N, d]."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+# What TensorFlow takes as the name of a scope.
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
 def feature_count(encoder: keras.Model) -> int:
@@ -13,7 +17,7 @@ def feature_count(encoder: keras.Model) -> int:
     Raises
     ------
     ValueError
-        If its input or output is not one matrix.
+        If its input or output is not one matrix, or its name is none for TensorFlow.
 
     Examples
     --------
@@ -30,6 +34,11 @@ def feature_count(encoder: keras.Model) -> int:
         raise ValueError(
             "encoder should be a built Functional or Sequential model with one input [N, D] and "
             f"one output [N, d]. Received: inputs and outputs of shapes {shapes}."
+        )
+    if not _SCOPE.fullmatch(encoder.name):
+        raise ValueError(
+            "encoder should have a name of letters, digits, _ . / and -, which TensorFlow takes: "
+            f"build it with another. Received: {encoder.name!r}."
         )
     return int(shapes[0][1])
 

@@ -66,7 +66,7 @@ def _request(record: bytes) -> tuple[str, dict[str, tf.Tensor]]:
     spec = dict(_fields(dict(_fields(request))[_MODEL_SPEC]))
     entries = [dict(_fields(entry)) for number, entry in _fields(request) if number == _INPUTS]
     inputs = {entry[_KEY].decode(): _tensor(entry[_VALUE]) for entry in entries}
-    return spec[_SIGNATURE_NAME].decode(), inputs
+    return spec.get(_SIGNATURE_NAME, b"serving_default").decode(), inputs
 
 
 def _tensor(data: bytes) -> tf.Tensor:
