@@ -291,6 +291,7 @@ def checks(**options):
     )
 
 
+@pytest.mark.slow  # a fifth of the suite, for the interface that ParametricTSNE's checks look at
 @checks(objective="squares")
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
