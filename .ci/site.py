@@ -79,7 +79,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuse a page that fetches something from elsewhere: the site is readable without a network."""
+    """Refuse a page that fetches something from elsewhere: none is needed to read the site."""
     found = FETCHED.findall(output)
     if found:
         raise PluginError(f"{page.file.src_uri} should fetch nothing. Received: {found[0]}.")
@@ -88,14 +88,9 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 def _references() -> dict[str, list[str]]:
     """Pages of the reference, and what each shows."""
-    pages = {}
-    for name in ptsne_keras.__all__:
-        module = ptsne_keras._NAMES.get(name)
-        if module is not None:
-            pages[name] = [f"ptsne_keras.{module}.{name}"]
-        elif name in ptsne_keras._MODULES:
-            pages[name] = [f"ptsne_keras.{name}"]
-    return pages
+    names = sorted(ptsne_keras._NAMES.items(), reverse=True)  # ParametricTSNE first
+    classes = {name: [f"ptsne_keras.{module}.{name}"] for name, module in names}
+    return classes | {name: [f"ptsne_keras.{name}"] for name in sorted(ptsne_keras._MODULES)}
 
 
 def _notebooks() -> list[Path]:
@@ -116,7 +111,7 @@ def _relinked(text: str, source: str, target: str) -> str:
 
 
 def _notebook_pages(file: Path) -> Iterator[tuple[str, str | bytes]]:
-    """The page of a notebook, and its pictures."""
+    """Make the page of a notebook, and its pictures."""
     parts = []
     for number, cell in enumerate(json.loads(file.read_text())["cells"]):
         text = "".join(cell["source"])

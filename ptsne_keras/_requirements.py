@@ -44,7 +44,7 @@ class _Loader(Loader):
         try:
             self._loader.exec_module(module)
         except ModuleNotFoundError as error:
-            # Keras is where it may be missed first: its backend is TensorFlow unless told otherwise.
+            # Or Keras misses it first, whose backend it is unless told otherwise.
             if (error.name or "").split(".")[0] != "tensorflow":
                 raise
             raise ModuleNotFoundError(MESSAGE, name="tensorflow") from None

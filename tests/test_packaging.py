@@ -195,10 +195,7 @@ def test_what_needs_no_tensorflow_works_without():
 
 
 def test_another_missing_module_is_not_taken_for_tensorflow():
-    code = (
-        "sys.modules['keras'] = None\n"
-        "import ptsne_keras.estimator"
-    )
+    code = "sys.modules['keras'] = None\nimport ptsne_keras.estimator"
     failed = run(BLOCKED + code)
     assert "import of keras halted" in failed.stderr.splitlines()[-1]
 

@@ -67,8 +67,8 @@ class Grpc:
         except ImportError as error:
             raise ImportError(
                 f"{url.scheme}:// needs gRPC and TF Serving's messages: pip install "
-                "'ptsne_keras[serving]', and pip install --no-deps tensorflow-serving-api (with its "
-                f"dependencies it would install tensorflow beside tensorflow-cpu). Received: {error}."
+                "'ptsne_keras[serving]', and pip install --no-deps tensorflow-serving-api (with "
+                f"its dependencies it would bring another TensorFlow). Received: {error}."
             ) from error
         if url.scheme == "grpcs":
             credentials = credentials or grpc.ssl_channel_credentials()
