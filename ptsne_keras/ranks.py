@@ -21,7 +21,7 @@ _FEW = 4
 
 
 def drawn(n: int, rows: int | None, seed: int = 0) -> Indices:
-    """Draw the numbers of the rows that a measure is taken of, in order: all n, or so many at random.
+    """Choose the rows that a measure is taken of: all n, or so many at random; in order.
 
     Raises
     ------
