@@ -271,6 +271,8 @@ def fit(
             descents.append(descend(evaluate, variables, x, P, line_searches))
             mean = float(np.mean([descent.loss for descent in descents]))
             reports.on_train_batch_end(step, {"loss": mean})
+            if model.stop_training:
+                break
         logs = {
             "loss": mean,
             "line_searches": sum(descent.line_searches for descent in descents),

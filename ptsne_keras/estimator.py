@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,8 +13,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ptsne_keras import losses, metrics, persistence, projection, recipes
-from ptsne_keras.progress import StageBar
+from ptsne_keras import losses, metrics, persistence, projection, recipes, unfinished
+from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
 _AUTO = StrOptions({"auto"})
@@ -111,7 +112,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         exaggeration 1, and "seconds", per epoch, or per several where there are many short ones,
         "dof" where it is learned, and by conjugate gradients, whose loss is that before a pass,
         "line_searches" that found a better point and "evaluations" of loss and gradient;
-        "seconds": of each stage.
+        "seconds": of each stage; "stopped", where a callback stopped the fit early: passes over the
+        rows that are done.
     dof_ : float
         Degrees of freedom α, as they were given or learned.
     kl_divergence_ : float
@@ -233,21 +235,62 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         }
         return cls(n_components, **settings | changes)
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        resume: bool = False,
+    ) -> Self:
         """Learn the map of the rows X [N, D]; y is ignored.
+
+        Parameters
+        ----------
+        X : array or sparse rows [N, D]
+        callbacks : sequence of keras.callbacks.Callback
+            Of fine-tuning. One that sets `model.stop_training` leaves a fitted estimator that knows
+            how much is left to do: `history_["stopped"]` has the passes over the rows that are
+            done.
+        resume : bool
+            Whether to go on with such a fit, on the same rows and with the same parameters, by the
+            epochs that are left.
 
         Raises
         ------
         ValueError
             If X is not finite numeric rows, N is too small for the perplexity, or a parameter is
-            out of its range.
+            out of its range; or if `resume` is asked for where nothing is left to do, or of other
+            rows or parameters.
         """
         self._validate_params()
         self._validate_network()
-        X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", ensure_min_samples=4)
+        start = self._start() if resume else None
+        # Those of the fit that goes on are what they were.
+        checks = {"reset": False} if start else {"ensure_min_samples": 4}
+        X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", **checks)
+        if start and start.left:
+            self._check_rows(X)
+            seed = start.left.seed
+        else:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         settings = recipes.resolve(self.get_params(), *X.shape)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.encoder_, self.dof_, self.history_ = recipes.fit(X, settings, seed=seed, bar=self._bar)
+        meters = [callback for callback in callbacks if isinstance(callback, FitMeter)]
+        found = recipes.fit(
+            X,
+            settings,
+            seed=seed,
+            bar=lambda title, epochs, values, rows: [
+                *([StageBar(title, epochs, values)] if self.verbose else []),
+                *(meter.stage(title, epochs, rows) for meter in meters),
+            ],
+            callbacks=[callback for callback in callbacks if callback not in meters],
+            start=start,
+        )
+        self.encoder_, self.dof_, self.history_, left = found
+        self._left = left and left._replace(parameters=self._plain_parameters())
+        for meter in meters:
+            meter.finish()
         self.embedding_ = self._embed(X)
         self.kl_divergence_ = self._mean_divergence(X)
         return self
@@ -294,6 +337,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             "kl_divergence": self.kl_divergence_,
             "dof": self.dof_,
             "history": self.history_,
+            **unfinished.state(self._left),
         }
         persistence.save(
             path,
@@ -301,7 +345,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             state=state,
             models={"encoder": self.encoder_}
             | ({} if self.encoder is None else {"initial_encoder": self.encoder}),
-            arrays={"embedding": self.embedding_},
+            arrays={"embedding": self.embedding_, **unfinished.arrays(self._left)},
         )
 
     @classmethod
@@ -325,6 +369,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         # A folder from before degrees of freedom could be learned does not name them.
         estimator.dof_ = state.get("dof") or losses.degrees_of_freedom(estimator.dof, d)
         estimator.history_ = state["history"]
+        estimator._left = unfinished.loaded(state, arrays)
         return estimator
 
     def __sklearn_tags__(self) -> Any:
@@ -335,6 +380,42 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _checked(self, X: Any) -> Any:
         return validate_data(self, X, dtype=np.float32, accept_sparse="csr", reset=False)
+
+    def _start(self) -> recipes.Fitted:
+        """Give what an unfinished fit goes on from, or raise where there is none."""
+        check_is_fitted(self)
+        if self._left is None:
+            raise ValueError(
+                "resume should be False: the fit came to its end, and nothing is left to do. "
+                "Received: True."
+            )
+        now = self._plain_parameters()
+        changed = sorted(
+            name for name, value in self._left.parameters.items() if now[name] != value
+        )
+        if changed:
+            raise ValueError(
+                "resume should be with the parameters that the fit began with. "
+                f"Received: another {', '.join(changed)}."
+            )
+        return recipes.Fitted(self.encoder_, self.dof_, self.history_, self._left)
+
+    def _check_rows(self, X: Any) -> None:
+        """Raise unless the rows are those that the unfinished fit is of, by their places."""
+        close = X.shape[0] == len(self.embedding_) and np.allclose(
+            self._embed(X), self.embedding_, atol=1e-3 * np.ptp(self.embedding_)
+        )
+        if not close:
+            raise ValueError(
+                "X should be the rows that the unfinished fit is of, in their order. "
+                f"Received: {X.shape[0]} rows that are others; it has {len(self.embedding_)}."
+            )
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        """Parameters that a fit depends on, as JSON can hold them."""
+        without = {"encoder", "random_state", "verbose"}
+        found = persistence.state(self, without=without)["parameters"]
+        return dict(found)
 
     def _validate_network(self) -> None:
         """Check what the constraints of one parameter cannot say."""
@@ -389,6 +470,3 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         # float32 whatever the policy that an encoder of one's own was built under.
         maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
         return np.concatenate(maps)
-
-    def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
-        return [StageBar(title, epochs, values)] if self.verbose else []

@@ -3,9 +3,11 @@
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
+import keras
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
@@ -26,7 +28,7 @@ from ptsne_keras import (
     rows,
     sources,
 )
-from ptsne_keras.progress import StageBar
+from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import FloatArray
 
 _AUTO = StrOptions({"auto"})
@@ -165,7 +167,7 @@ class MapRegressor(
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Self:
         """Learn to place rows X [N, D], given the places y [N, d] of all of them.
 
         Parameters
@@ -175,6 +177,8 @@ class MapRegressor(
             100 principal components of each row are held in memory, and not the rows.
         y : array [N, d]
             Map coordinates in any units; see `maps.read`.
+        callbacks : sequence of keras.callbacks.Callback
+            Of the training; one may end it early by `model.stop_training`.
 
         Raises
         ------
@@ -194,8 +198,11 @@ class MapRegressor(
             )
         X, Y = self._checked_pairs(X, y)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
-        found = self._fitted(X, Y, seeds[0])
+        found = self._fitted(X, Y, seeds[0], callbacks)
         self.encoder_, self.history_, self.held_out_ = found
+        for callback in callbacks:
+            if isinstance(callback, FitMeter):
+                callback.finish()
         train = np.setdiff1d(np.arange(X.shape[0]), self.held_out_)
         held_out = X[self.held_out_]
         placed = self._place(held_out)
@@ -232,8 +239,17 @@ class MapRegressor(
         self._single = single
         return X, Y
 
-    def _fitted(self, X: Any, Y: FloatArray, seed: int) -> regression.Fitted:
+    def _fitted(
+        self, X: Any, Y: FloatArray, seed: int, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> regression.Fitted:
         n = X.shape[0]
+
+        def watching(title: str, epochs: int, rows: int) -> list[Any]:
+            for callback in callbacks:
+                if isinstance(callback, FitMeter):
+                    callback.stage(title, epochs, rows)
+            return [*([StageBar(title, epochs, _CURVES)] if self.verbose else []), *callbacks]
+
         preset = regression.PRESETS[self.network]
         epochs: Any = self.epochs
         size: Any = self.batch_size
@@ -249,7 +265,7 @@ class MapRegressor(
                 patience=self.patience,
                 fraction=self.validation_fraction,
                 seed=seed,
-                callbacks=self._bar("Regression", epochs, _CURVES),
+                callbacks=watching("Regression", epochs, n),
             )
         return placing.fit(
             X,
@@ -264,7 +280,7 @@ class MapRegressor(
             patience=self.patience,
             fraction=self.validation_fraction,
             seed=seed,
-            bar=lambda epochs: self._bar("Rows by their neighbours", epochs, _CURVES),
+            bar=lambda epochs, rows: watching("Rows by their neighbours", epochs, rows),
         )
 
     def _measure(self, X: Any, Y: FloatArray, train: Any, placed: FloatArray) -> None:
@@ -411,6 +427,3 @@ class MapRegressor(
                 f"X should have {self.n_features_in_} columns, as at `fit`. Received: {X.shape[1]}."
             )
         return X.view(np.uint8) if X.dtype.kind == "b" else X
-
-    def _bar(self, title: str, epochs: int, values: tuple[str, ...]) -> list[StageBar]:
-        return [StageBar(title, epochs, values)] if self.verbose else []

@@ -77,7 +77,7 @@ def fit(
     patience: int,
     fraction: float = 0.1,
     seed: int = 0,
-    bar: Callable[[int], list[Any]] = lambda epochs: [],
+    bar: Callable[[int, int], list[Any]] = lambda epochs, rows: [],
 ) -> Fitted:
     """Train a network on KL(P‖Q) and closeness to the given map at once.
 
@@ -106,7 +106,7 @@ def fit(
     seed : int
         Of the split, the search, the weights and the draws.
     bar : callable
-        Makes callbacks that show the progress of so many epochs.
+        Makes callbacks of so many epochs over so many rows each, such as show the progress.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def fit(
         optimizer=graph.averaged(preset.rates[0], epochs * len(data)),
         epochs=epochs // passes,
         validation_data=validation,
-        callbacks=[*watching, *bar(epochs // passes)],
+        callbacks=[*watching, *bar(epochs // passes, passes * len(train))],
         **graph.compilation(passes * len(data), epochs // passes),
     )
     some = regression.thinned(train, 4 * _BLOCK)

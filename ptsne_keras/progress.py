@@ -1,7 +1,8 @@
-"""Progress of a stage: a bar, and the seconds of each epoch."""
+"""Progress of a stage: a bar or a meter, and the seconds of each epoch."""
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -62,3 +63,142 @@ class EpochSeconds(keras.callbacks.Callback):
         """Note the seconds."""
         if logs is not None:
             logs["seconds"] = time.perf_counter() - self.start
+
+
+# Seconds between two lines of a meter, on a terminal, where a line is written over, and in a log.
+_OFTEN, _SELDOM = 0.2, 30.0
+
+
+class Meter:
+    """Rows done, rows/s and time left, on stderr: one line that changes, or one every 30 s in a log.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    total : int, optional
+        Rows in all; without it neither a part nor the time left is shown.
+
+    Examples
+    --------
+    >>> meter = Meter("transform", 2000)
+    >>> meter.update(1000)
+    >>> meter.close()
+    """
+
+    def __init__(self, title: str, total: int | None = None) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self._start = self._shown = time.perf_counter()
+        self._wide = 0
+        self._last = ""
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that so many rows are done, if the last line is old enough."""
+        self.done, self._last = done, note
+        now = time.perf_counter()
+        if now - self._shown >= (_OFTEN if sys.stderr.isatty() else _SELDOM):
+            self._shown = now
+            self._write(now)
+
+    def close(self) -> None:
+        """Show the last line, and leave it there."""
+        self._write(time.perf_counter())
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
+
+    def line(self, seconds: float) -> str:
+        """Give the line as it is after so many seconds.
+
+        Examples
+        --------
+        >>> meter = Meter("transform", 3000)
+        >>> meter.update(1000)
+        >>> meter.line(2.0)
+        'transform: 1,000 of 3,000 rows, 33 %, 500 rows/s, 0:04 left'
+        """
+        rate = self.done / max(seconds, 1e-9)
+        parts = [f"{self.title}: {self.done:,} rows"]
+        if self.total is not None:
+            share = self.done / max(self.total, 1)
+            parts = [f"{self.title}: {self.done:,} of {self.total:,} rows", f"{100 * share:.0f} %"]
+        parts.append(f"{rate:,.0f} rows/s")
+        if self.total is not None and 0 < self.done < self.total:
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return ", ".join([*parts, self._last] if self._last else parts)
+
+    def _write(self, now: float) -> None:
+        text = self.line(now - self._start)
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + text.ljust(self._wide))
+            self._wide = len(text)
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+class FitMeter(keras.callbacks.Callback):
+    """A meter over all epochs of each stage of a fit; give it to `fit(callbacks=[…])`.
+
+    Parameters
+    ----------
+    meter : callable
+        Makes a meter of a title and of rows in all.
+
+    Examples
+    --------
+    >>> tsne = ParametricTSNE(epochs=2).fit(X, callbacks=[FitMeter()])
+    """
+
+    def __init__(self, meter: Callable[[str, int | None], Meter] = Meter) -> None:
+        super().__init__()
+        self._make = meter
+        self._meter: Meter | None = None
+        self._title = ""
+        self._rows = self._epochs = self._done = 0
+
+    def stage(self, title: str, epochs: int, rows: int) -> "FitMeter":
+        """Begin a stage of so many epochs over so many rows each."""
+        self.finish()
+        self._title, self._epochs, self._rows, self._done = title, epochs, rows, 0
+        return self
+
+    def finish(self) -> None:
+        """End the line of the last stage."""
+        if self._meter is not None:
+            self._meter.close()
+        self._meter = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin the line; a fit that goes on has fewer epochs left."""
+        if self._meter is None:
+            self._meter = self._make(self._title, (self._epochs - epoch) * self._rows)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Move on by the rows of the batches."""
+        steps = max(self.params.get("steps") or 1, 1)
+        self._show(self._done + min((batch + 1) / steps, 1.0), logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Move on by an epoch."""
+        self._done += 1
+        self._show(self._done, logs)
+
+    def _show(self, epochs: float, logs: Any) -> None:
+        if self._meter is not None:
+            loss = (logs or {}).get("loss")
+            self._meter.update(
+                round(epochs * self._rows), "" if loss is None else f"loss {float(loss):.3f}"
+            )
+
+
+def duration(seconds: float) -> str:
+    """Give minutes and seconds, or hours, minutes and seconds.
+
+    Examples
+    --------
+    >>> duration(75.4), duration(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from ptsne_keras import batches, conjugate, graph, networks, projection, stages
 from ptsne_keras.calibration import several
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
+from ptsne_keras.unfinished import Recorder, Unfinished
 
 # Of each RBM; the paper's.
 _PRETRAINING_ROWS = 100
@@ -33,8 +34,9 @@ _INITIAL_DIMS = 100
 _SCORE_BATCHES = 10
 _SCORE_ROWS = 2500
 
-Bar = Callable[[str, int, tuple[str, ...]], list[Any]]
-"""Makes the callbacks that show a stage's progress: title, epochs, names of values."""
+Bar = Callable[[str, int, tuple[str, ...], int], list[Any]]
+"""Makes the callbacks that show a stage's progress: title, epochs, names of values, and rows that
+an epoch goes over."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,40 @@ def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
     return count, 2 * (n // count)  # rows drawn, and a neighbour of each
 
 
-def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
+def fit(
+    X: Any,
+    settings: Settings,
+    *,
+    seed: int,
+    bar: Bar,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    start: "Fitted | None" = None,
+) -> "Fitted":
     """Run the stages that the settings ask for on rows [N, D], dense or sparse.
+
+    Parameters
+    ----------
+    X : array or sparse matrix [N, D]
+    settings : Settings
+    seed : int
+        Of everything random.
+    bar : callable
+        See `Bar`.
+    callbacks : sequence of keras.callbacks.Callback
+        Of fine-tuning.
+    start : Fitted, optional
+        What a fit on these rows with these settings gave that was stopped: this one goes on there.
 
     Returns
     -------
     Fitted
         The encoder, trained, from raw rows; the degrees of freedom; "pretrain", "finetune" and
-        "seconds", as `ParametricTSNE.history_`.
+        "seconds", as `ParametricTSNE.history_`; and what is left to do.
 
     Examples
     --------
     >>> settings = resolve(ParametricTSNE(epochs=2).get_params(), *X.shape)
-    >>> encoder, dof, history = fit(X, settings, seed=0, bar=lambda *_: [])
+    >>> encoder, dof, history, left = fit(X, settings, seed=0, bar=lambda *_: [])
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     # Before any work, so that an optimizer that cannot run costs no time.
@@ -136,50 +159,95 @@ def fit(X: Any, settings: Settings, *, seed: int, bar: Bar) -> "Fitted":
         conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
     else:
         _fresh(settings.optimizer)
-    watch = _Stopwatch()
-    reduced = None
-    if settings.initial_dims is not None:
-        reduced = projection.principal_components(X, settings.initial_dims, seed=seeds[0])
-        rows = reduced.apply(X)
-        watch.lap("project")
-    else:
+    history: dict[str, Any] = start.history if start else {"pretrain": [], "seconds": {}}
+    watch = _Stopwatch(history["seconds"])
+    reduced, encoder = None, _copied(start.encoder) if start else None
+    if settings.initial_dims is None:
         rows = X = X.toarray() if scipy.sparse.issparse(X) else X
+    else:
+        if encoder is None:
+            reduced = projection.principal_components(X, settings.initial_dims, seed=seeds[0])
+        rows = reduced.apply(X) if reduced else _projected(encoder, X)
+        watch.lap("project")
+    # New draws where the last ones were stopped; fixed batches stay what they are.
+    later = start.left.epochs if start and start.left and settings.sampling != "fixed" else 0
     # Before any training, so that a perplexity that cannot work costs no time.
-    data = _batches(rows, settings, seeds[1], seeds[2])
+    data = _batches(rows, settings, seeds[1], seeds[2] + later)
     watch.lap("neighbors" if settings.sampling == "graph" else "batches")
-    pretrained: list[Any] = []
+    pretrained: list[Any] = history["pretrain"]
+    if encoder is None:
+        encoder, pretrained = _untrained(X, settings, reduced, seeds[3], bar, watch)
+    recorder = Recorder(start.left if start else None)
+    finetuned = _finetuned(encoder, data, settings, len(rows), bar, [*callbacks, recorder])
+    watch.lap("finetune")
+    curves = finetuned.history
+    for name, values in history.get("finetune", {}).items():
+        curves[name] = values[: recorder.start.epochs if recorder.start else 0] + curves[name]
+    found = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
+    left = None
+    if recorder.weights is not None:
+        left = Unfinished(recorder.epochs, seed, recorder.weights)
+        found["stopped"] = recorder.epochs * _passes(settings, int(data.cardinality()))
+    return Fitted(encoder, finetuned.model.dof, found, left)
+
+
+def _untrained(
+    X: Any,
+    settings: Settings,
+    reduced: projection.Projection | None,
+    seed: int,
+    bar: Bar,
+    watch: "_Stopwatch",
+) -> tuple[keras.Model, list[Any]]:
+    """Make the encoder that fine-tuning starts from, and the curves of each RBM."""
     if settings.pretraining != "none":
-        encoder, pretrained = _pretrain_and_unroll(X, settings, seeds[3], bar, watch)
-    elif settings.encoder is not None:
+        return _pretrain_and_unroll(X, settings, seed, bar, watch)
+    if settings.encoder is not None:
         # Checked and built first; then a copy, so that a second fit starts where this one does.
         networks.from_rows(settings.encoder, X.shape[1])
-        encoder = networks.from_rows(_copied(settings.encoder), X.shape[1])
-    else:
-        encoder = networks.encoder(
-            X.shape[1],
-            settings.n_components,
-            hidden_units=settings.hidden_units,
-            activation=settings.activation,
-            scaling=reduced[:2] if reduced else scaling(X, settings.visible)[1],
-            components=reduced.components if reduced else None,
-            seed=seeds[3],
-        )
+        return networks.from_rows(_copied(settings.encoder), X.shape[1]), []
+    encoder = networks.encoder(
+        X.shape[1],
+        settings.n_components,
+        hidden_units=settings.hidden_units,
+        activation=settings.activation,
+        scaling=reduced[:2] if reduced else scaling(X, settings.visible)[1],
+        components=reduced.components if reduced else None,
+        seed=seed,
+    )
+    return encoder, []
+
+
+def _finetuned(
+    encoder: keras.Model,
+    data: tf.data.Dataset,
+    settings: Settings,
+    n: int,
+    bar: Bar,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> keras.callbacks.History:
+    """Run stage 3."""
     steps = int(data.cardinality())
     passes = _passes(settings, steps)
     epochs = settings.epochs // passes
-    finetuned = stages.finetune(
-        networks.head(encoder) if reduced else encoder,
+    shown = bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",), passes * n)
+    return stages.finetune(
+        networks.head(encoder) if settings.initial_dims is not None else encoder,
         data.repeat(passes),
         dof=settings.dof,
         exaggeration=settings.exaggeration,
         epochs=epochs,
         **_optimization(settings, settings.epochs * steps),
-        callbacks=bar("Stage 3, fine-tuning on KL(P||Q)", epochs, ("loss",)),
+        callbacks=[*shown, *callbacks],
         **_compilation(settings, passes * steps, epochs),
     )
-    watch.lap("finetune")
-    history = {"pretrain": pretrained, "finetune": finetuned.history, "seconds": watch.seconds}
-    return Fitted(encoder, finetuned.model.dof, history)
+
+
+def _projected(encoder: keras.Model, X: Any) -> FloatArray:
+    """Rows as the encoder's fixed first layers give them to the trained ones."""
+    front = keras.Model(encoder.input, encoder.get_layer("projection").output)
+    parts = [np.asarray(front(part, training=False)) for part in projection.dense_blocks(X)]
+    return np.concatenate(parts)
 
 
 def _copied(encoder: keras.Model) -> keras.Model:
@@ -199,6 +267,8 @@ class Fitted(NamedTuple):
     encoder: keras.Model
     dof: float
     history: dict[str, Any]
+    left: Unfinished | None
+    """None where fine-tuning came to its end."""
 
 
 def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
@@ -274,7 +344,7 @@ def _pretrain_and_unroll(
 ) -> tuple[keras.Model, list[Any]]:
     """Stages 1 and 2; returns the encoder and the curves of each RBM."""
     visible, scale = scaling(X, settings.visible)
-    epochs = settings.pretraining_epochs
+    epochs, n = settings.pretraining_epochs, X.shape[0]
     top_epochs = round(epochs * 5 / 3)
     total = epochs * len(settings.hidden_units) + top_epochs
     rbms = stages.pretrain(
@@ -286,10 +356,10 @@ def _pretrain_and_unroll(
         batch_size=_PRETRAINING_ROWS,
         seed=seed,
         persistent=settings.pretraining == "rbm-pcd",
-        callbacks=bar("Stage 1, RBM pretraining", total, ("reconstruction_error",)),
+        callbacks=bar("Stage 1, RBM pretraining", total, ("reconstruction_error",), n),
     )
     watch.lap("pretrain")
-    callbacks = bar("Stage 2, unrolling the RBMs into an encoder", 1, ())
+    callbacks = bar("Stage 2, unrolling the RBMs into an encoder", 1, (), n)
     encoder = stages.unroll(rbms, scaling=scale)
     for callback in callbacks:
         callback.on_epoch_end(0)
@@ -339,21 +409,20 @@ def score_batches(
         chosen = np.random.default_rng(0).choice(X.shape[0], _SCORE_BATCHES * size, replace=False)
         X = X[np.sort(chosen)]
     if settings.encoder is None and any(layer.name == "projection" for layer in encoder.layers):
-        front = keras.Model(encoder.inputs, encoder.get_layer("projection").output)
-        parts = [np.asarray(front(part, training=False)) for part in projection.dense_blocks(X)]
-        encoder, X = networks.head(encoder), np.concatenate(parts)
+        encoder, X = networks.head(encoder), _projected(encoder, X)
     elif scipy.sparse.issparse(X):
         X = X.toarray()
     return encoder, batches.from_array(X, settings.perplexity, size, shuffle="once", seed=0)
 
 
 class _Stopwatch:
-    """Seconds of each stage."""
+    """Seconds of each stage, on top of those before a stop."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, before: dict[str, float]) -> None:
+        self.seconds = dict(before)
         self._start = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[name], self._start = now - self._start, now
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._start
+        self._start = now

@@ -1,0 +1,147 @@
+"""A fit that was stopped goes on, and comes to what it would have been."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras.progress import FitMeter, Meter
+
+QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
+WAYS = {
+    "graph": {"epochs": 100, "batch_size": 32},
+    "projected": {"epochs": 400, "batch_size": 512, "initial_dims": 3},
+    "batch": {"epochs": 12, "sampling": "batch", "batch_size": 30},
+    "conjugate gradients": {
+        "epochs": 4, "sampling": "fixed", "batch_size": 30, "optimizer": "cg",
+    },
+    "learned degrees of freedom": {
+        "epochs": 12, "sampling": "batch", "batch_size": 30, "dof": "learn",
+    },
+}  # fmt: skip
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops after so many epochs and batches, and notes what the optimizer looks like."""
+
+    def __init__(self, epochs, batches=None):
+        super().__init__()
+        self.epochs, self.batches = epochs, batches
+        self.seen, self.iterations = [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append(epoch)
+        self.iterations.append(int(self.model.optimizer.iterations))
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.batches is not None and len(self.seen) > self.epochs and batch + 1 >= self.batches:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.batches is None and len(self.seen) == self.epochs:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS)
+def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
+    tsne = ParametricTSNE(**QUICK, **settings)
+    stop, later = Stop(3), Stop(-1)
+    tsne.fit(X, callbacks=[stop])
+    assert tsne.transform(X).shape == (90, 2)
+    before = tsne.history_["finetune"]["loss"]
+    assert len(before) == 3
+    done = tsne.history_["stopped"]
+    tsne.save(tmp_path / "map")
+    again = ParametricTSNE.load(tmp_path / "map")
+    assert np.array_equal(again.transform(X), tsne.transform(X))
+    again.fit(X, callbacks=[later], resume=True)
+    curve = again.history_["finetune"]["loss"]
+    whole = ParametricTSNE(**QUICK, **settings).fit(X)
+    assert later.seen[0] == 3
+    if "optimizer" not in settings:  # Adam's own steps go on
+        assert later.iterations[0] == 3 * (later.iterations[1] - later.iterations[0]) > 0
+    assert len(curve) == len(whole.history_["finetune"]["loss"])
+    assert curve[:3] == before
+    assert curve[3] < before[0] + 0.05
+    assert "stopped" not in again.history_
+    assert done * len(curve) == 3 * settings["epochs"]
+    assert again.kl_divergence_ == pytest.approx(whole.kl_divergence_, abs=0.3)
+    assert (again.dof_ == 1.0) == ("dof" not in settings)
+
+
+def test_fixed_batches_go_on_to_the_same_map(X):
+    settings = {**QUICK, **WAYS["conjugate gradients"]}
+    stopped = ParametricTSNE(**settings).fit(X, callbacks=[Stop(2)]).fit(X, resume=True)
+    whole = ParametricTSNE(**settings).fit(X)
+    np.testing.assert_allclose(stopped.embedding_, whole.embedding_, atol=1e-3)
+
+
+@pytest.mark.parametrize("way", ["batch", "conjugate gradients"])
+def test_an_epoch_that_was_begun_is_done_again(way, X):
+    tsne = ParametricTSNE(**QUICK, **WAYS[way]).fit(X, callbacks=[Stop(2, batches=1)])
+    assert tsne.history_["stopped"] == 2
+    assert len(tsne.history_["finetune"]["loss"]) == 3  # what was begun is seen
+    later = Stop(-1)
+    tsne.fit(X, callbacks=[later], resume=True)
+    assert later.seen[0] == 2
+    assert len(tsne.history_["finetune"]["loss"]) == WAYS[way]["epochs"]
+
+
+def test_it_can_be_stopped_twice(X):
+    tsne = ParametricTSNE(**QUICK, **WAYS["batch"]).fit(X, callbacks=[Stop(2)])
+    tsne.fit(X, callbacks=[Stop(3)], resume=True)
+    assert tsne.history_["stopped"] == 5
+    tsne.fit(X, resume=True)
+    assert len(tsne.history_["finetune"]["loss"]) == 12
+
+
+def test_only_what_is_unfinished_goes_on(X):
+    tsne = ParametricTSNE(**QUICK, **WAYS["batch"])
+    with pytest.raises(NotFittedError):
+        tsne.fit(X, resume=True)
+    tsne.fit(X)
+    with pytest.raises(ValueError, match="resume should be False.*nothing is left"):
+        tsne.fit(X, resume=True)
+    tsne.fit(X, callbacks=[Stop(2)])
+    with pytest.raises(ValueError, match="X should be the rows that the unfinished fit is of"):
+        tsne.fit(X[::-1], resume=True)
+    with pytest.raises(ValueError, match="X should be the rows that the unfinished fit is of"):
+        tsne.fit(X[:80], resume=True)
+    with pytest.raises(ValueError, match="Received: another epochs, perplexity"):
+        tsne.set_params(epochs=20, perplexity=6).fit(X, resume=True)
+
+
+def test_a_regressor_that_is_stopped_places_rows(X):
+    Y = X[:, :2]
+    for settings in ({"epochs": 100}, {"objective": "squares", "epochs": 30}):
+        regressor = MapRegressor(random_state=0, batch_size=32, **settings)
+        regressor.fit(X, Y, callbacks=[Stop(2)])
+        assert len(regressor.history_["error"]) == 2
+        assert np.isfinite(regressor.transform(X)).all()
+
+
+class Kept(Meter):
+    made = []
+
+    def __init__(self, title, total=None):
+        super().__init__(title, total)
+        self.made.append(self)
+
+
+def test_the_meter_counts_all_rows_of_each_stage(X, capsys):
+    Kept.made.clear()
+    settings = {"pretraining": "rbm", "pretraining_epochs": 3, "epochs": 4, "batch_size": 30}
+    ParametricTSNE(**QUICK, **settings).fit(X, callbacks=[FitMeter(Kept)])
+    totals = [(meter.done, meter.total) for meter in Kept.made]
+    assert totals[0] == (90 * 8, 90 * 8)  # 3 epochs for the lower RBM, 5 for the top one
+    assert totals[-1] == (90 * 4, 90 * 4)
+    assert "rows/s" in capsys.readouterr().err
+    Kept.made.clear()
+    tsne = ParametricTSNE(**QUICK, **WAYS["batch"]).fit(X, callbacks=[Stop(2)])
+    tsne.fit(X, callbacks=[FitMeter(Kept)], resume=True)
+    assert [(meter.done, meter.total) for meter in Kept.made] == [(900, 900)]
+    Kept.made.clear()
+    MapRegressor(random_state=0, epochs=100).fit(X, X[:, :2], callbacks=[FitMeter(Kept)])
+    assert [0 < meter.done <= meter.total for meter in Kept.made] == [True]
+    assert "Rows by their neighbours" in capsys.readouterr().err
