@@ -12,6 +12,7 @@ _MODULES = {
     "callbacks",
     "conjugate",
     "datasets",
+    "evaluation",
     "losses",
     "maps",
     "metrics",
