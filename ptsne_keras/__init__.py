@@ -15,6 +15,7 @@ _MODULES = {
     "callbacks",
     "conjugate",
     "datasets",
+    "evaluation",
     "losses",
     "maps",
     "metrics",

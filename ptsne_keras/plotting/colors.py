@@ -136,14 +136,14 @@ class Labels:
 
 
 def union(*several: Any) -> Any:
-    """All classes of several lists of labels, in order; None if one of them is None.
+    """All classes of several lists of labels, in order; None without, or if one of them is None.
 
     Examples
     --------
     >>> union(["b"], ["a", "b"])
     ['a', 'b']
     """
-    if any(labels is None for labels in several):
+    if not several or any(labels is None for labels in several):
         return None
     found: dict[Any, None] = {}
     parts = [_array(labels, None) for labels in several]
