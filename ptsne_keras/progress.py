@@ -70,7 +70,7 @@ _OFTEN, _SELDOM = 0.2, 30.0
 
 
 class Meter:
-    """Rows done, rows/s and time left, on stderr: one line that changes, or one every 30 s in a log.
+    """Rows done, rows/s and time left, on stderr: a line that changes, or one every 30 s in logs.
 
     Parameters
     ----------

@@ -1,12 +1,14 @@
 """Tables in text files: CSV, TSV and blank-separated, with or without header and row names."""
 
+import collections
 import csv
 import gzip
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,6 +99,64 @@ class Table:
         return Y
 
 
+class Layout(NamedTuple):
+    """How a text file is laid out, as its first hundred rows tell.
+
+    Examples
+    --------
+    >>> Layout(["x", "y"], True, ",", 1, False).delimiter
+    ','
+    """
+
+    names: list[str]
+    """Of the columns, as in `Table`."""
+    header: bool
+    """Whether the file has them."""
+    delimiter: str
+    """" " is any blanks."""
+    above: int
+    """Lines above the first row."""
+    decimal_comma: bool
+
+
+def layout(file: Path) -> Layout:
+    r"""Find out how a table is laid out without reading it all.
+
+    Raises
+    ------
+    ValueError
+        If it is not UTF-8 text with a row, or names a column twice.
+
+    Examples
+    --------
+    >>> size = Path("rows.csv").write_text("a,b\n1,2\n")
+    >>> layout(Path("rows.csv"))
+    Layout(names=['a', 'b'], header=True, delimiter=',', above=1, decimal_comma=False)
+    """
+    try:
+        with opened(file) as stream:
+            numbered = list(itertools.islice(_cells(stream), 1 + _LOOKED_AT))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} should be text in UTF-8: save it as that. Received: {error.reason}."
+        ) from error
+    rows = [cells for _, cells, _ in numbered]
+    names, start = _header(rows) if len(rows) > 1 else ([], 0)
+    if len(rows) == 1 and _number(rows[0][-1], True) is not None:
+        names = [str(j + 1) for j in range(len(rows[0]))]
+    if not names:
+        raise ValueError(f"{file} should be a table of rows. Received: {len(rows)} lines.")
+    if names[-1] == "" and len(names) > 1 and not any(cells[-1].strip() for cells in rows[start:]):
+        names = names[:-1]  # a comma ends every line
+    _check_names(file, names)
+    delimiter = numbered[0][2]
+    comma = delimiter != "," and any(
+        _DECIMAL_COMMAS.fullmatch(cell.strip()) for cells in rows[start:] for cell in cells
+    )
+    above = numbered[start - 1][0] if start else numbered[0][0] - 1
+    return Layout(names, bool(start), delimiter, above, comma)
+
+
 def read(file: Path) -> Table:
     r"""Read a table; the delimiter is a tab, else a semicolon, else a comma, else blanks.
 
@@ -112,7 +172,7 @@ def read(file: Path) -> Table:
     ['x', 'y']
     """
     try:
-        with _opened(file) as stream:
+        with opened(file) as stream:
             numbered = list(_cells(stream))
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -132,19 +192,33 @@ def read(file: Path) -> Table:
             )
     if names[-1] == "" and len(names) > 1 and not any(cells[-1].strip() for cells in rows):
         names, rows = names[:-1], [cells[:-1] for cells in rows]  # a comma ends every line
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ValueError(
-            f"{file} should have a name of its own for each column. "
-            f"Received: {', '.join(map(repr, sorted(twice)))} twice or more."
-        )
+    _check_names(file, names)
     return Table(file, names, lines, rows, delimiter != ",")
 
 
-def _opened(file: Path) -> Any:
+def opened(file: Path) -> Any:
+    r"""Open a text file, which may be compressed by gzip.
+
+    Examples
+    --------
+    >>> size = Path("rows.csv").write_text("a,b\n")
+    >>> with opened(Path("rows.csv")) as stream:
+    ...     next(stream)
+    'a,b\n'
+    """
     if file.suffix.lower() == ".gz":
         return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
     return open(file, encoding="utf-8-sig", newline="")
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    counts = collections.Counter(names)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"{file} should have a name of its own for each column. "
+            f"Received: {', '.join(map(repr, twice))} twice or more."
+        )
 
 
 def _cells(stream: Any) -> Iterator[tuple[int, list[str], str]]:

@@ -1,5 +1,7 @@
 """A fit that was stopped goes on, and comes to what it would have been."""
 
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_only_what_is_unfinished_goes_on(X):
     with pytest.raises(NotFittedError):
         tsne.fit(X, resume=True)
     tsne.fit(X)
-    with pytest.raises(ValueError, match="resume should be False.*nothing is left"):
+    with pytest.raises(ValueError, match="resume should be False: the fit came to its end"):
         tsne.fit(X, resume=True)
     tsne.fit(X, callbacks=[Stop(2)])
     with pytest.raises(ValueError, match="X should be the rows that the unfinished fit is of"):
@@ -122,7 +124,7 @@ def test_a_regressor_that_is_stopped_places_rows(X):
 
 
 class Kept(Meter):
-    made = []
+    made: ClassVar = []
 
     def __init__(self, title, total=None):
         super().__init__(title, total)

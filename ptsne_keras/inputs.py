@@ -1,0 +1,298 @@
+"""Rows as a command takes them from a file: columns chosen by name, ids and labels beside them."""
+
+import array
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from ptsne_keras import formats
+from ptsne_keras.formats import ArrayRows, Source
+
+# Names that a message lists, at most.
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a file is rows, and what names and labels them.
+
+    Attributes
+    ----------
+    columns : sequence of str, optional
+        The rows' columns, in this order; by default all that are nothing else.
+    drop : sequence of str
+        Columns to leave out.
+    ids, labels : str, optional
+        Column, array of an .npz file or `obs` column with the rows' names and classes; or a .npy or
+        .txt file of them.
+    array, layer, obsm : str, optional
+        As in `formats.opened`.
+
+    Examples
+    --------
+    >>> Choice(drop=["batch"], labels="digit").drop
+    ['batch']
+    """
+
+    columns: Sequence[str] | None = None
+    drop: Sequence[str] = ()
+    ids: str | None = None
+    labels: str | None = None
+    array: str | None = None
+    layer: str | None = None
+    obsm: str | None = None
+
+
+class Rows(NamedTuple):
+    """Rows, all of a file or some in turn.
+
+    Examples
+    --------
+    >>> Rows(X, None, labels).X.shape
+    (200, 64)
+    """
+
+    X: Any
+    """[N, D], dense or sparse; a `np.memmap` where the file can be mapped."""
+    ids: Any
+    """[N] text, or None."""
+    labels: Any
+    """[N], or None; text in blocks, numbers where all of it is numbers in a whole."""
+
+
+class Reading:
+    r"""A file of rows that is open, with the columns that are taken of it.
+
+    Parameters
+    ----------
+    path : path
+    choice : Choice
+    like : sequence of str, optional
+        Names of the columns that a model was fitted with. Where the file has names too, these
+        columns are taken, in this order, and others left.
+
+    Attributes
+    ----------
+    features : list of str
+        The columns that are taken; "1", "2", … where the file has no names.
+    names : list of str or None
+        The same, if the file has names.
+    ignored : list of str
+        Columns that are left because the model does not know them.
+    count : int or None
+        N, where it is known before the rows are read.
+
+    Raises
+    ------
+    ValueError
+        If a column that is asked for is not there.
+
+    Examples
+    --------
+    >>> size = Path("rows.csv").write_text("kind,y,x\na,2,1\nb,4,3\n")
+    >>> reading = Reading("rows.csv", Choice(labels="kind"), like=["x", "y"])
+    >>> rows = reading.read()
+    >>> rows.X.tolist(), rows.labels.tolist()
+    ([[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        choice: Choice | None = None,
+        *,
+        like: Sequence[str] | None = None,
+    ) -> None:
+        choice = choice or Choice()
+        self.source: Source = formats.opened(
+            Path(path), array=choice.array, layer=choice.layer, obsm=choice.obsm
+        )
+        self.count = self.source.count
+        self._ids = self.source.ids if choice.ids is None else choice.ids
+        self._labels = choice.labels
+        self._beside = {
+            name: self._of_file(option, name)
+            for option, name in (("--id", self._ids), ("--label", self._labels))
+            if name is not None and not self._has(name)
+        }
+        self.ignored: list[str] = []
+        self.features = self._taken(choice, like)
+        self.names = self.features if self.source.named else None
+
+    def blocks(self) -> Iterator[Rows]:
+        """Yield all rows in order, some at a time, as finite float32.
+
+        Raises
+        ------
+        ValueError
+            If a cell is missing, no number, NaN or infinite; row and column are named. If there are
+            no rows, or other than one id or label a row.
+        """
+        texts = [n for n in (self._ids, self._labels) if n is not None and n not in self._beside]
+        start = 0
+        for X, others in self.source.blocks(self.features, list(dict.fromkeys(texts))):
+            self._check(X, start)
+            end = start + X.shape[0]
+            others |= {name: values[start:end] for name, values in self._beside.items()}
+            found = [None if n is None else _text(others[n]) for n in (self._ids, self._labels)]
+            yield Rows(_float32(X), *found)
+            start = end
+        if start == 0:
+            raise ValueError(f"{self.source.file} should have rows. Received: none.")
+        for name, values in self._beside.items():
+            if len(values) != start:
+                raise ValueError(
+                    f"{name} should have one entry for each of the {start} rows of "
+                    f"{self.source.file}. Received: {len(values)}."
+                )
+
+    def read(self) -> Rows:
+        """Read all rows: once, straight into one array; those of a .npy file are left in it.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`blocks`.
+        """
+        source = self.source
+        whole: Any = None
+        if isinstance(source, ArrayRows) and source.all(self.features):
+            held = isinstance(source.X, np.ndarray) or scipy.sparse.issparse(source.X)
+            whole = source.X if held else None  # and not on the disk, as those of .h5ad
+        ids: list[Any] = []
+        labels: list[Any] = []
+        parts: list[Any] = []
+        buffer = array.array("f")  # grows where it lies, so that nothing is held twice
+        for block in self.blocks():
+            ids.append(block.ids)
+            labels.append(block.labels)
+            if whole is not None:
+                continue
+            if scipy.sparse.issparse(block.X):
+                parts.append(block.X)
+            else:
+                buffer.frombytes(np.ascontiguousarray(block.X).data.cast("B"))
+        if whole is not None:
+            X = whole
+        elif parts:
+            X = scipy.sparse.vstack(parts, format="csr")
+        else:
+            X = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
+        return Rows(X, _joined(ids), numbers(_joined(labels)))
+
+    def _has(self, name: str) -> bool:
+        return name in self.source.names or name in self.source.apart
+
+    def _taken(self, choice: Choice, like: Sequence[str] | None) -> list[str]:
+        names = self.source.names
+        for option, wanted in (("--columns", choice.columns or ()), ("--drop", choice.drop)):
+            missing = [name for name in wanted if name not in names]
+            if missing:
+                raise ValueError(
+                    f"{option} should be among the columns of {self.source.file}: "
+                    f"{_listed(names)}. Received: {_listed(missing)}."
+                )
+        other = {self._ids, self._labels, *choice.drop, *self.source.apart}
+        features = [name for name in names if name not in other]
+        if choice.columns is not None:
+            features = list(choice.columns)
+        elif like is not None and self.source.named:
+            missing = [name for name in like if name not in names]
+            if missing:
+                raise ValueError(
+                    f"{self.source.file} should have the columns that the model was fitted with. "
+                    f"Received: none called {_listed(missing)}."
+                )
+            self.ignored = [name for name in features if name not in set(like)]
+            features = list(like)
+        if not features:
+            raise ValueError(f"{self.source.file} should have columns of numbers. Received: none.")
+        return features
+
+    def _of_file(self, option: str, name: str) -> Any:
+        """Names or labels that lie in a file of their own."""
+        file = Path(name).expanduser()
+        if file.suffix not in (".npy", ".txt") or not file.is_file():
+            have = [*self.source.names, *self.source.apart]
+            raise ValueError(
+                f"{option} should be one of what {self.source.file} has, or a .npy or .txt file "
+                f"with one entry a row: {_listed(have)}. Received: {name!r}."
+            )
+        if file.suffix == ".txt":
+            return np.asarray(file.read_text().splitlines())
+        try:
+            values = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(
+                f"{option} should be an array of numbers or text. Received: {file}, which cannot "
+                f"be read."
+            ) from error
+        if values.ndim != 1:
+            raise ValueError(f"{option} should be an array [N]. Received: shape {values.shape}.")
+        return values
+
+    def _check(self, X: Any, start: int) -> None:
+        values = X.data if scipy.sparse.issparse(X) else X
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+            values = np.asarray(values).astype(np.float32, copy=False)
+        if np.isfinite(values).all():
+            return
+        if scipy.sparse.issparse(X):
+            place = X.tocoo()
+            bad = np.flatnonzero(~np.isfinite(values))[0]
+            row, column = int(place.row[bad]), int(place.col[bad])
+        else:
+            row, column = map(int, np.argwhere(~np.isfinite(values))[0])
+        raise ValueError(
+            f"{self.source.file} should have a finite number in every cell; drop or impute the "
+            f"rows without. Received: {_cell(X, row, column)} in row {start + row + 1}, column "
+            f"{self.features[column]!r}."
+        )
+
+
+def _cell(X: Any, row: int, column: int) -> str:
+    value = float(X[row, column])
+    return "nothing or NaN" if np.isnan(value) else f"{value:g}"
+
+
+def _float32(X: Any) -> Any:
+    if scipy.sparse.issparse(X):
+        return X.tocsr().astype(np.float32)
+    return np.asarray(X, np.float32)
+
+
+def _text(values: Any) -> Any:
+    values = np.asarray(values)
+    return np.char.decode(values) if values.dtype.kind == "S" else values.astype(str)
+
+
+def numbers(labels: Any) -> Any:
+    """Labels that are text as numbers, if all of them are: 10 then comes after 9.
+
+    Examples
+    --------
+    >>> numbers(np.array(["10", "9"])).tolist(), numbers(np.array(["10", "b"])).tolist()
+    ([10, 9], ['10', 'b'])
+    """
+    if labels is None or labels.dtype.kind != "U":
+        return labels
+    for dtype in (np.int64, np.float64):
+        try:
+            return labels.astype(dtype)
+        except ValueError:
+            continue
+    return labels
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return None if not parts or parts[0] is None else np.concatenate(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_LISTED]))
+    return shown + (f", … ({len(names)})" if len(names) > _LISTED else "")

@@ -1,0 +1,139 @@
+"""Model folders of either estimator, and the map of the training rows that lies in them."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ptsne_keras import inputs, outputs
+from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.map_regressor import MapRegressor
+from ptsne_keras.typing import FloatArray
+
+MAP = "map.csv"
+"""The training rows' map in a model folder."""
+
+Model = ParametricTSNE | MapRegressor
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Load the model of a folder, a `ParametricTSNE` or a `MapRegressor`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `ParametricTSNE.load`.
+
+    Examples
+    --------
+    >>> tsne.save("map")
+    >>> type(load("map")).__name__
+    'ParametricTSNE'
+    """
+    try:
+        manifest = json.loads((Path(path).expanduser() / "model.json").read_text())
+        kind = manifest["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = None  # the loader says what is wrong
+    cls: type[Model] = MapRegressor if kind == MapRegressor.__name__ else ParametricTSNE
+    return cls.load(path)
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder has a model.
+
+    Examples
+    --------
+    >>> is_model("nowhere")
+    False
+    """
+    return (Path(path).expanduser() / "model.json").is_file()
+
+
+def unfinished(model: Model) -> bool:
+    """Tell whether the fit of a model was interrupted and can go on.
+
+    Examples
+    --------
+    >>> unfinished(tsne)
+    False
+    """
+    return "stopped" in getattr(model, "history_", {})
+
+
+class TrainingMap(NamedTuple):
+    """The map of rows, as `ptsne fit` and `ptsne transform` write it.
+
+    Examples
+    --------
+    >>> TrainingMap(Y, None, labels).Y.shape
+    (200, 2)
+    """
+
+    Y: FloatArray
+    ids: Any
+    labels: Any
+
+
+def read_map(file: str | os.PathLike[str]) -> TrainingMap:
+    """Read a map in CSV: columns x and y, and id and label, if there are any.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no such map.
+
+    Examples
+    --------
+    >>> size = outputs.write("map.csv", [(Y, {"label": labels})])
+    >>> read_map("map.csv").labels.shape
+    (200,)
+    """
+    path = Path(file).expanduser()
+    if path.suffix == ".npy":
+        return TrainingMap(*inputs.Reading(path).read())
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        header = next(csv.reader(stream), [])
+    names = [name for name in header if name not in ("id", "label", "confidence")]
+    if names != outputs.columns(len(names)) or not names:
+        raise ValueError(
+            f"{path} should be a map with the columns x and y, as `ptsne transform` writes it. "
+            f"Received: {', '.join(map(repr, header)) or 'no columns'}."
+        )
+    choice = inputs.Choice(
+        columns=names,
+        ids="id" if "id" in header else None,
+        labels="label" if "label" in header else None,
+    )
+    return TrainingMap(*inputs.Reading(path, choice).read())
+
+
+def training_map(model: Model, folder: str | os.PathLike[str]) -> TrainingMap:
+    """Give the map of the training rows that a model folder has.
+
+    Raises
+    ------
+    ValueError
+        If there is none, as where `MapRegressor.save` alone wrote the folder.
+
+    Examples
+    --------
+    >>> tsne.save("map")
+    >>> len(training_map(tsne, "map").Y)
+    1257
+    """
+    file = Path(folder).expanduser() / MAP
+    Y = getattr(model, "embedding_", None)
+    if file.is_file():
+        found = read_map(file)
+        # One of an older model may lie there.
+        if Y is None or np.shape(Y) == found.Y.shape:
+            return found
+    if Y is None:
+        raise ValueError(f"{folder} should have {MAP} in it; give the rows by --rows instead.")
+    return TrainingMap(np.asarray(Y), None, None)

@@ -1,0 +1,153 @@
+"""Maps into files: CSV, .npy and Parquet, written beside and renamed when all is there."""
+
+import contextlib
+import csv
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptsne_keras import formats
+from ptsne_keras.typing import FloatArray
+
+ENDINGS = (".csv", ".npy", ".parquet")
+"""What names of files of maps end in."""
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path beside the file, which is renamed to it when all is written, or removed.
+
+    Examples
+    --------
+    >>> with replaced("map.txt") as beside:
+    ...     size = beside.write_text("whole")
+    >>> Path("map.txt").read_text()
+    'whole'
+    """
+    file = Path(path).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check(path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS) -> Path:
+    """Return a path that can be written, or raise before any work is done.
+
+    Raises
+    ------
+    ValueError
+        If its name ends otherwise, or it is a folder.
+    PermissionError
+        If its folder cannot be written.
+
+    Examples
+    --------
+    >>> check("map.csv")
+    PosixPath('map.csv')
+    """
+    file = Path(path).expanduser()
+    if file.suffix.lower() not in endings or file.is_dir():
+        raise ValueError(
+            f"--out should be a file that ends in {', '.join(endings)}. Received: {file}."
+        )
+    check_writable(file.parent)
+    return file
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless files can be put into a folder, which may have to be made.
+
+    Raises
+    ------
+    NotADirectoryError, PermissionError
+        If they cannot.
+
+    Examples
+    --------
+    >>> check_writable(Path("new/maps"))
+    """
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder} should be a folder. Received: {existing}, a file.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{existing} should be a folder that you may write; choose another or change its mode."
+        )
+
+
+def columns(d: int) -> list[str]:
+    """Names of a map's coordinates.
+
+    Examples
+    --------
+    >>> columns(2), columns(4)
+    (['x', 'y'], ['y1', 'y2', 'y3', 'y4'])
+    """
+    return list("xyz"[:d]) if d <= 3 else [f"y{i + 1}" for i in range(d)]
+
+
+def write(path: str | os.PathLike[str], parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+    """Write a map that comes in parts: (coordinates [b, d], what else there is of each row).
+
+    Columns beside the coordinates are left out of .npy files.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Examples
+    --------
+    >>> write("map.csv", [(Y[:100], {"label": labels[:100]}), (Y[100:], {"label": labels[100:]})])
+    200
+    """
+    writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
+    with replaced(path) as beside:
+        return writer[beside.suffix.lower()](beside, parts)
+
+
+def _write_csv(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+    count = 0
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        for Y, others in parts:
+            before = {name: others[name] for name in ("id", "label") if name in others}
+            after = {name: values for name, values in others.items() if name not in before}
+            if not count:
+                writer.writerow([*before, *columns(Y.shape[1]), *after])
+            # As few digits as give the same float32 again.
+            coordinates = [map(str, Y[:, j]) for j in range(Y.shape[1])]
+            writer.writerows(zip(*before.values(), *coordinates, *after.values(), strict=True))
+            count += len(Y)
+    return count
+
+
+def _write_npy(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+    Y = np.concatenate([Y for Y, _ in parts])
+    np.save(file, Y)
+    return len(Y)
+
+
+def _write_parquet(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+    parquet = formats.needed("pyarrow.parquet", file, "parquet")
+    pyarrow = formats.needed("pyarrow", file, "parquet")
+    count, writer = 0, None
+    try:
+        for Y, others in parts:
+            named = dict(zip(columns(Y.shape[1]), np.ascontiguousarray(Y.T), strict=True))
+            table = pyarrow.table({**others, **named})
+            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+            count += len(Y)
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
