@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import losses, metrics, persistence, projection, recipes
+from ptsne_keras import losses, metrics, persistence, projection, recipes, validation
 from ptsne_keras.progress import StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
@@ -244,7 +244,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         self._validate_params()
         self._validate_network()
-        X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", ensure_min_samples=4)
+        X = validation.rows(self, X, reset=True, least=4)
         settings = recipes.resolve(self.get_params(), *X.shape)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.encoder_, self.dof_, self.history_ = recipes.fit(X, settings, seed=seed, bar=self._bar)
@@ -334,7 +334,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     def _checked(self, X: Any) -> Any:
-        return validate_data(self, X, dtype=np.float32, accept_sparse="csr", reset=False)
+        return validation.rows(self, X, reset=False)
 
     def _validate_network(self) -> None:
         """Check what the constraints of one parameter cannot say."""
