@@ -403,11 +403,11 @@ def test_use_before_fit_is_named(X, tmp_path):
     ("rows", "message"),
     [
         (np.ones((5, 3)), "X has 3 features, but ParametricTSNE is expecting 64"),
-        (np.full((5, 64), np.nan), "contains NaN"),
-        (np.full((5, 64), np.inf), "contains infinity"),
-        (np.ones(64), "Expected 2D array"),
-        (np.full((5, 64), "a"), "could not convert string to float"),
-        (np.ones((0, 64)), "0 sample"),
+        (np.full((5, 64), np.nan), "should be finite.* NaN in 5 of 5 rows"),
+        (np.full((5, 64), np.inf), "should be finite.* infinity or"),
+        (np.ones(64), "Reshape your data"),
+        (np.full((5, 64), "a"), "should be numeric"),
+        (np.ones((0, 64)), "at least 1 rows.* n_samples=0"),
     ],
 )
 def test_rows_that_cannot_be_transformed_are_named(fitted, rows, message):
@@ -440,7 +440,7 @@ def test_bad_parameters_are_named_before_any_training(options, error, message, X
 
 
 def test_too_few_rows_are_named():
-    with pytest.raises(ValueError, match=r"3 sample.* minimum of 4"):
+    with pytest.raises(ValueError, match=r"at least 4 rows.* n_samples=3"):
         ParametricTSNE().fit(np.eye(3))
 
 
@@ -482,7 +482,7 @@ def test_another_process_gets_the_same_map(fitted, new, tmp_path):
 def test_a_folder_from_before_dof_was_learned_loads(fitted, new, tmp_path):
     fitted.save(tmp_path)
     manifest = json.loads((tmp_path / "model.json").read_text())
-    del manifest["state"]["dof"]
+    del manifest["state"]["dof"], manifest["sha256"]
     (tmp_path / "model.json").write_text(json.dumps(manifest))
     loaded = ParametricTSNE.load(tmp_path)
     assert loaded.dof_ == fitted.dof_
@@ -525,7 +525,7 @@ def test_a_failing_save_leaves_the_old_model_whole(call, fitted, X, new, tmp_pat
         other.save(tmp_path)
         assert not np.array_equal(ParametricTSNE.load(tmp_path).embedding_, fitted.embedding_)
         return
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="the disk is full"):
         other.save(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -594,6 +594,7 @@ def rewrite(folder, role, name):
     manifest = json.loads((folder / "model.json").read_text())
     digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     manifest["files"][role] = {"name": name, "sha256": digest}
+    del manifest["sha256"]  # as in folders of older versions
     (folder / "model.json").write_text(json.dumps(manifest))
 
 
