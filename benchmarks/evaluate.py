@@ -1,6 +1,6 @@
 """Seconds and memory of `evaluation.evaluate` on MNIST's 60,000 + 10,000 rows of 784 columns.
 
-    python -m benchmarks.evaluate --epochs 2
+    python benchmarks/evaluate.py [--data fashion] [--epochs 2] [--sample 0]
 
 The map is that of a short fit: what is measured is the measuring. `--sample 0` seeks neighbours of
 all rows.
