@@ -315,12 +315,12 @@ def _accuracies(parts: dict[str, _Part], part: str) -> dict[str, Measures]:
     known, judged = training.codes >= 0, codes >= 0
     results: dict[str, Measures] = {}
     for name, Y in parts[part].maps.items():
-        given = [training.maps[name][known], training.codes[known]]
-        given += [None, None] if part == "training" else [Y[judged], codes[judged]]
+        near, theirs = training.maps[name][known], training.codes[known]
+        asked, truth = (None, None) if part == "training" else (Y[judged], codes[judged])
         results[name] = {}
         for k in _VOTES:
             enough = judged.any() and known.sum() > k
-            found = metrics.knn_accuracy(*given, k) if enough else None
+            found = metrics.knn_accuracy(near, theirs, asked, truth, k) if enough else None
             results[name][f"accuracy_{k}nn"] = found
     return results
 

@@ -101,7 +101,9 @@ def html(
 def _columns(Y: FloatArray, read: Labels, names: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Gather what the page knows of each row; a screen cannot tell float32 from float64."""
     columns: dict[str, Any] = {"x": np.float32(Y[:, 0]), "y": np.float32(Y[:, 1])}
-    columns["name"] = np.arange(len(Y)) if names is None else _shown(names, len(Y), "names")
+    columns["name"] = (
+        np.arange(len(Y), dtype=np.int32) if names is None else _shown(names, len(Y), "names")
+    )
     if read.values is not None:
         columns["label"] = read.values
     elif len(read.names) > 1:
