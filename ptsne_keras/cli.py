@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     --------
     >>> np.save("rows.npy", X)
     >>> main(["fit", "rows.npy", "--out", "map", "--epochs", "2", "--quiet"])
+    KL(P||Q) ... nats after ...
+    model  map
+    map    map/map.csv
     0
     """
     options = parser().parse_args(arguments)
