@@ -31,11 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     --------
     >>> np.save("rows.npy", X)
     >>> main(["fit", "rows.npy", "--out", "map", "--epochs", "2", "--quiet"])
+    KL(P||Q) ... nats after ...
+    model  map
+    map    map/map.csv
     0
     """
     options = parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        # What is meant for developers is left out.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
         # Rows are matched by name before they reach the model.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         try:

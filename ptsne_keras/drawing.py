@@ -162,7 +162,8 @@ def _kl(subject: Subject) -> Any:
 
 
 def _shepard(subject: Subject) -> Any:
-    return plotting.shepard(subject.needed_rows(), subject.map.Y)
+    X = subject.needed_rows()
+    return plotting.shepard(X, subject.map.Y)
 
 
 def _recall(subject: Subject) -> Any:
@@ -174,7 +175,8 @@ def _recall(subject: Subject) -> Any:
 
 
 def _quality(subject: Subject) -> Any:
-    return plotting.point_quality(subject.needed_rows(), subject.map.Y)
+    X = subject.needed_rows()
+    return plotting.point_quality(X, subject.map.Y)
 
 
 _DRAWN = {

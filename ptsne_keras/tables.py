@@ -236,7 +236,7 @@ def _cells(stream: Any) -> Iterator[tuple[int, list[str], str]]:
         delimiter = " "
 
     def rest() -> Iterator[str]:
-        for line in (first, *stream):
+        for line in itertools.chain([first], stream):
             yield line.strip() if delimiter == " " else line
 
     reader = csv.reader(rest(), delimiter=delimiter, skipinitialspace=True)

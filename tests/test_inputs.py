@@ -203,7 +203,7 @@ def test_more_that_is_wrong(frame, X, tmp_path):
         Reading(tmp_path / "none.csv")
     np.save(tmp_path / "cut.npy", X)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
-    with pytest.raises(ValueError, match="whole .npy file"):
+    with pytest.raises(ValueError, match=r"whole \.npy file"):
         Reading(tmp_path / "cut.npy")
     np.save(tmp_path / "flat.npy", X[:, 0])
     with pytest.raises(ValueError, match="rows \\[N, D\\]"):
@@ -212,17 +212,17 @@ def test_more_that_is_wrong(frame, X, tmp_path):
     with pytest.raises(ValueError, match="should hold numbers"):
         Reading(tmp_path / "text.npy")
     np.savez(tmp_path / "two.npz", one=X, two=X)
-    with pytest.raises(ValueError, match="--array should name.*'one', 'two'"):
+    with pytest.raises(ValueError, match=r"--array should name.*'one', 'two'"):
         Reading(tmp_path / "two.npz")
     assert Reading(tmp_path / "two.npz", Choice(array="two")).count == 90
     file, _ = write(frame, X, tmp_path, ".parquet")
-    with pytest.raises(ValueError, match="Column 'sample'.*Received: string"):
+    with pytest.raises(ValueError, match=r"Column 'sample'.*Received: string"):
         Reading(file).read()
     np.save(tmp_path / "few.npy", KINDS[:80])
     np.save(tmp_path / "rows.npy", X)
-    with pytest.raises(ValueError, match="one entry for each of the 90 rows.*80"):
+    with pytest.raises(ValueError, match=r"one entry for each of the 90 rows.*80"):
         Reading(tmp_path / "rows.npy", Choice(labels=str(tmp_path / "few.npy"))).read()
     with pytest.raises(ValueError, match="--label should be one of what"):
         Reading(tmp_path / "rows.npy", Choice(labels="kind"))
-    with pytest.raises(ValueError, match="--layer is for .h5ad files"):
+    with pytest.raises(ValueError, match=r"--layer is for \.h5ad files"):
         Reading(tmp_path / "rows.npy", Choice(layer="counts"))

@@ -1,0 +1,556 @@
+"""The command line: what it writes and says, in-process on tiny fits; Ctrl-C in a process."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+import ptsne_keras
+from ptsne_keras import (
+    MapRegressor,
+    ParametricTSNE,
+    cli,
+    commands,
+    fitting,
+    inputs,
+    manual,
+    plotting,
+    serving,
+)
+
+PAGE = Path(__file__).parent.parent / "docs" / "command_line.md"
+NAMES = list("abcde")
+KINDS = np.array(["left", "right", "up"])[np.arange(90) % 3]
+# An epoch is one batch, so that a fit is over in a second.
+QUICK = ["--epochs", "10", "--hidden-units", "20", "--perplexity", "5", "--sampling", "batch"]
+
+
+@pytest.fixture
+def frame(X):
+    frame = pandas.DataFrame(X, columns=NAMES)
+    frame.insert(0, "sample", [f"s{i}" for i in range(90)])
+    frame["kind"] = KINDS
+    return frame
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with rows, and models that have been fitted on them."""
+    folder = tmp_path_factory.mktemp("cli")
+    X = np.random.default_rng(0).normal(size=(90, 5)).astype("float32")
+    frame = pandas.DataFrame(X, columns=NAMES)
+    frame.insert(0, "sample", [f"s{i}" for i in range(90)])
+    frame["kind"] = KINDS
+    frame.to_csv(folder / "train.csv", index=False)
+    np.save(folder / "rows.npy", X)
+    with contextlib.chdir(folder):
+        named = ["--id", "sample", "--label", "kind"]
+        assert cli.main(["fit", "train.csv", "--out", "map", *named, *QUICK, "--quiet"]) == 0
+        assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
+        placed = ["--map", "map/map.csv", "--epochs", "5", "--batch-size", "32"]
+        with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
+            assert cli.main(["fit", "train.csv", "--out", "placed", *named, *placed, "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(*words, code=0):
+    assert cli.main([str(word) for word in words]) == code
+
+
+def answer(capsys):
+    """The one JSON object on stdout."""
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_fit_writes_a_model_and_the_map_of_its_rows(here):
+    tsne = ParametricTSNE.load("map")
+    assert tsne.feature_names_in_.tolist() == NAMES
+    written = pandas.read_csv("map/map.csv")
+    assert written.columns.tolist() == ["id", "label", "x", "y"]
+    assert written["id"].tolist() == [f"s{i}" for i in range(90)]
+    assert written["label"].tolist() == KINDS.tolist()
+    # As many digits as float32 has.
+    assert np.array_equal(written[["x", "y"]].to_numpy(np.float32), tsne.embedding_)
+    assert (tsne.epochs, tsne.perplexity, tsne.hidden_units) == (10, 5.0, (20,))
+
+
+def test_fit_says_in_json_what_it_did_and_its_progress_on_stderr(here, capsys, tmp_path):
+    file = tmp_path / "map.parquet"
+    np.save(tmp_path / "ids.npy", np.arange(90) // 2)
+    words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file]
+    words += ["--id", tmp_path / "ids.npy"]
+    run("fit", "rows.npy", "--out", tmp_path / "new", *words)
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 1
+    facts = json.loads(shown.out)
+    assert (facts["rows"], facts["columns"], facts["dimensions"]) == (90, 5, 3)
+    assert facts["finished"] is True
+    tsne = ParametricTSNE.load(facts["model"])
+    assert facts["kl_divergence"] == tsne.kl_divergence_
+    assert facts["map"] == str(file)
+    assert pandas.read_parquet(file).columns.tolist() == ["id", "x", "y", "z"]
+    assert not (tmp_path / "new" / "map.csv").exists()
+    assert "90 rows of 5 columns" in shown.err
+    assert "ptsne: warning: Some ids name several rows" in shown.err
+    assert re.search(r"900 of 900 rows, 100 %, [\d,]+ rows/s", shown.err)
+
+
+def test_a_model_is_not_replaced_unless_that_is_asked_for(here, tmp_path, capsys):
+    out = tmp_path / "new"
+    shutil.copytree("map", out)
+    before = (out / "model.json").read_bytes()
+    run("fit", "rows.npy", "--out", out, *QUICK, "--quiet", code=2)
+    assert "--force" in capsys.readouterr().err
+    assert (out / "model.json").read_bytes() == before
+    run("fit", "rows.npy", "--out", out, *QUICK, "--quiet", "--force")
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "KL(P||Q)" in shown.out
+    assert str(out / "map.csv") in shown.out
+    again, first = ParametricTSNE.load(out), ParametricTSNE.load("plain")
+    assert (out / "model.json").read_bytes() != before
+    # The seed is 0 unless it is given.
+    np.testing.assert_allclose(again.embedding_, first.embedding_, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", [".csv", ".npy", ".parquet"])
+def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, capsys):
+    # Other order of columns, and one too many.
+    frame[frame.columns[::-1]].assign(more="text").to_csv("new.csv", index=False)
+    out = tmp_path / f"out{form}"
+    run("transform", "map", "new.csv", "--id", "sample", "--out", out, "--json")
+    shown = capsys.readouterr()
+    facts = json.loads(shown.out)
+    assert (facts["rows"], facts["ignored"]) == (90, ["kind", "more"])
+    assert "ptsne: warning: new.csv: columns that the model was not fitted with" in shown.err
+    Y = ParametricTSNE.load("map").encoder_(X)
+    if form == ".npy":
+        found = np.load(out)
+    else:
+        table = pandas.read_csv(out) if form == ".csv" else pandas.read_parquet(out)
+        assert table["id"].tolist() == frame["sample"].tolist()
+        found = table[["x", "y"]].to_numpy()
+    np.testing.assert_allclose(found, Y, rtol=1e-4, atol=1e-5)
+
+
+def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
+    run("transform", "map", "train.csv", "--id", "sample", "--out", whole, "--quiet")
+    monkeypatch.setattr("ptsne_keras.text_rows._CELLS", 7 * 20)
+    sizes = []
+    real = ParametricTSNE.transform
+    monkeypatch.setattr(
+        ParametricTSNE, "transform", lambda self, X: sizes.append(len(X)) or real(self, X)
+    )
+    run("transform", "map", "train.csv", "--id", "sample", "--out", parts, "--quiet")
+    assert sizes == [20, 20, 20, 20, 10]
+    pandas.testing.assert_frame_equal(pandas.read_csv(whole), pandas.read_csv(parts), rtol=1e-4)
+
+
+def test_nothing_half_written_is_left(here, frame, tmp_path, monkeypatch, capsys):
+    frame.loc[70, "b"] = np.nan
+    frame.to_csv(tmp_path / "bad.csv", index=False)
+    monkeypatch.setattr("ptsne_keras.text_rows._CELLS", 7 * 20)
+    (tmp_path / "out").mkdir()
+    words = ["--id", "sample", "--drop", "kind", "--out", tmp_path / "out" / "new.csv", "--quiet"]
+    run("transform", "map", tmp_path / "bad.csv", *words, code=2)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "NaN in row 71, column 'b'" in capsys.readouterr().err
+
+
+def test_a_map_that_one_has(here, frame, tmp_path, capsys):
+    placed = MapRegressor.load("placed")
+    written = pandas.read_csv("placed/map.csv")
+    assert written.columns.tolist() == ["id", "label", "x", "y"]
+    facts = json.loads(Path("placed.json").read_text())
+    assert facts["kind"] == "MapRegressor"
+    assert facts["r2"] == placed.r2_
+    # The rows of the map in another order are matched by their names.
+    pandas.read_csv("map/map.csv").iloc[::-1].to_csv(tmp_path / "back.csv", index=False)
+    rows = inputs.Reading("train.csv", inputs.Choice(ids="sample", labels="kind")).read()
+    Y = fitting.places(tmp_path / "back.csv", rows, None, None)
+    np.testing.assert_array_equal(Y, ParametricTSNE.load("map").embedding_)
+    np.savetxt(tmp_path / "R.csv", Y, delimiter=",", header='"V1","V2"', comments="")
+    other = fitting.places(tmp_path / "R.csv", rows, None, None)
+    np.testing.assert_allclose(other, Y, rtol=1e-6)
+    run("transform", "placed", "train.csv", "--out", tmp_path / "t.csv", "--confidence", "--quiet")
+    table = pandas.read_csv(tmp_path / "t.csv")
+    assert table.columns.tolist() == ["x", "y", "confidence"]
+    np.testing.assert_allclose(
+        table["confidence"], placed.confidence(frame[NAMES].to_numpy("float32")), atol=1e-5
+    )
+
+
+def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
+    calls = []
+
+    def evaluate(model, X, X_test=None, **options):
+        calls.append((model, X, X_test, options))
+        return {"rows": {"training": len(X), "test": len(X_test)}, "k": options["k"]}
+
+    stand_in = types.ModuleType("ptsne_keras.evaluation")
+    stand_in.evaluate, stand_in.table = evaluate, lambda results: f"k = {results['k']}"
+    monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
+    monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
+    words = ["--train", "train.csv", "--test", "train.csv", "--label", "kind", "--id", "sample"]
+    run("evaluate", "map", *words, "--k", 7, "--no-pca")
+    assert capsys.readouterr().out == "k = 7\n"
+    run("evaluate", "map", *words, "--json")
+    assert answer(capsys)["rows"] == {"training": 90, "test": 90}
+    (model, X, X_test, options), _ = calls
+    assert isinstance(model, ParametricTSNE)
+    assert X.shape == X_test.shape == (90, 5)
+    assert options["labels"].tolist() == options["labels_test"].tolist() == KINDS.tolist()
+    assert options["pca"] is False
+
+
+def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X):
+    words = ["--reference", "train.csv", "--precision", "bfloat16", "--json"]
+    run("export", "map", "--out", tmp_path / "served", *words)
+    path = answer(capsys)["path"]
+    assert path == str(tmp_path / "served" / "1")
+    assert serving.check(path).ok
+    run("export", "plain", "--out", tmp_path / "map.tflite", "--format", "litert")
+    assert (tmp_path / "map.tflite").stat().st_size > 1000
+    assert str(tmp_path / "map.tflite") in capsys.readouterr().out
+    run("export", "plain", "--out", tmp_path / "map.tflite", "--format", "litert", code=2)
+    run("export", "map", "--out", "x.onnx", "--format", "onnx", "--reference", "train.csv", code=2)
+    assert "--reference should be left out with --format onnx" in capsys.readouterr().err
+
+
+def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypatch):
+    drawn = []
+    real = plotting.map
+
+    def draw(Y, labels=None, **options):
+        drawn.append((Y, labels))
+        return real(Y, labels, **options)
+
+    monkeypatch.setattr(plotting, "map", draw)
+    for of in ("map", "map/map.csv"):
+        run("plot", of, "--out", tmp_path / "map.png", "--title", "Mine")
+        Y, labels = drawn.pop()
+        np.testing.assert_allclose(Y, ParametricTSNE.load("map").embedding_, atol=1e-6)
+        assert labels.tolist() == KINDS.tolist()
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    named = ["--label", "kind", "--id", "sample"]
+    words = ["--kind", "overlay", "--out", tmp_path / "o.svg"]
+    run("plot", "map", "--test", "train.csv", *named, *words)
+    assert (tmp_path / "o.svg").read_text().startswith("<?xml")
+    run("plot", "placed", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
+    assert (tmp_path / "kl.pdf").read_bytes().startswith(b"%PDF")
+    capsys.readouterr()
+    for words, said in (
+        (["plot", "map"], "--out should name a picture"),
+        (["plot", "map", "--out", "map.bmp"], ".png, .svg, .pdf"),
+        (["plot", "map", "--kind", "overlay", "--out", "o.png"], "--test should give rows"),
+        (["plot", "map", "--kind", "shepard", "--out", "o.png"], "--rows should give the rows"),
+        (["plot", "map/map.csv", "--rows", "train.csv", "--out", "o.png"], "a model folder"),
+        (["plot", "train.csv", "--out", "o.png"], "a map with the columns x and y"),
+    ):
+        run(*words, code=2)
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["kl", "shepard", "recall", "quality"])
+def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    name = {"kl": "kl_curve", "recall": "recall_curve", "quality": "point_quality"}.get(kind, kind)
+    calls = []
+
+    def draw(*arguments, **options):
+        calls.append((arguments, options))
+        return plt.subplots()[1]
+
+    monkeypatch.setattr(plotting, name, draw, raising=False)
+    named = ["--label", "kind", "--id", "sample", "--rows", "train.csv", "--test", "train.csv"]
+    run("plot", "map", *named, "--kind", kind, "--out", tmp_path / "p.png")
+    ((arguments, options),) = calls
+    if kind == "kl":
+        assert "finetune" in arguments[0]
+    else:
+        assert [a.shape for a in arguments] == [(90, 5), (90, 2)]
+    assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
+
+
+def test_plot_writes_a_page(here, tmp_path, monkeypatch):
+    calls = []
+
+    def html(Y, path, labels=None, *, names=None, title="Map"):
+        calls.append((Y, labels, names, title))
+        Path(path).write_text("<html>")
+
+    monkeypatch.setattr(plotting, "html", html, raising=False)
+    run("plot", "map", "--html", tmp_path / "map.html", "--title", "Mine")
+    ((Y, labels, names, title),) = calls
+    assert (Y.shape, labels[0], names[0], title) == ((90, 2), "left", "s0", "Mine")
+    assert [file.name for file in tmp_path.iterdir()] == ["map.html"]
+
+
+FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
+WRONG = {
+    "no rows": (["fit", "none.npy", "--out", "new"], "file that exists"),
+    "kind of file": (["fit", "map", "--out", "new"], "ends in .npy"),
+    "column": (["fit", "train.csv", "--out", "new"], "--drop 'sample'. Received: 's0' in line 2"),
+    "label": ([*FIT, "--label", "kind"], "--label should be one of"),
+    "range": ([*FIT, "--perplexity", "0.5"], "--perplexity should be a float in"),
+    "too large": ([*FIT, "--perplexity", "100"], "--perplexity should be below"),
+    "word": ([*FIT, "--sampling", "none"], "--sampling should be a str among"),
+    "own name": ([*FIT, "--dimensions", "0"], "--dimensions should be an int in"),
+    "map option": ([*FIT, "--map-weight", "3"], "--map-weight should be left out without --map"),
+    "foreign": ([*FIT, "--map", "map/map.csv", "--sampling", "batch"], "--sampling should be left"),
+    "map of others": ([*FIT, "--map", "none.csv"], "path should be a file with a map"),
+    "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
+    "finished": (["fit", "rows.npy", "--out", "plain", "--resume"], "plain, which is finished"),
+    "resume a map": (["fit", "rows.npy", "--out", "placed", "--resume"], "a fit without --map"),
+    "no model": (["transform", "none", "rows.npy", "--out", "o.csv"], "without model.json"),
+    "width": (["transform", "map", "map/map.csv", "--out", "o.csv"], "none called 'a', 'b'"),
+    "format": (["transform", "map", "rows.npy", "--out", "o.txt"], ".csv, .npy, .parquet"),
+    "confidence": (
+        ["transform", "map", "rows.npy", "--out", "o.csv", "--confidence"],
+        "--confidence should be with a model",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_line_and_exit_2(words, said, here, capsys):
+    before = sorted(map(str, here.rglob("*")))
+    run(*words, "--json", code=2)
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("ptsne: error:")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert json.loads(shown.out)["error"] == lines[0].removeprefix("ptsne: error: ")
+    assert sorted(map(str, here.rglob("*"))) == before
+
+
+def test_a_width_that_is_another_is_told_without_names(here, X, capsys):
+    np.save("wide.npy", X[:, :4])
+    run("transform", "plain", "wide.npy", "--out", "o.csv", code=2)
+    assert "should have the 5 columns" in capsys.readouterr().err
+
+
+def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", "map/model.json")
+
+    fitted = ParametricTSNE.load("plain")
+    monkeypatch.setattr(ParametricTSNE, "fit", lambda self, X, **options: fitted)
+    monkeypatch.setattr(ParametricTSNE, "save", full)
+    run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", code=1)
+    assert capsys.readouterr().err.startswith("ptsne: error: map/model.json: No space left")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("PTSNE_DEBUG", "1")
+    run("transform", "none", "rows.npy", "--out", "o.csv", code=2)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_reads_like_a_page_and_needs_no_tensorflow():
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from ptsne_keras import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    for words in ([], ["fit"], ["transform"], ["evaluate"], ["export"], ["plot"], ["demo"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words, "--help"],
+            capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"},
+        )  # fmt: skip
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        if not words:
+            for part in ("A session", "rows, the input", "exit codes", "PTSNE_DEBUG", "130"):
+                assert part in done.stdout
+        elif words != ["demo"]:
+            assert "examples\n" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-c", code, "transform", "map", "rows.npy", "--out", "o.csv"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'ptsne_keras[cpu]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
+    out = tmp_path / "new"
+    words = ["fit", here / "train.csv", "--out", out, "--id", "sample", "--label", "kind"]
+    slow = [
+        "--epochs",
+        "100000",
+        "--sampling",
+        "batch",
+        "--hidden-units",
+        "20",
+        "--perplexity",
+        "5",
+    ]
+    terminal, stderr = pty.openpty()
+    command = [sys.executable, "-m", "ptsne_keras", *map(str, words), *slow, "--json"]
+    root = str(Path(cli.__file__).parents[1])
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    os.close(stderr)
+    err = ""
+    while "rows/s" not in err:  # training has begun
+        err += os.read(terminal, 4096).decode()
+    assert "90 rows of 5 columns" in err
+    assert re.search(r"\d+ of 9,000,000 rows, \d+ %, [\d,]+ rows/s, \d+:\d\d", err)
+    process.send_signal(signal.SIGINT)
+    out_text, _ = process.communicate(timeout=120)
+    err += os.read(terminal, 4096).decode()
+    os.close(terminal)
+    assert process.returncode == 130, err
+    facts = json.loads(out_text)
+    assert facts["finished"] is False
+    assert 0 < facts["stopped"] < 100_000
+    assert facts["resume"].startswith("ptsne fit ")
+    assert "stopping after this step" in err
+    run("transform", out, here / "train.csv", "--out", tmp_path / "t.csv", "--quiet")
+    tsne = ParametricTSNE.load(out)
+    np.testing.assert_allclose(
+        pandas.read_csv(tmp_path / "t.csv")[["x", "y"]], tsne.embedding_, atol=1e-4
+    )
+    # Other rows and other parameters are refused, and the model stays.
+    capsys.readouterr()
+    run("fit", here / "rows.npy", "--out", out, "--resume", "--perplexity", 6, "--quiet", code=2)
+    assert "--perplexity should be left out with --resume, or be 5.0" in capsys.readouterr().err
+    shuffled = pandas.read_csv(here / "train.csv").iloc[::-1]
+    shuffled.to_csv(tmp_path / "train.csv", index=False)
+    other = ["fit", tmp_path / "train.csv", *words[2:], "--resume", "--quiet"]
+    run(*other, code=2)
+    assert "X should be the rows that the unfinished fit is of" in capsys.readouterr().err
+    # A little is left to do, so that the test does not wait for the rest.
+    manifest = json.loads((out / "model.json").read_text())
+    manifest["state"]["unfinished"]["epochs"] = 99_998
+    (out / "model.json").write_text(json.dumps(manifest))
+    resume = facts["resume"].split()
+    run(*resume[1:], "--quiet")
+    again = ParametricTSNE.load(out)
+    assert "stopped" not in again.history_
+    assert not np.array_equal(again.embedding_, tsne.embedding_)
+    assert again.feature_names_in_.tolist() == NAMES
+
+
+def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("ptsne_keras.recipes._batches", interrupt)
+    run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", "--json", code=130)
+    shown = capsys.readouterr()
+    assert shown.err == "ptsne: interrupted; nothing was kept\n"
+    assert "nothing was kept" in json.loads(shown.out)["error"]
+    assert not (tmp_path / "new").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
+    import keras
+
+    real = keras.Model.make_train_function
+
+    def interrupting(self, *arguments, **options):
+        function = real(self, *arguments, **options)
+        step = self.train_function
+
+        def once(iterator):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            return step(iterator)
+
+        self.train_function = once
+        return function
+
+    monkeypatch.setattr(keras.Model, "make_train_function", interrupting)
+    words = ["--map", "map/map.csv", "--id", "sample", "--label", "kind", "--quiet"]
+    out = tmp_path / "new"
+    run("fit", "train.csv", *words, "--epochs", 50, "--out", out, code=130)
+    shown = capsys.readouterr()
+    if times == 2:
+        assert not out.exists()
+        assert "nothing was kept" in shown.err
+        return
+    assert "fit anew with --force" in shown.out
+    run("transform", out, "train.csv", "--out", tmp_path / "t.csv", "--quiet")
+    assert np.isfinite(pandas.read_csv(tmp_path / "t.csv")).all(axis=None)
+
+
+def commands_of_the_page():
+    """The lines of the shell blocks of the page."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def stand_in_for_what_is_missing(monkeypatch):
+    """Put something simple where this version has no measures, curves or pages."""
+    if importlib.util.find_spec("ptsne_keras.evaluation") is None:
+        stand_in = types.ModuleType("ptsne_keras.evaluation")
+        stand_in.evaluate, stand_in.table = lambda *a, **k: {}, lambda results: "a table"
+        monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
+        monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
+    if not hasattr(plotting, "kl_curve"):
+        curve = lambda history: plotting.map(np.zeros((2, 2)))  # noqa: E731
+        monkeypatch.setattr(plotting, "kl_curve", curve, raising=False)
+    if not hasattr(plotting, "html"):
+        page = lambda Y, path, *a, **k: Path(path).write_text("<html>")  # noqa: E731
+        monkeypatch.setattr(plotting, "html", page, raising=False)
+
+
+def test_the_page_runs_from_top_to_bottom(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stand_in_for_what_is_missing(monkeypatch)
+    for name, (X, labels) in zip(("train", "test"), digits, strict=True):
+        frame = pandas.DataFrame(X[:120]).add_prefix("p").assign(digit=labels[:120])
+        frame.insert(0, "sample", [f"{name} {i}" for i in range(120)])
+        frame.to_csv(f"{name}.csv", index=False)
+    quick = {"hidden_units": (20,), "epochs": 5}
+    for estimator, changes in ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5})):
+        defaults = {**estimator.__init__.__kwdefaults__, **changes}
+        monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
+    lines = commands_of_the_page()
+    assert len(lines) > 8
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "ptsne"
+        assert cli.main([*words[1:], "--quiet"]) == 0, capsys.readouterr().err
+        written = [words[words.index(o) + 1] for o in ("--out", "--html") if o in words]
+        assert all(Path(path).exists() for path in written), line
+    assert pandas.read_csv("test_map.csv").columns.tolist() == ["id", "label", "x", "y"]
+
+
+def test_every_example_of_the_help_is_understood():
+    text = "\n".join(value for value in vars(manual).values() if isinstance(value, str))
+    examples = re.findall(r"^  (ptsne \S.*?)$", text, flags=re.MULTILINE)
+    assert len(examples) > 15
+    for line in examples:
+        options = cli.parser().parse_args(shlex.split(line)[1:])
+        assert callable(getattr(commands, options.command))
