@@ -63,10 +63,11 @@ def main() -> None:
         )
     print(evaluation.table(results))
     seconds, work = time.perf_counter() - start, time.process_time() - work
+    print(f"\n{seconds:.0f} s, of the processor's cores together {work:.0f} s")
     rows = (X.nbytes + X_test.nbytes) / 1e9
     print(
-        f"\n{seconds:.0f} s, {work:.0f} of the processor; {peak.most / 1e9:.2f} GB in all, the rows' {rows:.2f} among them; "
-        f"{peak.start / 1e9:.2f} before"
+        f"{peak.most / 1e9:.2f} GB at most, {peak.start / 1e9:.2f} before; "
+        f"{rows:.2f} of both are the rows"
     )
 
 

@@ -1,25 +1,20 @@
 """How good a fitted map is, in one table: training and test rows, and PCA beside it."""
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import scipy.sparse
 
-from ptsne_keras import batches, metrics, projection, ranks, recipes, rows
-from ptsne_keras.calibration import check_batches
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras import metrics, projection, ranks, rows
+from ptsne_keras.divergence import Divergence
 from ptsne_keras.plotting.colors import Labels, union
 from ptsne_keras.typing import FloatArray
 
 # Numbers of neighbours that vote on a label.
 _VOTES = (1, 5)
-# Sizes of a map, its coordinates' deviation, among which that of least divergence is sought.
-_SIZES = (1e-2, 1e4)
 # What the table calls the measures, and which way is better.
 _TITLES = {
     "kl_divergence": "KL(P‖Q), nats (lower is better)",
@@ -111,9 +106,9 @@ def evaluate(
     watch = _Stopwatch()
     parts = _parts(estimator, X, X_test, labels, labels_test, pca=pca, seed=seed, watch=watch)
     _check_counts(parts, k, neighbors, sample)
-    divergence = _Divergence(estimator)
+    divergence = Divergence(estimator)
     steps: dict[str, Callable[[str], dict[str, Measures]]] = {
-        "divergence": lambda part: divergence.of(parts[part]),
+        "divergence": lambda part: _divergences(divergence, parts[part]),
         "neighbors": lambda part: _neighborhoods(parts, part, k, neighbors, sample, seed),
         "accuracy": lambda part: _accuracies(parts, part),
         "distances": lambda part: _distances(parts[part], seed),
@@ -217,66 +212,9 @@ def _check_counts(parts: dict[str, _Part], k: int, neighbors: int, sample: int |
         raise ValueError(f"neighbors should be from 1 to N - 1 = {n - 1}. Received: {neighbors!r}.")
 
 
-class _Divergence:
-    """KL(P‖Q) of one part of the rows after the other; P is made once for all the maps."""
-
-    def __init__(self, estimator: Any) -> None:
-        self.estimator = estimator
-        self.dof = getattr(estimator, "dof_", 1.0)
-        self.scales: dict[str, float] = {}
-        if isinstance(estimator, ParametricTSNE):
-            self.scales[type(estimator).__name__] = 1.0
-
-    def of(self, part: _Part) -> dict[str, Measures]:
-        """Of training rows first: they decide how a map of another kind is scaled."""
-        total, count = dict.fromkeys(part.maps, 0.0), 0
-        for P, i in _joint(self.estimator, part.X):
-            for name, Y in part.maps.items():
-                if name not in self.scales:
-                    self.scales[name] = _best_scale(P, Y[i], self.dof)
-                found = metrics.kl_divergence(P, self.scales[name] * Y[i], dof=self.dof)
-                total[name] += len(i) * found
-            count += len(i)
-        return {
-            name: {"kl_divergence": total[name] / count if count else None} for name in part.maps
-        }
-
-
-def _joint(estimator: Any, X: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield P [b, b] of batches of rows, and the numbers of these; nothing where they are too few.
-
-    The very batches of `ParametricTSNE.score`.
-    """
-    parameters = ParametricTSNE().get_params()
-    if isinstance(estimator, ParametricTSNE):
-        parameters = estimator.get_params()
-    elif hasattr(estimator, "perplexity"):
-        parameters["perplexity"] = min(float(estimator.perplexity), (X.shape[0] - 1) / 3)
-    settings = recipes.resolve(parameters, *X.shape)
-    scored = recipes.score_rows(getattr(estimator, "encoder_", None), X, settings)
-    n, size = len(scored.rows), scored.batch_size
-    try:
-        check_batches(n, settings.perplexity, size)
-    except ValueError:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-        data = batches.from_array(scored.rows, settings.perplexity, size, shuffle="once", seed=0)
-    order = rows.index_batches(n, size, shuffle="once", seed=0)
-    for (_, P), i in zip(data, order, strict=True):
-        yield P, scored.numbers[i.numpy()]
-
-
-def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
-    """Find the factor by which a map in units of its own has the least divergence."""
-    deviation = float(np.std(Y, axis=0).max()) or 1.0
-
-    def divergence(log_size: float) -> float:
-        return metrics.kl_divergence(P, np.exp(log_size) / deviation * Y, dof=dof)
-
-    bounds = np.log(_SIZES)
-    found = scipy.optimize.minimize_scalar(divergence, bounds=bounds, options={"xatol": 0.02})
-    return float(np.exp(found.x)) / deviation
+def _divergences(divergence: Divergence, part: _Part) -> dict[str, Measures]:
+    found = divergence.of(part.X, part.maps)
+    return {name: {"kl_divergence": value} for name, value in found.items()}
 
 
 def _neighborhoods(

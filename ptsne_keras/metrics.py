@@ -1,4 +1,4 @@
-"""How good a map is. All take arrays, return floats, and hold 256 MB of distances at most."""
+"""How good a map is, from arrays: neighbours and ranks exactly, and block by block."""
 
 from typing import Any
 

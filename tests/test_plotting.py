@@ -69,6 +69,18 @@ def test_axes_given_are_the_axes_returned(rng):
         plt.close("all")
 
 
+def test_points_are_smaller_where_they_are_many_or_the_axes_small(rng):
+    whole = plt.subplots(figsize=(8, 7))[1]
+    part = plt.subplots(2, 3, figsize=(8, 7))[1][0, 0]
+    sizes = [
+        plotting.map(rng.normal(size=(n, 2)), ax=ax).collections[-1].get_sizes()[0]
+        for n, ax in ((1000, whole), (1000, part), (30_000, whole))
+    ]
+    assert sizes[0] > 2 * sizes[1]
+    assert sizes[0] > 2 * sizes[2]
+    assert plotting.map(rng.normal(size=(5, 2)), s=3).collections[0].get_sizes() == [3]
+
+
 def test_overlay_draws_training_rows_faint_and_test_rows_strong(rng):
     train, test = rng.normal(size=(30, 2)), rng.normal(size=(10, 2))
     labels = np.repeat([0, 1, 2], 10)

@@ -17,6 +17,8 @@ from ptsne_keras.typing import FloatArray
 _DENSE = 50_000
 # Points above which a drawing made of lines would be megabytes.
 _VECTORS = 5000
+# Square inches of the axes of a map in a figure of its own.
+_AREA = 33.0
 # Classes that a legend lists, and how many of them one below the other.
 _LISTED = 60
 _COLUMN = 20
@@ -79,7 +81,7 @@ def map(
         raise ValueError(f'density should be True, False or "auto". Received: {density!r}.')
     read = Labels.of(labels, len(Y), classes=classes, continuous=continuous)
     norm = scatter.pop("norm", None) or Normalize(*read.limits())
-    ax = ax or plt.subplots(figsize=(8, 7), layout="constrained")[1]
+    ax = ax or _axes()
     shaded = len(Y) > _DENSE if density == "auto" else density
     if shaded and len(Y):
         shade(ax, Y, read, norm, alpha=scatter.get("alpha") or 1.0)
@@ -123,11 +125,16 @@ def overlay(
     if train.values is not None or test.values is not None:
         low, high = zip(*(read.limits() for read in (train, test)), strict=True)
         style = {"continuous": True, "norm": Normalize(min(low), max(high))}
-    faint: dict[str, Any] = {"s": min(8, _size(len(Y_train))), "alpha": 0.25, "legend": False}
-    ax = map(Y_train, labels_train, ax=ax, **faint, **style)
-    map(Y_test, labels_test, ax=ax, s=max(4, 1.8 * _size(len(Y_test))), **style)
+    ax = ax or _axes()
+    size = _size(len(Y_train), ax)
+    map(Y_train, labels_train, ax=ax, legend=False, s=0.7 * size, alpha=0.25, **style)
+    map(Y_test, labels_test, ax=ax, s=1.8 * _size(len(Y_test), ax), **style)
     ax.set_title("faint: training rows, strong: test rows", fontsize=10)
     return ax
+
+
+def _axes() -> Axes:
+    return plt.subplots(figsize=(8, 7), layout="constrained")[1]
 
 
 def checked(Y: Any, name: str = "Y") -> FloatArray:
@@ -151,16 +158,22 @@ def checked(Y: Any, name: str = "Y") -> FloatArray:
     return Y
 
 
-def _size(n: int) -> float:
-    """Area of a point, in square points of print, for n of them."""
-    return min(12.0, max(1.0, 36_000 / max(n, 1)))
+def _size(n: int, ax: Axes) -> float:
+    """Area of a point, in square points of print, for n of them: less in small axes."""
+    box = ax.get_window_extent()
+    part = box.width * box.height / ax.figure.dpi**2 / _AREA
+    return float(np.clip(min(1.0, 3000 / max(n, 1)) * 12.0 * part, 1.0, 12.0))
 
 
 def _points(
     ax: Axes, Y: FloatArray, read: Labels, norm: Normalize, legend: bool, scatter: dict[str, Any]
 ) -> None:
     """Draw a point a row: those without a label first, below the others."""
-    style: dict[str, Any] = {"s": _size(len(Y)), "linewidths": 0, "rasterized": len(Y) > _VECTORS}
+    style: dict[str, Any] = {
+        "s": _size(len(Y), ax),
+        "linewidths": 0,
+        "rasterized": len(Y) > _VECTORS,
+    }
     style |= scatter
     gone = read.codes < 0 if read.values is None else np.isnan(read.values)
     if gone.any():
