@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
+# What of them: `make test-wheel TESTS=../tests/test_losses.py`.
+TESTS  := ../tests
 # Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
@@ -37,8 +39,8 @@ test-jax: $(JAX)/.test ## what runs on KERAS_BACKEND=jax, in an environment of i
 # The tests run outside the tree, which else would be what `import ptsne_keras` finds.
 test-wheel: wheel $(WHEEL)/.test ## the test suite, on the built wheel in an environment of its own
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
-	root=$$PWD && cd "$$(mktemp -d)" && PTSNE_INSTALLED=1 "$$root/$(WHEEL)/bin/python" -m pytest \
-	  -c "$$root/pyproject.toml" --rootdir "$$root" -m "not slow" -n 2 --dist loadfile "$$root/tests"
+	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python -m pytest -c ../pyproject.toml --rootdir .. \
+	  -m "not slow" -n 2 --dist loadfile $(TESTS)
 
 wheel: $(VENV)/.core ## dist/ptsne_keras-*.whl
 	rm -rf build dist

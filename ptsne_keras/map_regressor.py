@@ -223,6 +223,9 @@ class MapRegressor(
             )
         if hasattr(y, "Y") and hasattr(y, "ids"):
             raise ValueError("y should be an array: of a map that was read, its Y or of(names).")
+        n = validation.count(X)
+        if n is not None and n < _LEAST:
+            self._checked(X, reset=True)  # says so; there can be no places for no rows
         Y = np.asarray(y)
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
@@ -230,7 +233,6 @@ class MapRegressor(
         with np.errstate(over="ignore"):
             Y = rows.check(Y[:, None] if single else Y, name="y").astype(np.float32)
         rows.check(Y, name="y, as float32,")
-        n = validation.count(X)
         if n is not None and len(Y) != n:
             raise ValueError(
                 f"y should have a place for each of the {n} rows of X; match them by maps.Map.of "
