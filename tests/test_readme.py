@@ -1,37 +1,48 @@
 """What README and guides show works as it stands, in the order it is read."""
 
+import os
 import re
-import textwrap
+import shlex
 from pathlib import Path
 
+import pandas
 import pytest
 
-from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE, cli
 
-README = Path(__file__).parent.parent / "README.md"
-GUIDES = [
-    README.parent / "docs" / "evaluation.md",
-    README.parent / "docs" / "keras.md",
-    README.parent / "docs" / "maps.md",
-    README.parent / "docs" / "pictures.md",
-    README.parent / "docs" / "serving.md",
-    # A cluster of processes of its own.
-    pytest.param(README.parent / "docs" / "bulk.md", marks=pytest.mark.slow),
-]
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+# A fence stands at the margin, so that the site and this test see the same blocks.
+FENCE = re.compile(r"^```(python|sh)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
 def blocks(page):
-    pattern = r"^( *)```python\n(.*?)^\1```"  # indented in a list
-    found = re.findall(pattern, page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for _, block in found]
+    return FENCE.findall(page.read_text())
 
 
+GUIDES = [
+    # Ray is a cluster of processes of its own.
+    pytest.param(page, marks=pytest.mark.slow) if page.stem == "bulk" else page
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if blocks(page)
+]
 BLOCKS = blocks(README)
 
 
+def write_rows(folder, digits):
+    """The files that commands in README and guides take as given."""
+    for name, (X, labels) in zip(("train", "test"), digits, strict=True):
+        frame = pandas.DataFrame(X, columns=[f"pixel{j}" for j in range(X.shape[1])])
+        frame.insert(0, "sample", [f"{name}{i}" for i in range(len(X))])
+        frame["digit"] = labels
+        frame.to_csv(folder / f"{name}.csv", index=False)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+def folder(tmp_path_factory, digits):
+    folder = tmp_path_factory.mktemp("readme")
+    write_rows(folder, digits)
+    return folder
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i}" for i in range(1, len(BLOCKS) + 1)])
@@ -39,18 +50,28 @@ def test_code_blocks_run(block, folder, monkeypatch):
     monkeypatch.chdir(folder)  # "map" and "saved_models" land there, for the blocks after
     # The default fit takes a minute; what the README shows is how to call it.
     _be_quick(monkeypatch)
-    exec(compile(block, str(README), "exec"), {})
+    _run(*block, {}, README)
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_guides_run_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_guides_run_from_top_to_bottom(page, digits, tmp_path, monkeypatch):
+    write_rows(tmp_path, digits)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     _be_quick(monkeypatch)
     names = {}
-    assert blocks(page)
-    for block in blocks(page):
-        exec(compile(block, str(page), "exec"), names)
+    for language, text in blocks(page):
+        _run(language, text, names, page)
+
+
+def _run(language, text, names, page):
+    if language == "python":
+        exec(compile(text, str(page), "exec"), names)
+        return
+    commands = [line for line in text.splitlines() if line.startswith("ptsne ")]
+    assert commands, text
+    for command in commands:
+        assert cli.main(shlex.split(command, comments=True)[1:]) == 0, command
 
 
 def _be_quick(monkeypatch):
@@ -60,7 +81,14 @@ def _be_quick(monkeypatch):
         monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
 
 
-def test_there_are_blocks_and_the_pictures_they_name_exist():
-    assert len(BLOCKS) >= 4
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text()):
-        assert (README.parent / picture).is_file()
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_no_block_escapes_and_every_link_leads_somewhere(page):
+    text = page.read_text()
+    assert len(re.findall(r"^ *```(?:python|sh)$", text, flags=re.MULTILINE)) == len(blocks(page))
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in link:
+            assert os.path.exists(page.parent / link), link
+
+
+def test_the_readme_has_its_recipes():
+    assert len(BLOCKS) >= 6
