@@ -25,7 +25,7 @@ def main(path: str = "docs/pictures.png") -> None:
     plotting.shepard(X, Y, ax=axes[1, 0])
     plotting.recall_curve(X, Y, X_test=X_test, Y_test=Y_test, ax=axes[1, 1])
     plotting.rbm_filters(machine, ax=axes[1, 2])
-    figure.savefig(path, dpi=75, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=68, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":
