@@ -1,7 +1,6 @@
 """The command line: what it writes and says, in-process on tiny fits; Ctrl-C in a process."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import pty
@@ -512,7 +511,7 @@ def commands_of_the_page():
 
 def stand_in_for_what_is_missing(monkeypatch):
     """Put something simple where this version has no measures, curves or pages."""
-    if importlib.util.find_spec("ptsne_keras.evaluation") is None:
+    if not (Path(ptsne_keras.__file__).parent / "evaluation.py").exists():
         stand_in = types.ModuleType("ptsne_keras.evaluation")
         stand_in.evaluate, stand_in.table = lambda *a, **k: {}, lambda results: "a table"
         monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
