@@ -5,11 +5,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # JAX has an environment of its own, so that the other tests see what a user without it has.
 JAX    := .venv-jax
+# The built wheel too: the package is installed there as a user would, not editable.
+WHEEL  := .venv-wheel
+# What of them: `make test-wheel TESTS=../tests/test_losses.py`.
+TESTS  := ../tests
 # Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
+# Material for MkDocs tells of MkDocs 2 at each build; setup.cfg keeps both at 1 and 9.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-jax lint check notebooks clean \
+.PHONY: help demo test test-slow test-jax test-wheel wheel lint docs docs-serve check notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving
@@ -29,13 +36,29 @@ test-slow: $(VENV)/.test ## the tests that take longer
 test-jax: $(JAX)/.test ## what runs on KERAS_BACKEND=jax, in an environment of its own
 	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
 
+# The tests run outside the tree, which else would be what `import ptsne_keras` finds.
+test-wheel: wheel $(WHEEL)/.test ## the test suite, on the built wheel in an environment of its own
+	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
+	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python -m pytest -c ../pyproject.toml --rootdir .. \
+	  -m "not slow" -n 2 --dist loadfile $(TESTS)
+
+wheel: $(VENV)/.core ## dist/ptsne_keras-*.whl
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 lint: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test-jax test ## every check that CI makes
+docs: $(VENV)/.docs ## the documentation, into site/; a warning is an error
+	$(MKDOCS) build --strict
+
+docs-serve: $(VENV)/.docs ## the documentation on http://127.0.0.1:8000, anew at each change
+	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
+
+check: lint docs test-jax test-wheel ## every check that CI makes
 
 notebooks: $(VENV)/.test ## execute the notebooks anew, outputs in place
 	$(BIN)/python notebooks/execute.py
@@ -78,7 +101,7 @@ benchmark-serving: $(VENV)/.core ## latency of exported models, beside their pro
 	$(BIN)/python benchmarks/serving.py
 
 clean: ## remove what was built
-	rm -rf $(VENV) $(JAX) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX) $(WHEEL) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # Make a virtual environment, of a Python that TensorFlow has wheels for.
 define make_venv
@@ -101,6 +124,18 @@ $(JAX)/.test: setup.cfg pyproject.toml
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
+	touch $@
+
+# Made anew where the dependencies change; a change of the source installs the wheel alone.
+$(WHEEL)/.test: setup.cfg pyproject.toml | wheel
+	rm -rf $(WHEEL)
+	$(make_venv)
+	$(WHEEL)/bin/python -m pip install --quiet "$$(echo dist/ptsne_keras-*.whl)[$(TF),test]"
+	$(WHEEL)/bin/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core

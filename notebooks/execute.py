@@ -12,6 +12,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
+import ptsne_keras
+
 FOLDER = Path(__file__).parent
 
 
@@ -21,10 +23,11 @@ def execute(
     """Run a notebook in a folder of its own and return it with its outputs.
 
     The kernel is the interpreter that runs this, whatever kernels the machine has, and the package
-    is the one beside the notebooks.
+    is the one that this interpreter has.
     """
     notebook = nbformat.read(file, as_version=4)
-    paths = [str(FOLDER.parent.resolve()), os.environ.get("PYTHONPATH", "")]
+    package = Path(ptsne_keras.__file__).resolve().parent
+    paths = [str(package.parent), os.environ.get("PYTHONPATH", "")]
     variables = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

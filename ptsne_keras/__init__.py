@@ -3,7 +3,10 @@
 import importlib
 from typing import Any
 
+from ptsne_keras import _requirements
 from ptsne_keras._version import __version__
+
+_requirements.install()
 
 _MODULES = {
     "affinities",
@@ -12,6 +15,7 @@ _MODULES = {
     "callbacks",
     "conjugate",
     "datasets",
+    "evaluation",
     "losses",
     "maps",
     "metrics",
@@ -36,16 +40,7 @@ def __getattr__(name: str) -> Any:
     module = name if name in _MODULES else _NAMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        loaded = importlib.import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "tensorflow":
-            raise
-        raise ModuleNotFoundError(
-            "ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' "
-            "where there is an NVIDIA GPU.",
-            name="tensorflow",
-        ) from error
+    loaded = importlib.import_module(f"{__name__}.{module}")
     return loaded if name in _MODULES else getattr(loaded, name)
 
 

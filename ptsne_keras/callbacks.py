@@ -1,9 +1,7 @@
 """Keras callbacks: schedules by epoch, pictures of the growing map, TensorBoard's projector."""
 
-import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
@@ -17,7 +15,7 @@ import scipy.sparse
 import tensorflow as tf
 from matplotlib.animation import writers
 
-from ptsne_keras import plotting
+from ptsne_keras import files, plotting
 from ptsne_keras.typing import FloatArray
 
 # Matplotlib's writers of animations.
@@ -249,11 +247,11 @@ class MapSnapshots(_MapCallback):
             )
         Y = align(Y, target)
         file = self.folder / f"epoch_{epoch:04d}.npy"
-        with _written(file) as beside:
+        with files.replacing(file) as beside:
             np.save(beside, Y)
         figure, ax = plt.subplots(figsize=_SIZE, layout="constrained")
         plotting.map(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
-        with _written(file.with_suffix(".png")) as beside:
+        with files.replacing(file.with_suffix(".png")) as beside:
             figure.savefig(beside, dpi=_DPI)
         plt.close(figure)
 
@@ -268,7 +266,7 @@ class MapSnapshots(_MapCallback):
         figure, ax = plt.subplots(figsize=_SIZE, layout="constrained")
         file = self.folder / self.animation
         writer = writers[_WRITERS[file.suffix]](fps=self.frames_per_second)
-        with _written(file) as beside, writer.saving(figure, str(beside), dpi=_DPI):
+        with files.replacing(file) as beside, writer.saving(figure, str(beside), dpi=_DPI):
             for (epoch, _), Y in zip(frames, maps, strict=True):
                 ax.clear()
                 plotting.map(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
@@ -340,7 +338,7 @@ class Projector(_MapCallback):
 
     def save(self, epoch: int, Y: FloatArray) -> None:
         """Write the map, and name all that are there."""
-        with _written(self.folder / f"map_{epoch:04d}.tsv") as beside:
+        with files.replacing(self.folder / f"map_{epoch:04d}.tsv") as beside:
             np.savetxt(beside, Y, fmt="%.6g", delimiter="\t")
         metadata = ""
         if self.labels is None:
@@ -354,17 +352,6 @@ class Projector(_MapCallback):
             for _, file in self._files()
         )
         (self.folder / "projector_config.pbtxt").write_text(config)
-
-
-@contextlib.contextmanager
-def _written(file: Path) -> Iterator[Path]:
-    """Give a path beside the file, which is renamed to it when all is written."""
-    beside = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
-    try:
-        yield beside
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _chooser(epochs: Any) -> Callable[[int], bool]:

@@ -11,9 +11,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import losses, metrics, persistence, projection, recipes, unfinished
+from ptsne_keras import (
+    losses,
+    metrics,
+    persistence,
+    projection,
+    recipes,
+    unfinished,
+    validation,
+)
 from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
@@ -266,9 +274,8 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self._validate_params()
         self._validate_network()
         start = self._start() if resume else None
-        # Those of the fit that goes on are what they were.
-        checks = {"reset": False} if start else {"ensure_min_samples": 4}
-        X = validate_data(self, X, dtype=np.float32, accept_sparse="csr", **checks)
+        # The columns of a fit that goes on are what they were.
+        X = validation.rows(self, X, reset=start is None, least=4)
         if start and start.left:
             self._check_rows(X)
             seed = start.left.seed
@@ -379,7 +386,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     def _checked(self, X: Any) -> Any:
-        return validate_data(self, X, dtype=np.float32, accept_sparse="csr", reset=False)
+        return validation.rows(self, X, reset=False)
 
     def _start(self) -> recipes.Fitted:
         """Give what an unfinished fit goes on from, or raise where there is none."""

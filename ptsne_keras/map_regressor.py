@@ -17,7 +17,7 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import (
     confidence,
@@ -27,6 +27,7 @@ from ptsne_keras import (
     regression,
     rows,
     sources,
+    validation,
 )
 from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import FloatArray
@@ -222,6 +223,9 @@ class MapRegressor(
             )
         if hasattr(y, "Y") and hasattr(y, "ids"):
             raise ValueError("y should be an array: of a map that was read, its Y or of(names).")
+        n = validation.count(X)
+        if n is not None and n < _LEAST:
+            self._checked(X, reset=True)  # says so; there can be no places for no rows
         Y = np.asarray(y)
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
@@ -229,8 +233,7 @@ class MapRegressor(
         with np.errstate(over="ignore"):
             Y = rows.check(Y[:, None] if single else Y, name="y").astype(np.float32)
         rows.check(Y, name="y, as float32,")
-        n = X.shape[0] if hasattr(X, "shape") else len(np.asarray(X))
-        if len(Y) != n:
+        if n is not None and len(Y) != n:
             raise ValueError(
                 f"y should have a place for each of the {n} rows of X; match them by maps.Map.of "
                 f"if they have names. Received: {len(Y)}."
@@ -412,18 +415,13 @@ class MapRegressor(
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
         """Check rows; those of a file are looked at block by block, and not held."""
         if not isinstance(X, np.memmap):
-            options: dict[str, Any] = {"ensure_min_samples": _LEAST} if reset else {}
-            return validate_data(
-                self, X, dtype=np.float32, accept_sparse="csr", reset=reset, **options
-            )
+            return validation.rows(self, X, reset=reset, least=_LEAST if reset else 1)
         sources.source(X)
         if reset and len(X) < _LEAST:
             raise ValueError(f"X should have at least {_LEAST} rows. Received: {len(X)}.")
         if reset:
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of a fit before
-        elif X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X should have {self.n_features_in_} columns, as at `fit`. Received: {X.shape[1]}."
-            )
+        else:
+            validation.check_width(self, X.shape[1])
         return X.view(np.uint8) if X.dtype.kind == "b" else X

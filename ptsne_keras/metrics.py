@@ -1,29 +1,46 @@
-"""How good a map is. All take arrays, return floats, and hold [N, N] numbers at most."""
+"""How good a map is, from arrays: neighbours and ranks exactly, and block by block."""
 
 from typing import Any
 
 import numpy as np
-import sklearn.manifold
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+import scipy.sparse
+import scipy.stats
+from scipy.spatial.distance import pdist
+from sklearn.neighbors import KNeighborsClassifier
 
-from ptsne_keras import losses
-from ptsne_keras.typing import Dof
+from ptsne_keras import losses, ranks
+from ptsne_keras.rows import check
+from ptsne_keras.typing import Dof, FloatArray
 
 
-def trustworthiness(X: Any, Y: Any, k: int = 12) -> float:
+def trustworthiness(
+    X: Any, Y: Any, k: int = 12, *, rows: int | None = None, seed: int = 0
+) -> float:
     """Trustworthiness T(k) in [0, 1]: how far map neighbours are neighbours in the data.
 
     T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), U_i(k) the map neighbours
     of i that are not among its k data neighbours, r their rank in the data.
 
+    Computed block by block, so that memory does not grow with N²; time ∝ N² D, or `rows` N D.
+
     Parameters
     ----------
-    X : array [N, D]
+    X : array or sparse matrix [N, D]
         Data.
     Y : array [N, d]
         Map.
     k : int
         Neighbours, below N / 2.
+    rows : int, optional
+        How many rows i, drawn at random, the sum runs over; their ranks are among all N. By default
+        all.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    ValueError
+        If X or Y is not finite numeric rows, they are not as many, or k is out of range.
 
     Examples
     --------
@@ -31,12 +48,30 @@ def trustworthiness(X: Any, Y: Any, k: int = 12) -> float:
 
     References
     ----------
-    Venna & Kaski (2001); computed by scikit-learn.
+    Venna & Kaski (2001).
     """
-    return float(sklearn.manifold.trustworthiness(X, Y, n_neighbors=k))
+    X, Y = _pair(X, Y)
+    n = X.shape[0]
+    if not 1 <= k < n / 2:
+        raise ValueError(f"k should be at least 1 and below N / 2 = {n / 2:g}. Received: {k!r}.")
+    chosen = ranks.drawn(n, rows, seed)
+    near = ranks.nearest(Y, k, of=chosen if len(chosen) < n else None)
+    return trust(ranks.ranks(X, chosen, near), n)
 
 
-def continuity(X: Any, Y: Any, k: int = 12) -> float:
+def trust(found: ranks.Indices, n: int) -> float:
+    """T(k) of the ranks [q, k], among n rows, of the k neighbours of q of them.
+
+    Examples
+    --------
+    >>> trust(np.array([[1, 2], [2, 1]]), n=100)
+    1.0
+    """
+    q, k = found.shape
+    return 1.0 - 2.0 * float(np.maximum(found - k, 0).sum()) / (q * k * (2 * n - 3 * k - 1))
+
+
+def continuity(X: Any, Y: Any, k: int = 12, *, rows: int | None = None, seed: int = 0) -> float:
     """Continuity in [0, 1]: how far neighbours in the data are neighbours on the map.
 
     Trustworthiness with the roles of X and Y exchanged.
@@ -49,22 +84,30 @@ def continuity(X: Any, Y: Any, k: int = 12) -> float:
     ----------
     Venna & Kaski (2001).
     """
-    return trustworthiness(Y, X, k)
+    return trustworthiness(Y, X, k, rows=rows, seed=seed)
 
 
 def knn_accuracy(
-    Y_train: Any, labels_train: Any, Y_test: Any, labels_test: Any, k: int = 1
+    Y_train: Any, labels_train: Any, Y_test: Any = None, labels_test: Any = None, k: int = 1
 ) -> float:
     """Share of test rows whose label is the majority of their k nearest training rows on the map.
+
+    Without test rows, each training row is judged by the k others that are nearest (leave one out).
 
     Examples
     --------
     >>> knn_accuracy(tsne.embedding_, labels_train, tsne.transform(X_test), labels_test, k=5)
+    >>> knn_accuracy(tsne.embedding_, labels_train, k=5)
 
     References
     ----------
     van der Maaten (2009), section 4.2 (there as error, k = 1).
     """
+    if Y_test is None:
+        codes = np.unique(np.asarray(labels_train), return_inverse=True)[1]
+        near = ranks.nearest(np.asarray(Y_train), k)
+        # Of a tie, the first in the order of the labels, as in scikit-learn.
+        return float(np.mean(scipy.stats.mode(codes[near], axis=1).mode == codes))
     classifier = KNeighborsClassifier(k).fit(Y_train, labels_train)
     return float(classifier.score(Y_test, labels_test))
 
@@ -76,9 +119,88 @@ def neighborhood_recall(X_train: Any, Y_train: Any, X_test: Any, Y_test: Any, k:
     --------
     >>> neighborhood_recall(X_train, tsne.embedding_, X_test, tsne.transform(X_test))
     """
-    true = NearestNeighbors(n_neighbors=k).fit(X_train).kneighbors(X_test, return_distance=False)
-    found = NearestNeighbors(n_neighbors=k).fit(Y_train).kneighbors(Y_test, return_distance=False)
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(true, found, strict=True)]))
+    each = neighborhood_recall_per_row(X_train, Y_train, k, X_test=X_test, Y_test=Y_test)
+    return float(each.mean())
+
+
+def neighborhood_recall_per_row(
+    X: Any, Y: Any, k: int = 10, *, X_test: Any = None, Y_test: Any = None
+) -> FloatArray:
+    """Share of each row's k nearest other rows in the data that are so on the map: [N].
+
+    With test rows, share of *their* k nearest training rows: [M].
+
+    Raises
+    ------
+    ValueError
+        If X or Y is not finite numeric rows, they are not as many, or k is out of range.
+
+    Examples
+    --------
+    >>> worst_first = np.argsort(neighborhood_recall_per_row(X, Y))
+    """
+    X, Y = _pair(X, Y)
+    if X_test is None:
+        return ranks.recall(ranks.nearest(X, k), ranks.nearest(Y, k))
+    X_test, Y_test = _pair(X_test, Y_test)
+    true, found = ranks.nearest(X, k, X_new=X_test), ranks.nearest(Y, k, X_new=Y_test)
+    return ranks.recall(true, found)
+
+
+def distance_correlation(X: Any, Y: Any, *, rows: int | None = 2000, seed: int = 0) -> float:
+    """Spearman's ρ of the distances between rows in the data and on the map: in [-1, 1].
+
+    Of all pairs among so many rows, drawn at random: the map's large-scale order, which t-SNE does
+    not seek.
+
+    Parameters
+    ----------
+    X : array or sparse matrix [N, D]
+    Y : array [N, d]
+    rows : int, optional
+        Rows drawn; None for all, whose N² / 2 distances are held in memory.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    ValueError
+        If X or Y is not finite numeric rows, they are not as many, or fewer than three.
+
+    Examples
+    --------
+    >>> distance_correlation(X, Y)
+
+    References
+    ----------
+    Computed by scipy.stats.spearmanr.
+    """
+    X, Y = _pair(X, Y)
+    if X.shape[0] < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {X.shape[0]}.")
+    chosen = ranks.drawn(X.shape[0], rows, seed)
+    A = X[chosen].toarray() if scipy.sparse.issparse(X) else X[chosen]
+    far, found = pdist(A), pdist(Y[chosen])
+    if not (np.ptp(far) and np.ptp(found)):
+        return 0.0  # all at one distance: no order to agree with
+    return float(scipy.stats.spearmanr(far, found).statistic)
+
+
+def _pair(X: Any, Y: Any) -> tuple[Any, Any]:
+    """Check rows and their map; sparse rows stay so."""
+    X, Y = _rows(X, "X"), _rows(Y, "Y")
+    if X.shape[0] != Y.shape[0]:
+        raise ValueError(
+            f"X and Y should have as many rows. Received: {X.shape[0]} and {Y.shape[0]}."
+        )
+    return X, Y
+
+
+def _rows(X: Any, name: str) -> Any:
+    if not scipy.sparse.issparse(X):
+        return check(X, name=name)
+    check(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
+    return X.tocsr()
 
 
 def procrustes_correlation(Y: Any, Y_other: Any) -> float:

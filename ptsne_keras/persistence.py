@@ -9,7 +9,6 @@ import io
 import json
 import os
 import tempfile
-import uuid
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ptsne_keras import files
 from ptsne_keras._version import __version__
 
 FORMAT = 1
@@ -53,31 +53,41 @@ def save(
     ------
     NotADirectoryError
         If `path` is a file.
+    OSError
+        If it cannot be written, as on a disk that is full; an older model there stays.
     """
     folder = Path(path).expanduser()
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         **{role: (_keras_bytes(model), ".keras") for role, model in models.items()},
         "arrays": (_npz_bytes(arrays), ".npz"),
     }
+    with files.made(folder):
+        _save(folder, kind, dict(state), contents)
+
+
+def _save(
+    folder: Path, kind: str, state: dict[str, Any], contents: Mapping[str, tuple[bytes, str]]
+) -> None:
+    """Write the files, and the manifest last; or none of them."""
     old = _named_files(folder)
     written: dict[str, dict[str, str]] = {}
     try:
         for role, (data, suffix) in contents.items():
             digest = hashlib.sha256(data).hexdigest()
             name = f"{role}-{digest[:16]}{suffix}"
-            _write(folder / name, data)
+            files.write(folder / name, data)
             written[role] = {"name": name, "sha256": digest}
         manifest = {
             "format": FORMAT,
             "kind": kind,
             "ptsne_keras": __version__,
-            "state": dict(state),
+            "state": state,
             "files": written,
+            "sha256": _digest(state, written),
         }
-        _write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        files.write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
     except BaseException:
         _remove(folder, {entry["name"] for entry in written.values()} - old)
         raise
@@ -93,6 +103,8 @@ def load(
     ------
     FileNotFoundError
         If there is no model in `path`.
+    OSError
+        If it cannot be read.
     ValueError
         If it is of another kind or a newer format, or a file in it is truncated or altered.
     """
@@ -105,8 +117,10 @@ def load(
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"{folder / _MANIFEST} is truncated or altered; restore it from a copy. {error}"
+            f"{folder / _MANIFEST} is truncated or altered; restore it from a copy. {error}."
         ) from None
+    except OSError as error:
+        raise files.explained(error, folder / _MANIFEST, "read") from error
     _check_manifest(manifest, folder, kind)
     data = {role: _read(folder, entry) for role, entry in manifest["files"].items()}
     with np.load(io.BytesIO(data["arrays"]), allow_pickle=False) as file:
@@ -195,15 +209,28 @@ def _plain(value: Any) -> Any:
 
 
 def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
+    file = folder / _MANIFEST
     if not isinstance(manifest, dict) or not {"format", "kind", "state", "files"} <= set(manifest):
-        raise ValueError(f"{folder / _MANIFEST} is not a model's manifest; restore it from a copy.")
-    if manifest["format"] > FORMAT:
+        raise ValueError(f"{file} is not a model's manifest; restore it from a copy.")
+    if not isinstance(manifest["format"], int) or manifest["format"] > FORMAT:
         raise ValueError(
             f"{folder} was written by ptsne_keras {manifest.get('ptsne_keras')}, in format "
             f"{manifest['format']}; this version reads up to {FORMAT}. Upgrade ptsne_keras."
         )
     if manifest["kind"] != kind:
-        raise ValueError(f"{folder} should hold a {kind}. Received: a {manifest['kind']}.")
+        raise ValueError(
+            f"{folder} should hold a {kind}. Received: a {manifest['kind']}, which "
+            f"{manifest['kind']}.load reads."
+        )
+    # Older versions kept no digest.
+    expected = manifest.get("sha256")
+    if expected and expected != _digest(manifest["state"], manifest["files"]):
+        raise ValueError(f"{file} is truncated or altered; restore it from a copy.")
+
+
+def _digest(state: Any, written: Any) -> str:
+    """Digest of what the manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps([state, written], sort_keys=True).encode()).hexdigest()
 
 
 def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
@@ -213,29 +240,18 @@ def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
         data = file.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{file} is missing; restore the folder from a copy.") from None
+    except OSError as error:
+        raise files.explained(error, file, "read") from error
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise ValueError(f"{file} is truncated or altered; restore the folder from a copy.")
     return data
 
 
-def _write(file: Path, data: bytes) -> None:
-    """Write beside, flush to the disk, then rename: the file is whole or not there."""
-    beside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
-        with open(beside, "xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _named_files(folder: Path) -> set[str]:
     """Names of the files of the model that is in the folder now, if one is."""
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return {Path(entry["name"]).name for entry in files.values()}
+        named = json.loads((folder / _MANIFEST).read_text())["files"]
+        return {Path(entry["name"]).name for entry in named.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
@@ -246,10 +262,15 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 
 def _keras_bytes(model: keras.Model) -> bytes:
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "model.keras"
-        model.save(file)
-        return file.read_bytes()
+    # Keras writes to a path; what lies in memory then is written as all else is.
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "model.keras"
+            model.save(file)
+            return file.read_bytes()
+    except OSError as error:
+        place = Path(tempfile.gettempdir())
+        raise files.explained(error, place, "written (TMPDIR names another place)") from error
 
 
 def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:

@@ -407,17 +407,47 @@ def score_batches(
     >>> settings = resolve(tsne.get_params(), *X_test.shape)
     >>> model, data = score_batches(tsne.encoder_, X_test, settings)
     """
+    scored = score_rows(encoder, X, settings)
+    data = batches.from_array(
+        scored.rows, settings.perplexity, scored.batch_size, shuffle="once", seed=0
+    )
+    return scored.model, data
+
+
+class Scored(NamedTuple):
+    """The rows on which KL(P‖Q) is measured, as the network's trained part sees them."""
+
+    model: keras.Model
+    """From these rows to the map."""
+    rows: FloatArray
+    numbers: Any
+    """Of the rows in X."""
+    batch_size: int
+
+
+def score_rows(encoder: keras.Model, X: Any, settings: Settings) -> Scored:
+    """Choose the rows on which KL(P‖Q) is measured, and project them where the encoder does.
+
+    Examples
+    --------
+    >>> scored = score_rows(tsne.encoder_, X_test, resolve(tsne.get_params(), *X_test.shape))
+    >>> len(scored.rows) == len(scored.numbers) == len(X_test)
+    True
+    """
     size = settings.batch_size
     if settings.sampling == "graph":  # the perplexity may be too large for so few rows
         size = max(_SCORE_ROWS, math.ceil(3 * max(several(settings.perplexity))))
+    numbers = np.arange(X.shape[0])
     if X.shape[0] > _SCORE_BATCHES * size:
         chosen = np.random.default_rng(0).choice(X.shape[0], _SCORE_BATCHES * size, replace=False)
-        X = X[np.sort(chosen)]
-    if settings.encoder is None and any(layer.name == "projection" for layer in encoder.layers):
+        numbers = np.sort(chosen)
+        X = X[numbers]
+    layers = getattr(encoder, "layers", ())  # a map of another method has none
+    if settings.encoder is None and any(layer.name == "projection" for layer in layers):
         encoder, X = networks.head(encoder), _projected(encoder, X)
     elif scipy.sparse.issparse(X):
         X = X.toarray()
-    return encoder, batches.from_array(X, settings.perplexity, size, shuffle="once", seed=0)
+    return Scored(encoder, X, numbers, size)
 
 
 class _Stopwatch:

@@ -106,7 +106,8 @@ PUBLIC = {
 def public_functions():
     for module in sorted(PUBLIC, key=lambda module: module.__name__):
         for name, thing in vars(module).items():
-            own = getattr(thing, "__module__", "") == module.__name__
+            home = getattr(thing, "__module__", "")
+            own = home == module.__name__ or home.startswith(f"{module.__name__}.")
             kind = inspect.isfunction(thing) or inspect.isclass(thing)
             if own and kind and not name.startswith("_"):
                 yield pytest.param(thing, id=f"{module.__name__}.{name}")

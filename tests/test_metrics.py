@@ -1,11 +1,15 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
+import scipy.sparse
+import sklearn.manifold
 
-from ptsne_keras import affinities, metrics, networks
+from ptsne_keras import affinities, metrics, networks, ranks
 
 
-def ranks(X):
+def slow_ranks(X):
     """ranks[i, j]: 1 for the nearest other row of i, and so on."""
     D2 = reference.squared_distances(X)
     np.fill_diagonal(D2, -1)
@@ -13,7 +17,7 @@ def ranks(X):
 
 
 def slow_trustworthiness(X, Y, k):
-    in_data, on_map, n = ranks(X), ranks(Y), len(X)
+    in_data, on_map, n = slow_ranks(X), slow_ranks(Y), len(X)
     penalty = 0
     for i in range(n):
         for j in range(n):
@@ -84,3 +88,132 @@ def test_procrustes_correlation_is_that_of_scipy(rng):
     for wrong in (Y[:-1], np.where(Y > 0, np.nan, Y)):
         with pytest.raises(ValueError, match="finite maps \\[N, d\\] of the same rows"):
             metrics.procrustes_correlation(Y, wrong)
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_matrix], ids=["dense", "sparse"])
+def test_trustworthiness_is_that_of_scikit_learn(make, rng):
+    X = rng.normal(size=(300, 20)) * (rng.random((300, 20)) < 0.5)
+    Y = X[:, :2] + 0.3 * rng.normal(size=(300, 2))
+    for k in (1, 12, 100):
+        expected = sklearn.manifold.trustworthiness(X, Y, n_neighbors=k)
+        assert metrics.trustworthiness(make(X), Y, k) == pytest.approx(expected, abs=1e-9)
+        expected = sklearn.manifold.trustworthiness(Y, X, n_neighbors=k)
+        assert metrics.continuity(make(X), Y, k) == pytest.approx(expected, abs=1e-9)
+
+
+def test_blocks_do_not_change_a_measure(rng, monkeypatch):
+    X, Y = rng.normal(size=(200, 8)), rng.normal(size=(200, 2))
+    expected = metrics.trustworthiness(X, Y), metrics.neighborhood_recall_per_row(X, Y)
+    monkeypatch.setattr(ranks, "_BLOCK", 1000)  # five rows, of which recall takes ten at a time
+    monkeypatch.setattr(ranks, "_PART", 100)
+    found = metrics.trustworthiness(X, Y), metrics.neighborhood_recall_per_row(X, Y)
+    assert found[0] == pytest.approx(expected[0], abs=1e-12)
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_memory_of_trustworthiness_does_not_grow_with_the_square_of_the_rows(rng, monkeypatch):
+    X, Y = rng.normal(size=(4000, 10)), rng.normal(size=(4000, 2))
+    monkeypatch.setattr(ranks, "_BLOCK", 1 << 18)
+    tracemalloc.start()
+    metrics.trustworthiness(X, Y, rows=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4000**2 * 8 / 8
+
+
+def test_a_sample_of_rows_is_ranked_among_all(rng):
+    X = rng.normal(size=(600, 6))
+    Y = X[:, :2]
+    whole, part = metrics.trustworthiness(X, Y), metrics.trustworthiness(X, Y, rows=200, seed=1)
+    assert part != whole
+    assert part == pytest.approx(whole, abs=0.02)
+    assert metrics.trustworthiness(X, Y, rows=600) == whole
+    chosen = ranks.drawn(600, 200, 1)
+    D2 = reference.squared_distances(X)
+    np.fill_diagonal(D2, np.inf)
+    near = ranks.nearest(Y, 12, of=chosen)
+    slow = [
+        [(D2[i] < D2[i, j]).sum() + 1 for j in row] for i, row in zip(chosen, near, strict=True)
+    ]
+    np.testing.assert_array_equal(ranks.ranks(X, chosen, near), slow)
+
+
+def test_ranks_hold_far_from_the_origin_and_in_tight_clusters(rng):
+    near = rng.normal(size=(50, 6))
+    X = np.concatenate([1e-3 * near, 1e3 + 1e-3 * near])
+    found = ranks.nearest_and_ranks(X, np.arange(50), 5, np.tile(np.arange(50, 60), (50, 1)))
+    expected = ranks.nearest(near, 5)
+    np.testing.assert_array_equal(found[0], expected)
+    assert found[1].min() >= 50
+
+
+def test_duplicates_share_the_rank_and_are_neighbours():
+    X = np.array([[0.0, 0], [0, 0], [0, 0], [1, 0], [2, 0], [3, 0]])
+    np.testing.assert_array_equal(
+        ranks.ranks(X, np.array([0]), np.array([[1, 2, 3, 4]])), [[1, 1, 3, 4]]
+    )
+    assert 0 not in ranks.nearest(X, 2, of=np.array([0]))
+    assert metrics.trustworthiness(X, X, 2) == 1
+
+
+def test_leave_one_out_accuracy_is_that_of_fitting_without_each_row(rng):
+    labels = rng.integers(3, size=60)
+    Y = rng.normal(size=(60, 2)) + 2 * labels[:, None]
+    for k in (1, 5):
+        right = [
+            metrics.knn_accuracy(
+                np.delete(Y, i, 0), np.delete(labels, i), Y[i : i + 1], labels[i : i + 1], k
+            )
+            for i in range(60)
+        ]
+        assert metrics.knn_accuracy(Y, labels, k=k) == pytest.approx(np.mean(right))
+    named = np.array(["c", "a", "b"])[labels]
+    assert metrics.knn_accuracy(Y, named, k=1) == metrics.knn_accuracy(Y, labels, k=1)
+
+
+def test_recall_of_each_row_and_of_each_k(rng):
+    X = rng.normal(size=(80, 5))
+    Y = X[:, :2]
+    each = metrics.neighborhood_recall_per_row(X, Y, 7)
+    true, found = (
+        np.argsort(reference.squared_distances(X)),
+        np.argsort(reference.squared_distances(Y)),
+    )
+    slow = [len(set(a[1:8]) & set(b[1:8])) / 7 for a, b in zip(true, found, strict=True)]
+    np.testing.assert_allclose(each, slow)
+    by_k = ranks.recall(ranks.nearest(X, 7), ranks.nearest(Y, 7), ks=(1, 4, 7))
+    np.testing.assert_allclose(by_k[:, 2], slow)
+    np.testing.assert_allclose(
+        by_k[:, 1], [len(set(a[1:5]) & set(b[1:5])) / 4 for a, b in zip(true, found, strict=True)]
+    )
+
+
+def test_distance_correlation_sees_order_alone(rng):
+    X = rng.normal(size=(100, 2))
+    assert metrics.distance_correlation(X, 3 * X + 1) == pytest.approx(1)
+    assert metrics.distance_correlation(scipy.sparse.csr_matrix(X), X) == pytest.approx(1)
+    assert abs(metrics.distance_correlation(X, rng.normal(size=(100, 2)))) < 0.1
+    assert metrics.distance_correlation(X, np.ones((100, 2))) == 0
+    part = metrics.distance_correlation(X, X[:, :1], rows=50)
+    assert part == pytest.approx(metrics.distance_correlation(X, X[:, :1]), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda X: metrics.trustworthiness(X, X[:-1]), "as many rows. Received: 40 and 39"),
+        (lambda X: metrics.trustworthiness(X, X, 20), r"below N / 2 = 20. Received: 20"),
+        (lambda X: metrics.continuity(X, X, rows=0), "rows should be at least 1"),
+        (lambda X: metrics.neighborhood_recall_per_row(X, X, 40), "from 1 to 39"),
+        (lambda X: metrics.trustworthiness(np.where(X > 0, np.nan, X), X), "X should be finite"),
+        (
+            lambda X: metrics.trustworthiness(scipy.sparse.csr_matrix(X / 0.0), X),
+            "X.data should be finite",
+        ),
+        (lambda X: metrics.distance_correlation(X[:2], X[:2]), "at least 3 rows"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_bad_input_is_named(call, message, rng):
+    with pytest.raises(ValueError, match=message):
+        call(rng.normal(size=(40, 3)))

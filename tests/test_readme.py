@@ -10,8 +10,10 @@ from ptsne_keras import MapRegressor, ParametricTSNE
 
 README = Path(__file__).parent.parent / "README.md"
 GUIDES = [
+    README.parent / "docs" / "evaluation.md",
     README.parent / "docs" / "keras.md",
     README.parent / "docs" / "maps.md",
+    README.parent / "docs" / "pictures.md",
     README.parent / "docs" / "serving.md",
     # A cluster of processes of its own.
     pytest.param(README.parent / "docs" / "bulk.md", marks=pytest.mark.slow),

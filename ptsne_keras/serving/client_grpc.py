@@ -66,9 +66,9 @@ class Grpc:
             from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
         except ImportError as error:
             raise ImportError(
-                f"{url.scheme}:// needs gRPC and TF Serving's messages: pip install grpcio, and "
-                "pip install --no-deps tensorflow-serving-api (with its dependencies it would "
-                f"install tensorflow beside tensorflow-cpu). Received: {error}."
+                f"{url.scheme}:// needs gRPC and TF Serving's messages: pip install "
+                "'ptsne_keras[serving]', and pip install --no-deps tensorflow-serving-api (with "
+                f"its dependencies it would bring another TensorFlow). Received: {error}."
             ) from error
         if url.scheme == "grpcs":
             credentials = credentials or grpc.ssl_channel_credentials()

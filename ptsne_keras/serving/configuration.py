@@ -4,7 +4,6 @@ import os
 import re
 import statistics
 import time
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ptsne_keras import files
 from ptsne_keras.serving import chunks, graphs
 
 # Rows of a request that are tried.
@@ -138,7 +138,9 @@ def configure(
         "monitoring.config": _MONITORING,
         "compose.yaml": _COMPOSE.replace("NAME", name),
     }
-    return [_write(base / file, text) for file, text in texts.items()]
+    for file, text in texts.items():
+        files.write(base / file, text.encode())  # a server may be reading
+    return [base / file for file in texts]
 
 
 def _standing(base: Path) -> tuple[dict[str, int], set[int]]:
@@ -309,14 +311,3 @@ services:
         reservations:
           devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]
 """
-
-
-def _write(file: Path, text: str) -> Path:
-    """Write beside, then rename: a server may be reading."""
-    beside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
-        beside.write_text(text)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    return file

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ptsne_keras import files
 from ptsne_keras.serving import signature
 from ptsne_keras.typing import FloatArray
 
@@ -166,14 +166,9 @@ def _export(
         ) from error
     if run is not None:
         _compare(single, _check_rows(single, features), run, suffix)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
+    with files.made(target.parent), files.replacing(target) as beside:
         beside.write_bytes(written)
         _refuse_existing(target)
-        beside.rename(target)
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 

@@ -1,0 +1,102 @@
+"""KL(P‖Q) of several maps of the same rows, each at the size that suits it."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from ptsne_keras import batches, metrics, recipes, rows
+from ptsne_keras.calibration import check_batches
+from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.typing import FloatArray
+
+# Sizes of a map, its coordinates' deviation, among which that of least divergence is sought.
+_SIZES = (1e-2, 1e4)
+
+
+class Divergence:
+    """KL(P‖Q) of an estimator's map, and of others beside it, with the P of `score`.
+
+    P is made once for all the maps. That of the estimator, where it is a `ParametricTSNE`, is
+    measured as it is; any other map is first scaled to the size at which its divergence on the rows
+    that are measured first is least, as the kernel of t-SNE has a width and PCA has none.
+
+    Parameters
+    ----------
+    estimator : ParametricTSNE, or another, whose `perplexity` is taken if it has one
+
+    Examples
+    --------
+    >>> found = Divergence(tsne).of(X, {"ParametricTSNE": tsne.transform(X), "first": X[:, 20:22]})
+    >>> abs(found["ParametricTSNE"] + tsne.score(X)) < 1e-3
+    True
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self.dof = getattr(estimator, "dof_", 1.0)
+        self.scales: dict[str, float] = {}
+        if isinstance(estimator, ParametricTSNE):
+            self.scales[type(estimator).__name__] = 1.0
+
+    def of(self, X: Any, maps: dict[str, FloatArray]) -> dict[str, float | None]:
+        """Measure maps of rows X [N, D], the estimator's under the name of its class, in nats.
+
+        None where rows are too few for the perplexity. Training rows should come first: they decide
+        how a map is scaled.
+
+        Examples
+        --------
+        >>> divergence = Divergence(tsne)
+        >>> of_training_rows = divergence.of(X, {"ParametricTSNE": tsne.transform(X)})
+        >>> of_new_rows = divergence.of(X_new, {"ParametricTSNE": tsne.transform(X_new)})
+        """
+        total, count = dict.fromkeys(maps, 0.0), 0
+        for P, i in self._joint(X):
+            for name, Y in maps.items():
+                if name not in self.scales:
+                    self.scales[name] = _best_scale(P, Y[i], self.dof)
+                found = metrics.kl_divergence(P, self.scales[name] * Y[i], dof=self.dof)
+                total[name] += len(i) * found
+            count += len(i)
+        return {name: total[name] / count if count else None for name in maps}
+
+    def _joint(self, X: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield P [b, b] of batches of rows, and their numbers; nothing where they are too few.
+
+        The very batches of `ParametricTSNE.score`.
+        """
+        parameters = ParametricTSNE().get_params()
+        if isinstance(self.estimator, ParametricTSNE):
+            parameters = self.estimator.get_params()
+        elif hasattr(self.estimator, "perplexity"):
+            parameters["perplexity"] = min(float(self.estimator.perplexity), (X.shape[0] - 1) / 3)
+        settings = recipes.resolve(parameters, *X.shape)
+        scored = recipes.score_rows(getattr(self.estimator, "encoder_", None), X, settings)
+        n, size = len(scored.rows), scored.batch_size
+        try:
+            check_batches(n, settings.perplexity, size)
+        except ValueError:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `fit` has warned of duplicates
+            data = batches.from_array(
+                scored.rows, settings.perplexity, size, shuffle="once", seed=0
+            )
+        order = rows.index_batches(n, size, shuffle="once", seed=0)
+        for (_, P), i in zip(data, order, strict=True):
+            yield P, scored.numbers[i.numpy()]
+
+
+def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
+    """Find the factor by which a map in units of its own has the least divergence."""
+    deviation = float(np.std(Y, axis=0).max()) or 1.0
+
+    def divergence(log_size: float) -> float:
+        return metrics.kl_divergence(P, np.exp(log_size) / deviation * Y, dof=dof)
+
+    bounds = np.log(_SIZES)
+    found = scipy.optimize.minimize_scalar(divergence, bounds=bounds, options={"xatol": 0.02})
+    return float(np.exp(found.x)) / deviation

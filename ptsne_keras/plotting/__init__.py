@@ -1,0 +1,24 @@
+"""Pictures: axes in, axes out; and a page to look around in."""
+
+from ptsne_keras.plotting.colors import CONTINUOUS, MARKERS, PALETTE
+from ptsne_keras.plotting.curves import correlations, kl_curve, learning_curve
+from ptsne_keras.plotting.filters import rbm_filters
+from ptsne_keras.plotting.pages import html
+from ptsne_keras.plotting.quality import point_quality, recall_curve, shepard
+from ptsne_keras.plotting.scatter import map, overlay
+
+__all__ = [
+    "CONTINUOUS",
+    "MARKERS",
+    "PALETTE",
+    "correlations",
+    "html",
+    "kl_curve",
+    "learning_curve",
+    "map",
+    "overlay",
+    "point_quality",
+    "rbm_filters",
+    "recall_curve",
+    "shepard",
+]

@@ -1,0 +1,96 @@
+"""Shading in place of points, where these are so many that they would cover each other."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, to_rgb
+
+from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, PALETTE, Labels
+from ptsne_keras.typing import FloatArray
+
+# Squares along the longer side of a map.
+_SIDE = 512
+# Opacity of a square with a single row, and of the fullest.
+_FAINTEST = 0.3
+# Mixed into the colours that come a second and a third time: white, black, white, …
+_TINTS = ((1.0, 0.0), (1.0, 0.5), (0.0, 0.4), (1.0, 0.75), (0.0, 0.65))
+
+
+def tint(i: int) -> tuple[float, ...]:
+    """Colour of the class number i where there are no markers to tell classes apart.
+
+    Examples
+    --------
+    >>> tint(0) == to_rgb(PALETTE[0]), tint(0) == tint(10)
+    (True, False)
+    """
+    if i < 0:
+        return to_rgb(MISSING)
+    toward, part = _TINTS[i // len(PALETTE) % len(_TINTS)]
+    base = to_rgb(PALETTE[i % len(PALETTE)])
+    return tuple((1 - part) * c + part * toward for c in base)
+
+
+def shade(ax: Axes, Y: FloatArray, labels: Labels, norm: Normalize, alpha: float = 1.0) -> None:
+    """Draw an image of squares: the colour of most of their rows, the stronger the more rows.
+
+    The opacity of a square is the share of the other squares that hold fewer rows (histogram
+    equalisation), so that thin places and dense ones show at once. Of numbers, the mean.
+
+    Examples
+    --------
+    >>> shade(plotting.map(Y), Y, Labels.of(labels, len(Y)), Normalize())
+    """
+    low, high = Y.min(axis=0), Y.max(axis=0)
+    side = float((high - low).max()) / _SIDE or 1.0
+    width, height = (int((high - low)[k] / side) + 1 for k in range(2))
+    column, row = np.minimum(((Y - low) / side).astype(np.int64), (width - 1, height - 1)).T
+    square = row * width + column
+    size = width * height
+    total = np.bincount(square, minlength=size)
+    image = np.zeros((size, 4))
+    image[:, :3] = (
+        _means(square, labels, norm, size)
+        if labels.values is not None
+        else (_majorities(square, labels, size))
+    )
+    image[:, 3] = alpha * _opacity(total)
+    extent = (low[0], low[0] + width * side, low[1], low[1] + height * side)
+    ax.imshow(
+        image.reshape(height, width, 4), origin="lower", extent=extent, interpolation="nearest"
+    )
+
+
+def _majorities(square: Any, labels: Labels, size: int) -> FloatArray:
+    """Colour [size, 3] of the class with most rows in each square, whatever lacks a label."""
+    colors = np.tile(tint(-1), (size, 1))
+    most = np.zeros(size, np.int64)
+    for i in range(len(labels.names)):
+        count = np.bincount(square[labels.codes == i], minlength=size)
+        more = count > most
+        colors[more], most[more] = tint(i), count[more]
+    return colors
+
+
+def _means(square: Any, labels: Labels, norm: Normalize, size: int) -> FloatArray:
+    """Colour [size, 3] of the mean of the numbers in each square."""
+    assert labels.values is not None
+    there = np.isfinite(labels.values)
+    count = np.bincount(square[there], minlength=size)
+    total = np.bincount(square[there], labels.values[there], minlength=size)
+    colors: FloatArray = mpl.colormaps[CONTINUOUS](norm(total / np.maximum(count, 1)))[:, :3]
+    colors[count == 0] = tint(-1)
+    return colors
+
+
+def _opacity(total: Any) -> FloatArray:
+    """0 for empty squares, and from faint to full by rank among those with rows."""
+    opacity = np.zeros(len(total))
+    filled = total > 0
+    counts = total[filled]
+    levels, inverse, many = np.unique(counts, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(many) - many) / max(len(counts) - many[-1], 1)
+    opacity[filled] = (_FAINTEST + (1 - _FAINTEST) * rank)[inverse] if len(levels) > 1 else 1.0
+    return opacity

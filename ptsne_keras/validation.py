@@ -1,0 +1,218 @@
+"""Rows that an estimator is given: scikit-learn's checks, with errors of one line.
+
+They name cause and mend. The words that scikit-learn's own estimator checks look for are in them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from sklearn.utils.validation import validate_data
+
+_REMEMBERED = ("n_features_in_", "feature_names_in_")
+
+
+def rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
+    """Return X as float32 [N, D], dense or CSR, or raise an error of one line.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Whose rows they are: it gets `n_features_in_`, or X is compared with it.
+    X : array, frame, sparse rows or lists [N, D]
+    reset : bool
+        At `fit`. The estimator stays as it was if X is refused.
+    least : int
+        Rows, at least.
+
+    Raises
+    ------
+    ValueError
+        If X is not finite, real, numeric rows, has too few, or other columns than at `fit`; at
+        `fit`, if all rows are the same.
+    TypeError
+        If it holds things that are no numbers at all.
+
+    Examples
+    --------
+    >>> rows(tsne, X_new, reset=False).dtype
+    dtype('float32')
+    """
+    X = _as_table(X)
+    _check_shape(X, least)
+    if not reset and not hasattr(X, "columns"):
+        check_width(estimator, X.shape[1])
+    before = {name: vars(estimator)[name] for name in _REMEMBERED if name in vars(estimator)}
+    try:
+        found = _converted(estimator, X, reset)
+        _check_finite(found)
+        if reset and _all_same(found):
+            raise ValueError(
+                "X should have rows that differ, else there is nothing to map; look whether the "
+                f"right columns were read. Received: {found.shape[0]} rows, all equal in float32."
+            )
+    except (TypeError, ValueError):
+        for name in _REMEMBERED:
+            vars(estimator).pop(name, None)
+        vars(estimator).update(before)
+        raise
+    return found
+
+
+def check_width(estimator: Any, features: int) -> None:
+    """Raise unless rows have as many columns as at `fit`.
+
+    Examples
+    --------
+    >>> check_width(tsne, 64)
+    """
+    if features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {features} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input: give the columns of `fit`, in their "
+            "order."
+        )
+
+
+def count(X: Any) -> int | None:
+    """Count the rows of whatever X is; None where it has none.
+
+    Examples
+    --------
+    >>> count([[1.0, 2.0]]), count(None)
+    (1, None)
+    """
+    if hasattr(X, "shape"):
+        return int(X.shape[0]) if X.shape else None
+    return len(X) if hasattr(X, "__len__") else None
+
+
+def _as_table(X: Any) -> Any:
+    """Make an array of lists; leave what has a shape as it is."""
+    if scipy.sparse.issparse(X) or hasattr(X, "columns"):
+        return X
+    if isinstance(X, Sequence) and not isinstance(X, str | bytes):
+        lengths = {len(row) if hasattr(row, "__len__") else 0 for row in X}
+        if len(lengths) > 1:
+            raise ValueError(
+                "X should be a 2-D array [N, D]: rows of one length; fill in what they lack. "
+                f"Received: rows of {min(lengths)} to {max(lengths)} values."
+            )
+    try:
+        return np.asarray(X) if not hasattr(X, "dtype") else X
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"X should be a 2-D array [N, D] of numbers. Received: {_line(error)}"
+        ) from None
+
+
+def _check_shape(X: Any, least: int) -> None:
+    if len(X.shape) != 2:
+        raise ValueError(
+            "X should be a 2-D array [N, D] of rows. Reshape your data: X.reshape(1, -1) for one "
+            f"row, X.reshape(-1, 1) for one column. Received: shape {tuple(X.shape)}."
+        )
+    n, features = X.shape
+    if features == 0:
+        raise ValueError(
+            "X should have columns; look whether the right ones were read. Received: 0 feature(s) "
+            f"(shape=({n}, 0)) while a minimum of 1 is required."
+        )
+    if n < least:
+        raise ValueError(
+            f"X should have at least {least} rows; give more. Received: n_samples={n}."
+        )
+
+
+def _converted(estimator: Any, X: Any, reset: bool) -> Any:
+    _check_kinds(X)
+    try:
+        # Values are looked at later: infinity may come by the conversion.
+        with np.errstate(over="ignore"):
+            return validate_data(
+                estimator,
+                X,
+                dtype=np.float32,
+                accept_sparse="csr",
+                reset=reset,
+                ensure_all_finite=False,
+            )
+    except (TypeError, ValueError) as error:
+        if "feature names" in str(error):
+            raise  # its words, a line for each name, are what scikit-learn promises
+        raise type(error)(_cause(X) or f"X should be numeric rows. {_line(error)}") from None
+
+
+def _check_kinds(X: Any) -> None:
+    """Refuse what NumPy would make numbers of in silence: times, and words of digits."""
+    named = getattr(X, "columns", None)
+    dtypes = [X.dtype] if named is None else list(X.dtypes)
+    for number, dtype in enumerate(dtypes):
+        kind = getattr(dtype, "kind", "O")
+        where = "" if named is None else f" in column {named[number]!r}"
+        if kind == "c":
+            raise ValueError(
+                "X should be real: Complex data not supported; give X.real and X.imag as columns. "
+                f"Received: dtype {dtype}{where}."
+            )
+        if kind not in "fiubO":
+            raise ValueError(
+                "X should be numeric; encode what is not, or X.astype(float) if these are numbers. "
+                f"Received: dtype {dtype}{where}."
+            )
+
+
+def _cause(X: Any) -> str | None:
+    """Find the first value that is no number."""
+    named = getattr(X, "columns", None)
+    if scipy.sparse.issparse(X):
+        return None
+    for i, row in enumerate(np.asarray(X, dtype=object)):
+        for j, value in enumerate(row):
+            try:
+                float(value)
+            except (TypeError, ValueError) as error:
+                if value is not None:
+                    column = j if named is None else repr(named[j])
+                    return (
+                        "X should be numeric; encode words as numbers or leave their columns out. "
+                        f"Received: {value!r:.40} in row {i}, column {column}; {_line(error)}."
+                    )
+    return None
+
+
+def _check_finite(X: Any) -> None:
+    values = X.data if scipy.sparse.issparse(X) else X
+    # One pass and no memory where all is well; a sum that overflows is looked into.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(values)):
+            return
+    fine = np.isfinite(values)
+    if scipy.sparse.issparse(X):
+        bad = np.unique(np.searchsorted(X.indptr, np.flatnonzero(~fine), side="right") - 1)
+    else:
+        bad = np.flatnonzero(~fine.all(axis=1))
+    if bad.size:
+        kind = "NaN" if np.isnan(values).any() else "infinity or a value above 3.4e38"
+        raise ValueError(
+            "X should be finite; drop the rows with NaN or infinity, or impute them "
+            f"(sklearn.impute). Received: {kind} in {bad.size} of {X.shape[0]} rows, the first at "
+            f"index {bad[0]}."
+        )
+
+
+def _all_same(X: Any) -> bool:
+    """Whether all rows are equal; looks no further than the first block that has another."""
+    first = X[:1].toarray() if scipy.sparse.issparse(X) else X[:1]
+    step = max(1, (1 << 20) // X.shape[1])
+    for start in range(1, X.shape[0], step):
+        block = X[start : start + step]
+        block = block.toarray() if scipy.sparse.issparse(block) else block
+        if (block != first).any():
+            return False
+    return True
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

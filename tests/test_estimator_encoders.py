@@ -1,0 +1,152 @@
+"""A network of one's own in `ParametricTSNE`, learned dof, several perplexities."""
+
+import keras
+import numpy as np
+import pytest
+import sklearn
+from fits import GRAPH, SMALL
+
+from ptsne_keras import (
+    ParametricTSNE,
+    metrics,
+    recipes,
+)
+
+
+@pytest.fixture(scope="module")
+def X(digits):
+    return digits[0][0][:400]
+
+
+@pytest.fixture(scope="module")
+def new(digits):
+    return digits[1][0][:50]
+
+
+def conv():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ]
+    return keras.Sequential(layers)
+
+
+def two_inputs():
+    keras.utils.set_random_seed(0)
+    top, bottom = keras.Input((32,), name="top"), keras.Input((4, 8), name="bottom")
+    x = keras.layers.Concatenate()([top, keras.layers.Flatten()(bottom)])
+    return keras.Model([top, bottom], keras.layers.Dense(2)(x))
+
+
+def residual():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((64,))
+    x = keras.layers.Dense(32, "relu")(x)
+    x = keras.layers.Add()([x, keras.layers.Dense(32, "relu")(x)])
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+@keras.saving.register_keras_serializable(package="test_estimator")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+OWN = {"epochs": 2, "batch_size": 200, "random_state": 0}
+
+
+@pytest.mark.filterwarnings("ignore:`build:UserWarning")
+@pytest.mark.parametrize("make", [conv, two_inputs, residual, Subclassed])
+def test_any_model_is_trained_saved_loaded_and_fitted_again(make, X, new, tmp_path):
+    tsne = ParametricTSNE(encoder=make(), **OWN).fit(X)
+    Y = tsne.transform(new)
+    assert Y.shape == (50, 3 if make is residual else 2)
+    tsne.save(tmp_path)
+    loaded = ParametricTSNE.load(tmp_path)
+    np.testing.assert_array_equal(loaded.transform(new), Y)
+    np.testing.assert_array_equal(loaded.fit(X).transform(new), Y)
+
+
+def test_fitting_starts_from_its_weights_and_leaves_them(X, new):
+    model = conv()
+    before = [w.copy() for w in model.get_weights()]
+    tsne = ParametricTSNE(encoder=model, learning_rate=1e-9, **OWN).fit(X)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(tsne.transform(new), model(new.reshape(-1, 8, 8, 1)), atol=1e-3)
+    Y = ParametricTSNE(encoder=model, **OWN).fit(X).transform(new)
+    assert np.abs(Y - tsne.transform(new)).max() > 0.1
+
+
+def test_layers_that_are_frozen_stay(X):
+    model = conv()
+    model.layers[0].trainable = False
+    tsne = ParametricTSNE(encoder=model, **OWN).fit(X)
+    (inner,) = [layer for layer in tsne.encoder_.layers if isinstance(layer, keras.Sequential)]
+    np.testing.assert_array_equal(inner.get_weights()[0], model.get_weights()[0])
+    assert not np.array_equal(inner.get_weights()[2], model.get_weights()[2])
+
+
+def test_an_own_encoder_clones_and_prints(X):
+    tsne = sklearn.base.clone(ParametricTSNE(encoder=conv(), **OWN))
+    assert "Sequential" in repr(tsne)
+    assert tsne.fit(X).embedding_.shape == (400, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pretraining": "rbm"}, {"initial_dims": 20}], ids=["rbm", "projection"]
+)
+def test_what_an_own_encoder_excludes_is_named(options, X):
+    with pytest.raises(ValueError, match="encoder"):
+        ParametricTSNE(encoder=conv(), **options).fit(X)
+
+
+@pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
+def test_dof_is_learned_saved_and_used(options, X, tmp_path):
+    tsne = ParametricTSNE(dof="learn", **{**options, "epochs": 5, "n_components": 3}).fit(X)
+    history = tsne.history_["finetune"]["dof"]
+    assert history[0] == pytest.approx(2.0, abs=0.05)
+    assert tsne.dof_ != 2.0
+    settings = recipes.resolve(tsne.get_params(), *X.shape)
+    model, data = recipes.score_batches(tsne.encoder_, X, settings)
+    kl = metrics.mean_kl_divergence(model, data, dof=tsne.dof_)
+    assert tsne.kl_divergence_ == pytest.approx(kl, rel=1e-5)
+    tsne.save(tmp_path)
+    assert ParametricTSNE.load(tmp_path).dof_ == tsne.dof_
+
+
+@pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
+def test_several_perplexities(options, X, new, tmp_path):
+    options = {**options, "epochs": 2, "perplexity": (5, 15)}
+    tsne = ParametricTSNE(**options).fit(X)
+    tsne.save(tmp_path)
+    loaded = ParametricTSNE.load(tmp_path)
+    assert loaded.perplexity == (5, 15)
+    assert loaded.score(new) == tsne.score(new)
+
+
+def test_an_encoder_that_cannot_be_copied_is_named(digits):
+    class Unregistered(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    with pytest.raises(ValueError, match="encoder should be one that Keras can copy"):
+        ParametricTSNE(encoder=Unregistered(), epochs=1).fit(digits[0][0][:200])
+
+
+def test_an_encoder_with_nothing_to_train_is_named(digits):
+    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+    encoder.trainable = False
+    with pytest.raises(ValueError, match="encoder should have weights to train"):
+        ParametricTSNE(encoder=encoder, epochs=1).fit(digits[0][0][:200])

@@ -1,0 +1,66 @@
+"""Rows of whatever scale are learnt."""
+
+import numpy as np
+import pytest
+from fits import GRAPH, SMALL
+
+from ptsne_keras import (
+    ParametricTSNE,
+    metrics,
+)
+
+
+@pytest.fixture(scope="module")
+def X(digits):
+    return digits[0][0][:400]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda X: (X * 255).astype(np.uint8),
+        lambda X: np.rint(X * 16),
+        lambda X: X * 3 - 1,
+        lambda X: (X - 0.5) * 1e6,
+        lambda X: (X - 0.5) * 1e-6,
+        lambda X: (X + 100) * 10,
+        lambda X: -X,
+        lambda X: np.column_stack([X - 0.5, np.full(len(X), 3.0)]),
+        lambda X: np.concatenate([X, X[:50], X[:50]]),
+    ],
+    ids=[
+        "pixels in 0 … 255",
+        "integers as floats",
+        "columns around 0",
+        "large units",
+        "small units",
+        "far from 0",
+        "negative",
+        "a constant column",
+        "duplicated rows",
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(SMALL, marks=pytest.mark.slow),
+        {**SMALL, "pretraining": "none"},
+        GRAPH,
+    ],
+    ids=["rbm", "batch", "graph"],
+)
+def test_rows_of_any_scale_are_learnt(make, options, X):
+    rows = make(X)
+    tsne = ParametricTSNE(**{**options, "epochs": 200})
+    Y = tsne.fit_transform(rows)
+    assert np.isfinite(Y).all()
+    assert metrics.trustworthiness(rows, Y, 12) > 0.85  # PCA: 0.82
+
+
+def test_a_new_value_in_a_constant_column_does_not_fling_a_row_away(X):
+    rows = np.column_stack([X - 0.5, np.full(len(X), 3.0)])
+    tsne = ParametricTSNE(**SMALL).fit(rows)
+    moved = rows[:20].copy()
+    moved[:, -1] += 0.1
+    shift = np.abs(tsne.transform(moved) - tsne.transform(rows[:20])).max()
+    assert shift < np.ptp(tsne.embedding_) / 4

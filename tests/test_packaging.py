@@ -1,0 +1,211 @@
+"""What is installed: the wheel, its metadata, what it says where TensorFlow is missing."""
+
+import ast
+import configparser
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import ptsne_keras
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ("3.11", "3.12", "3.13")
+EXTRAS = {
+    *("cpu", "gpu", "serving", "plots", "docs", "dev"),
+    *("tensorboard", "parquet", "anndata", "onnx", "bulk", "jax", "test"),
+}
+
+
+INSTALLED = "PTSNE_INSTALLED" in os.environ
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that is installed, or one of this tree."""
+    dist = ROOT / "dist"
+    if not INSTALLED:
+        # Of a copy: setuptools leaves beside the source what it builds.
+        source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, source)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "ptsne_keras", source / "ptsne_keras", ignore=ignore)
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", dist]
+        subprocess.run([*pip, source], check=True, stdin=subprocess.DEVNULL)
+    (file,) = dist.iterdir()
+    with zipfile.ZipFile(file) as opened:
+        yield opened
+
+
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+@pytest.mark.skipif(not INSTALLED, reason="make test-wheel sets it")
+def test_the_wheel_is_what_is_tested(tmp_path):
+    """Here, and in the processes that tests start."""
+    code = "import ptsne_keras; print(ptsne_keras.__file__)"
+    there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for file in (ptsne_keras.__file__, there.stdout.strip()):
+        assert "site-packages" in file
+        assert ROOT / "ptsne_keras" not in Path(file).parents
+    assert importlib.metadata.version("ptsne_keras") == ptsne_keras.__version__
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    source = (ROOT / "ptsne_keras").rglob("*")
+    kept = {str(p.relative_to(ROOT)) for p in source if p.is_file() and p.suffix != ".pyc"}
+    assert names == kept
+    assert "ptsne_keras/py.typed" in names
+    (license_,) = (name for name in wheel.namelist() if name.endswith("/LICENSE"))
+    assert wheel.read(license_) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_wheel_says_which_pythons_it_runs_on(wheel):
+    found = metadata(wheel)
+    assert found["Version"] == ptsne_keras.__version__
+    allowed = SpecifierSet(found["Requires-Python"])
+    assert [v for v in ("3.10", *PYTHONS, "3.14") if v in allowed] == list(PYTHONS)
+    classifiers = found.get_all("Classifier")
+    assert {f"Programming Language :: Python :: {version}" for version in PYTHONS} <= {*classifiers}
+    assert "Typing :: Typed" in classifiers
+
+
+def test_the_wheel_has_every_extra(wheel):
+    found = metadata(wheel)
+    assert set(found.get_all("Provides-Extra")) == EXTRAS
+    needs = [Requirement(line) for line in found.get_all("Requires-Dist")]
+    always = {need.name for need in needs if "extra" not in str(need.marker)}
+    # Which TensorFlow is a choice, so that none of them comes by itself.
+    assert "keras" in always
+    assert not [name for name in always if name.startswith("tensorflow")]
+    brought = {
+        extra: {
+            need.name
+            for need in needs
+            if need.marker
+            and need.marker.evaluate(
+                {"extra": extra, "platform_system": "Linux", "platform_machine": "x86_64"}
+            )
+        }
+        - always
+        for extra in EXTRAS
+    }
+    assert all(brought[extra] for extra in EXTRAS)
+    assert brought["cpu"] == {"tensorflow-cpu"}
+    assert brought["gpu"] == {"tensorflow"}
+    # What is optional for users is there for the tests, so that none of them is passed over.
+    optional = EXTRAS - {"cpu", "gpu", "docs", "dev", "jax", "test"}
+    assert set().union(*(brought[extra] for extra in optional)) <= brought["test"]
+
+
+def test_extras_that_errors_name_exist():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert set(setup["options.extras_require"]) == EXTRAS
+    places = [*(ROOT / "ptsne_keras").rglob("*.py"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    named = re.findall(r"ptsne_keras\[([\w,]+)\]", "".join(p.read_text() for p in places))
+    named = {extra for several in named for extra in several.split(",")}
+    assert {"cpu", "gpu", "serving", "onnx", "parquet"} <= named <= EXTRAS
+
+
+def test_the_changelog_speaks_of_this_version_or_of_what_comes():
+    heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert heads[0] == "Unreleased" or heads[0].split()[0] == ptsne_keras.__version__
+
+
+def test_the_citation_is_of_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == ptsne_keras.__version__
+    assert citation["title"] == "ptsne_keras"
+    assert citation["license"] == "BSD-3-Clause"
+    (paper,) = citation["references"]
+    assert (paper["authors"][0]["family-names"], paper["year"]) == ("Maaten", 2009)
+    assert paper["title"] == "Learning a parametric embedding by preserving local structure"
+    assert (paper["volume"], paper["start"], paper["end"]) == (5, 384, 391)
+
+
+def test_contributors_are_told_the_command_that_ci_runs():
+    (last,) = (ROOT / ".ci" / "run").read_text().splitlines()[-1:]
+    assert last == "make check"
+    assert "    make check" in (ROOT / "CONTRIBUTING.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    (checks,) = re.findall(r"^check: (.+?) ##", makefile, flags=re.MULTILINE)
+    assert checks.split() == ["lint", "docs", "test-jax", "test-wheel"]
+
+
+# ---------------------------------------------------------------- without TensorFlow
+
+BLOCKED = "import sys; sys.modules['tensorflow'] = None\n"
+USES = [
+    "import ptsne_keras; ptsne_keras.ParametricTSNE",
+    "from ptsne_keras import MapRegressor",
+    "from ptsne_keras import serving",
+    "from ptsne_keras.estimator import ParametricTSNE",
+    "import ptsne_keras.losses",
+    "import ptsne_keras.serving.client",
+]
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("use", USES)
+def test_without_tensorflow_one_line_names_the_extras(use):
+    failed = run(BLOCKED + use, KERAS_BACKEND="tensorflow")
+    assert failed.returncode == 1
+    # One error, not an error during another, and its message is the last line.
+    assert failed.stderr.count("Error") == failed.stderr.count("ModuleNotFoundError")
+    assert failed.stderr.strip().splitlines()[-1] == (
+        "ModuleNotFoundError: ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or "
+        "'ptsne_keras[gpu]' where there is an NVIDIA GPU."
+    )
+
+
+def test_what_needs_no_tensorflow_works_without():
+    code = (
+        "import ptsne_keras, ptsne_keras.cli, ptsne_keras.plotting; print(dir(ptsne_keras))\n"
+        "try: ptsne_keras.cli.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+    )
+    done = run(BLOCKED + code)
+    assert done.returncode == 0, done.stderr
+    assert "usage: ptsne" in done.stdout
+
+
+def test_another_missing_module_is_not_taken_for_tensorflow():
+    code = "sys.modules['keras'] = None\nimport ptsne_keras.estimator"
+    failed = run(BLOCKED + code)
+    assert "import of keras halted" in failed.stderr.splitlines()[-1]
+
+
+def test_importing_the_package_is_quick():
+    """TensorFlow takes seconds, so it waits until something needs it."""
+    done = run("import sys, ptsne_keras; assert 'tensorflow' not in sys.modules; dir(ptsne_keras)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_source_is_of_the_oldest_python_that_is_promised():
+    for file in (ROOT / "ptsne_keras").rglob("*.py"):
+        ast.parse(file.read_text(), str(file), feature_version=(3, 11))

@@ -1,0 +1,191 @@
+import os
+import re
+import sys
+import time
+
+import browser
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from ptsne_keras import plotting
+from ptsne_keras.plotting import pages
+
+pytest.importorskip("bokeh")
+
+PLACES = np.array([[-10.0, -8], [-10, 8], [10, 8], [12, -8], [0, 0]])
+
+
+@pytest.fixture
+def page(tmp_path):
+    return tmp_path / "map.html"
+
+
+@pytest.fixture
+def driven(tmp_path):
+    driven = browser.Browser(tmp_path)
+    yield driven
+    driven.close()
+
+
+def clusters(rng, n):
+    labels = np.repeat(np.arange(5), n)
+    return PLACES[labels] + 0.7 * rng.normal(size=(5 * n, 2)), labels
+
+
+def places_on(picture):
+    """Where on the page each of five classes is."""
+    found = []
+    for i in range(5):
+        pixels = browser.of_color(picture, to_rgb(plotting.PALETTE[i]))
+        assert len(pixels) > 200, f"class {i} is hardly to be seen: {len(pixels)} pixels"
+        found.append(np.median(pixels, axis=0))
+    return np.array(found)
+
+
+@browser.needs_chromium
+@pytest.mark.parametrize("n", [60, 4000], ids=["few", "many"])
+def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page, rng, tmp_path):
+    Y, labels = clusters(rng, n)
+    assert plotting.html(Y, page, labels) == page
+    found = places_on(browser.screenshot(page, tmp_path))
+    # Pixels = a x + b, with y downwards, and the same a in both directions.
+    a, b = np.polyfit(PLACES[:, 0], found[:, 0], 1)
+    c, d = np.polyfit(PLACES[:, 1], found[:, 1], 1)
+    np.testing.assert_allclose(found[:, 0], a * PLACES[:, 0] + b, atol=6)
+    np.testing.assert_allclose(found[:, 1], c * PLACES[:, 1] + d, atol=6)
+    assert a == pytest.approx(-c, rel=0.03)
+    assert 15 < a < 40  # the map fills the page
+
+
+@browser.needs_chromium
+def test_a_screenshot_shows_numbers_by_the_scale_of_colours(page, rng, tmp_path):
+    Y = np.stack([np.linspace(-10, 10, 400), rng.normal(size=400)], axis=1)
+    plotting.html(Y, page, np.linspace(0.5, 3.5, 400))
+    picture = browser.screenshot(page, tmp_path)[:, :800]  # without the colour bar
+    colors = mpl.colormaps[plotting.CONTINUOUS]([0.05, 0.5, 0.95])[:, :3]
+    left, middle, right = (np.median(browser.of_color(picture, color)[:, 0]) for color in colors)
+    assert left < middle < right
+
+
+@browser.needs_driver
+def test_hovering_names_a_row_and_what_is_known_of_it(page, driven):
+    strange = "</script><script>window.hacked = 1</script><b>bold</b>"
+    plotting.html(
+        PLACES,
+        page,
+        np.array(["a", "b", "c", "d", strange]),
+        names=["first", "second", "third", "fourth", strange],
+        values={"weight": [1.5, 2.5, 3.5, 4.5, 5.5], "<i>kind": list("uvwxy")},
+        title=f"Title {strange}",
+    )
+    driven.open(page)
+    picture = driven.screenshot()
+
+    def over(i):
+        inside = browser.of_color(picture, to_rgb(plotting.PALETTE[sorted_place(i)]))
+        x, y = np.median(inside[inside[:, 0] < 0.7 * browser.WIDTH], axis=0)
+        driven.move(x, y)
+        return driven.wait(
+            browser.TEXT + "const t = text(document.body); return t.includes('weight') ? t : null"
+        )
+
+    def sorted_place(i):  # classes are in the order of their names: "</script>…" is first
+        return (i + 1) % 5
+
+    text = over(1)
+    assert "second" in text
+    assert "2.5" in text
+    assert "first" not in text
+    driven.move(5, browser.HEIGHT // 2)
+    driven.wait(browser.TEXT + "return !text(document.body).includes('weight')")
+    text = over(4)
+    assert strange in text
+    assert "5.5" in text
+    assert driven.run("return window.hacked === undefined")
+    assert driven.run("return document.title") == f"Title {strange}"
+
+
+@browser.needs_driver
+def test_a_click_in_the_legend_hides_a_class_and_the_wheel_zooms(page, driven, rng):
+    Y, labels = clusters(rng, 60)
+    plotting.html(Y, page, labels)
+    driven.open(page)
+    before = places_on(driven.screenshot())
+    purple = to_rgb(plotting.PALETTE[4])
+    pixels = browser.of_color(driven.screenshot(), purple)
+    entry = pixels[pixels[:, 0] > pixels[:, 0].max() - 6].mean(axis=0)
+    driven.move(*entry, click=True)
+    deadline = time.monotonic() + 20
+    while len(left := browser.of_color(driven.screenshot(), purple)) > 60:
+        assert time.monotonic() < deadline, f"{len(left)} pixels of the hidden class"
+    driven.move(*entry, click=True)
+    x, y = before[4]
+    driven.wheel(x, y, -200)
+    deadline = time.monotonic() + 20
+    while True:
+        pixels = browser.of_color(driven.screenshot(), purple)
+        spread = np.subtract(*np.percentile(pixels[:, 1], [95, 5])) if len(pixels) else 0
+        if spread > 1.2 * 4 * 0.7 * (before[2, 0] - before[1, 0]) / 20:
+            break
+        assert time.monotonic() < deadline, spread
+
+
+def test_a_page_asks_nothing_of_a_network(page, rng):
+    plotting.html(rng.normal(size=(30, 2)), page, np.repeat(list("abc"), 10))
+    text = page.read_text()
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
+    assert len(text) < 2_000_000
+
+
+def test_many_rows_are_thinned_and_the_page_says_so(page, rng, monkeypatch):
+    monkeypatch.setattr(pages, "_MOST", 500)
+    plotting.html(rng.normal(size=(1234, 2)), page, names=[f"name{i}" for i in range(1234)])
+    text = page.read_text()
+    assert "500 of 1,234 rows, drawn at random" in text
+    assert len(set(re.findall(r"name\d+", text))) == 500
+
+
+def test_a_page_stays_small_by_the_row(page, rng):
+    sizes = []
+    for n in (1000, 11_000):
+        plotting.html(rng.normal(size=(n, 2)), page, rng.integers(10, size=n))
+        sizes.append(page.stat().st_size)
+    assert (sizes[1] - sizes[0]) / 10_000 < 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [1]}, "labels should be one a row, 4. Received: 1"),
+        ({"names": ["a"]}, "names should be one a row, 4. Received: 1"),
+        ({"values": {"x": [1, 2]}}, r"values\['x'\] should be one a row, 4. Received: 2"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(options, message, page):
+    with pytest.raises(ValueError, match=message):
+        plotting.html(np.zeros((4, 2)), page, **options)
+    assert not os.listdir(page.parent)
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(page, monkeypatch):
+    page.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pages.os, "replace", full)
+    with pytest.raises(OSError, match="The page cannot be written"):
+        plotting.html(np.zeros((4, 2)), page)
+    assert page.read_text() == "old"
+    assert os.listdir(page.parent) == ["map.html"]
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="choose a path in a folder that exists"):
+        plotting.html(np.zeros((4, 2)), page.parent / "nowhere" / "map.html")
+
+
+def test_without_bokeh_the_error_names_the_extra(page, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bokeh.embed", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ptsne_keras\[plots\]'"):
+        plotting.html(np.zeros((4, 2)), page)

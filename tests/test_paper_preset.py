@@ -1,0 +1,102 @@
+"""`ParametricTSNE.paper()`: the settings of 2009, and each part exchanged."""
+
+import keras
+import numpy as np
+import pytest
+from fits import FEW
+
+from ptsne_keras import ParametricTSNE, recipes
+
+
+class TestPaper:
+    def test_has_the_settings_of_2009(self):
+        tsne = ParametricTSNE.paper()
+        assert (tsne.hidden_units, tsne.activation) == ((500, 500, 2000), "sigmoid")
+        assert (tsne.pretraining, tsne.sampling, tsne.batch_size) == ("rbm-cd1", "fixed", 5000)
+        assert (tsne.optimizer, tsne.exaggeration, tsne.dof) == ("cg", 1.0, 1.0)
+        settings = recipes.resolve(tsne.get_params(), 60_000, 784)
+        assert (settings.pretraining_epochs, settings.epochs, settings.perplexity) == (30, 30, 30.0)
+        assert settings.initial_dims is None
+        pcd = tsne.set_params(pretraining="rbm-pcd")
+        assert recipes.resolve(pcd.get_params(), 60_000, 784).pretraining_epochs == 100
+
+    def test_few_rows_get_more_epochs_and_a_lower_perplexity(self):
+        settings = recipes.resolve(ParametricTSNE.paper().get_params(), 61, 4)
+        assert (settings.pretraining_epochs, settings.epochs) == (1300, 120)
+        assert settings.perplexity == 20.0
+
+    @pytest.mark.parametrize("optimizer", ["cg", keras.optimizers.SGD()], ids=["cg", "own"])
+    def test_a_learning_rate_that_would_be_passed_over_is_refused(self, optimizer, digits):
+        tsne = ParametricTSNE.paper(optimizer=optimizer, learning_rate=0.1)
+        with pytest.raises(ValueError, match='learning_rate should be "auto" unless'):
+            tsne.fit(digits[0][0])
+
+    def test_an_optimizer_that_cannot_be_made_again_is_named(self, digits):
+        tsne = ParametricTSNE.paper(optimizer=keras.optimizers.SGD(lambda: 0.05))
+        with pytest.raises(ValueError, match="optimizer should be one that Keras can make again"):
+            tsne.fit(digits[0][0])
+
+    def test_weights_that_an_optimizer_should_not_decay_are_kept_from_it(self, digits):
+        def learned(*excluded):
+            optimizer = keras.optimizers.AdamW(0.01, weight_decay=5.0)
+            optimizer.exclude_from_weight_decay(var_names=list(excluded))
+            changes = {"dof": "learn", "optimizer": optimizer, "pretraining": "none", **FEW}
+            return ParametricTSNE.paper(4, random_state=0, **changes).fit(digits[0][0][:300]).dof_
+
+        assert learned("log_dof") > 1.1 * learned()
+
+    def test_a_map_loads_without_the_class_of_its_optimizer(self, digits, tmp_path):
+        class Mine(keras.optimizers.SGD):
+            pass
+
+        X = digits[0][0][:300]
+        tsne = ParametricTSNE.paper(optimizer=Mine(0.01), pretraining="none", **FEW).fit(X)
+        tsne.save(tmp_path / "map")
+        with pytest.warns(UserWarning, match="'Mine'"):
+            loaded = ParametricTSNE.load(tmp_path / "map")
+        np.testing.assert_array_equal(loaded.transform(X), tsne.embedding_)
+        assert loaded.optimizer == "adam"
+
+    def test_half_precision_is_refused_before_any_work(self, digits):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            with pytest.raises(ValueError, match="should compute in float32"):
+                ParametricTSNE.paper().fit(digits[0][0])
+        finally:
+            keras.config.set_dtype_policy("float32")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            pytest.param({"pretraining": "rbm-pcd"}, marks=pytest.mark.slow),
+            pytest.param({"pretraining": "none"}, marks=pytest.mark.slow),
+            {"optimizer": "adam"},
+            pytest.param({"optimizer": keras.optimizers.Nadam(0.01)}, marks=pytest.mark.slow),
+            pytest.param({"dof": "auto", "n_components": 3}, marks=pytest.mark.slow),
+            {"dof": "learn", "n_components": 3},
+        ],
+        ids=["all", "pcd", "no pretraining", "adam", "own optimizer", "auto dof", "learned dof"],
+    )
+    def test_each_part_can_be_exchanged_alone(self, changes, digits, tmp_path):
+        X = digits[0][0][:300]
+        tsne = ParametricTSNE.paper(random_state=0, **{**FEW, **changes}).fit(X)
+        history = tsne.history_["finetune"]
+        assert history["loss"][-1] < history["loss"][0]
+        assert ("evaluations" in history) == (tsne.optimizer == "cg")
+        assert ("dof" in history) == (tsne.dof == "learn")
+        assert len(tsne.history_["pretrain"]) == (0 if tsne.pretraining == "none" else 3)
+        tsne.save(tmp_path / "map")
+        loaded = ParametricTSNE.load(tmp_path / "map")
+        np.testing.assert_array_equal(loaded.transform(X), tsne.embedding_)
+        assert loaded.dof_ == tsne.dof_
+        np.testing.assert_array_equal(loaded.fit(X).embedding_, tsne.embedding_)
+
+    def test_learned_dof_begins_at_d_minus_1_and_stays_above_0(self, digits):
+        X = digits[0][0][:300]
+        tsne = ParametricTSNE.paper(4, dof="learn", random_state=0, **FEW).fit(X)
+        curve = tsne.history_["finetune"]["dof"]
+        assert curve[0] == pytest.approx(3.0)
+        assert curve[1] != pytest.approx(3.0)
+        assert min(curve) > 0
+        assert tsne.dof_ == curve[-1]
