@@ -219,7 +219,7 @@ def evaluate(options: Namespace) -> Report:
     >>> tsne.save("map")
     >>> np.save("rows.npy", X)
     >>> options = cli.parser().parse_args("evaluate map --train rows.npy --quiet".split())
-    >>> report = evaluate(options)  # doctest: +SKIP
+    >>> report = evaluate(options)
     """
     from ptsne_keras import evaluation
 

@@ -509,24 +509,8 @@ def commands_of_the_page():
     return [line for block in blocks for line in block.splitlines()]
 
 
-def stand_in_for_what_is_missing(monkeypatch):
-    """Put something simple where this version has no measures, curves or pages."""
-    if not (Path(ptsne_keras.__file__).parent / "evaluation.py").exists():
-        stand_in = types.ModuleType("ptsne_keras.evaluation")
-        stand_in.evaluate, stand_in.table = lambda *a, **k: {}, lambda results: "a table"
-        monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
-        monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
-    if not hasattr(plotting, "kl_curve"):
-        curve = lambda history: plotting.map(np.zeros((2, 2)))  # noqa: E731
-        monkeypatch.setattr(plotting, "kl_curve", curve, raising=False)
-    if not hasattr(plotting, "html"):
-        page = lambda Y, path, *a, **k: Path(path).write_text("<html>")  # noqa: E731
-        monkeypatch.setattr(plotting, "html", page, raising=False)
-
-
 def test_the_page_runs_from_top_to_bottom(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    stand_in_for_what_is_missing(monkeypatch)
     for name, (X, labels) in zip(("train", "test"), digits, strict=True):
         frame = pandas.DataFrame(X[:120]).add_prefix("p").assign(digit=labels[:120])
         frame.insert(0, "sample", [f"{name} {i}" for i in range(120)])
