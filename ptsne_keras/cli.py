@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -293,6 +294,8 @@ def _message(error: BaseException) -> str:
         text = f"--{shown}{text[name.end(1) :]}"
     if isinstance(error, OSError) and error.filename and error.strerror and error.args:
         text = f"{error.filename}: {error.strerror}"
+        if error.errno == errno.ENOSPC:
+            text += "; free some space, then do it again"
         if isinstance(error, PermissionError):
             text += "; choose another place or change its mode"
     if isinstance(error, MemoryError):

@@ -87,6 +87,8 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.
     if options.resume:
         if options.map:
             raise ValueError("--resume should be without --map, whose fits cannot go on.")
+        if options.paper:
+            raise ValueError("--resume should be without --paper; the folder has the settings.")
         return fitting.resumed(out, parameters)
     parameters.setdefault("random_state", 0)
     of_maps = dict(options.map_parameters or {})
@@ -217,7 +219,7 @@ def evaluate(options: Namespace) -> Report:
     >>> tsne.save("map")
     >>> np.save("rows.npy", X)
     >>> options = cli.parser().parse_args("evaluate map --train rows.npy --quiet".split())
-    >>> report = evaluate(options)  # doctest: +SKIP
+    >>> report = evaluate(options)
     """
     from ptsne_keras import evaluation
 

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="attr-defined"
 """Pictures as the command draws them: whose rows, which axes, which file."""
 
 import warnings

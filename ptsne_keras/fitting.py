@@ -67,7 +67,7 @@ def resumed(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
         )
     own = model.get_params()
     for name, value in parameters.items():
-        if own[name] != value and name != "random_state":
+        if own[name] != value:
             raise ValueError(
                 f"{name} should be left out with --resume, or be {own[name]!r} as it was. "
                 f"Received: {value!r}."
@@ -155,6 +155,8 @@ def fit(
             model.save(out)
             file = out / models.MAP if embedding is None else embedding
             outputs.write(file, [(found, named(rows))])
+            if embedding is not None:  # that of an older model may lie there
+                (out / models.MAP).unlink(missing_ok=True)
         except BaseException:
             if made:
                 shutil.rmtree(out, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Ctrl-C while a command works: the first stops a fit where it can go on, the second at once."""
 
+import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -62,8 +62,5 @@ class Interruption(keras.callbacks.Callback):
         if self.requested or not self._training:
             raise KeyboardInterrupt
         self.requested = True
-        print(
-            "\nptsne: stopping after this step, then saving; Ctrl-C again ends at once",
-            file=sys.stderr,
-            flush=True,
-        )
+        # Not through sys.stderr, in whose midst the signal may have come.
+        os.write(2, b"\nptsne: stopping after this step, then saving; Ctrl-C again ends at once\n")

@@ -132,7 +132,7 @@ def training_map(model: Model, folder: str | os.PathLike[str]) -> TrainingMap:
     if file.is_file():
         found = read_map(file)
         # One of an older model may lie there.
-        if Y is None or np.shape(Y) == found.Y.shape:
+        if Y is None or (np.shape(Y) == found.Y.shape and np.allclose(found.Y, Y, rtol=1e-4)):
             return found
     if Y is None:
         raise ValueError(f"{folder} should have {MAP} in it; give the rows by --rows instead.")

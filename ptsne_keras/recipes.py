@@ -153,12 +153,7 @@ def fit(
     >>> encoder, dof, history, left = fit(X, settings, seed=0, bar=lambda *_: [])
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
-    # Before any work, so that an optimizer that cannot run costs no time.
-    if settings.optimizer == "cg":
-        conjugate.check_backend()
-        conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
-    else:
-        _fresh(settings.optimizer)
+    _check_optimizer(settings.optimizer)
     history: dict[str, Any] = start.history if start else {"pretrain": [], "seconds": {}}
     watch = _Stopwatch(history["seconds"])
     reduced, encoder = None, _copied(start.encoder) if start else None
@@ -169,26 +164,36 @@ def fit(
             reduced = projection.principal_components(X, settings.initial_dims, seed=seeds[0])
         rows = reduced.apply(X) if reduced else _projected(encoder, X)
         watch.lap("project")
+    recorder = Recorder(start.left if start else None)
     # New draws where the last ones were stopped; fixed batches stay what they are.
-    later = start.left.epochs if start and start.left and settings.sampling != "fixed" else 0
+    later = 0 if settings.sampling == "fixed" else recorder.before
     # Before any training, so that a perplexity that cannot work costs no time.
     data = _batches(rows, settings, seeds[1], seeds[2] + later)
     watch.lap("neighbors" if settings.sampling == "graph" else "batches")
     pretrained: list[Any] = history["pretrain"]
     if encoder is None:
         encoder, pretrained = _untrained(X, settings, reduced, seeds[3], bar, watch)
-    recorder = Recorder(start.left if start else None)
     finetuned = _finetuned(encoder, data, settings, len(rows), bar, [*callbacks, recorder])
     watch.lap("finetune")
-    curves = finetuned.history
-    for name, values in history.get("finetune", {}).items():
-        curves[name] = values[: recorder.start.epochs if recorder.start else 0] + curves[name]
-    found = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
+    curves = {
+        name: history.get("finetune", {}).get(name, [])[: recorder.before] + values
+        for name, values in finetuned.history.items()
+    }
+    found: dict[str, Any] = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
     left = None
     if recorder.weights is not None:
         left = Unfinished(recorder.epochs, seed, recorder.weights)
         found["stopped"] = recorder.epochs * _passes(settings, int(data.cardinality()))
     return Fitted(encoder, finetuned.model.dof, found, left)
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise before any work, so that an optimizer that cannot run costs no time."""
+    if optimizer == "cg":
+        conjugate.check_backend()
+        conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
+    else:
+        _fresh(optimizer)
 
 
 def _untrained(

@@ -42,6 +42,8 @@ class Recorder(keras.callbacks.Callback):
     ----------
     epochs : int
         Whole ones that are done, those before the stop too.
+    before : int
+        Those alone.
     weights : list of array or None
         Where training stopped; None where it came to its end.
 
@@ -63,7 +65,7 @@ class Recorder(keras.callbacks.Callback):
     def __init__(self, start: Unfinished | None = None) -> None:
         super().__init__()
         self.start = start
-        self.epochs = 0 if start is None else start.epochs
+        self.epochs = self.before = 0 if start is None else start.epochs
         self.weights: list[Any] | None = None
         self._steps = 0
 
