@@ -3,14 +3,13 @@
 import contextlib
 import csv
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptsne_keras import formats
+from ptsne_keras import files, formats
 from ptsne_keras.typing import FloatArray
 
 ENDINGS = (".csv", ".npy", ".parquet")
@@ -19,7 +18,7 @@ ENDINGS = (".csv", ".npy", ".parquet")
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside the file, which is renamed to it when all is written, or removed.
+    """Give a path beside the file, as `files.replacing`, in a folder that is made if need be.
 
     Examples
     --------
@@ -29,13 +28,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     'whole'
     """
     file = Path(path).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
-    try:
+    with files.made(file.parent), files.replacing(file) as beside:
         yield beside
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def check(path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS) -> Path:

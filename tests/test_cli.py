@@ -30,7 +30,6 @@ from ptsne_keras import (
     serving,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "command_line.md"
 NAMES = list("abcde")
 KINDS = np.array(["left", "right", "up"])[np.arange(90) % 3]
 # An epoch is one batch, so that a fit is over in a second.
@@ -500,33 +499,6 @@ def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
     assert "fit anew with --force" in shown.out
     run("transform", out, "train.csv", "--out", tmp_path / "t.csv", "--quiet")
     assert np.isfinite(pandas.read_csv(tmp_path / "t.csv")).all(axis=None)
-
-
-def commands_of_the_page():
-    """The lines of the shell blocks of the page."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines()]
-
-
-def test_the_page_runs_from_top_to_bottom(digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name, (X, labels) in zip(("train", "test"), digits, strict=True):
-        frame = pandas.DataFrame(X[:120]).add_prefix("p").assign(digit=labels[:120])
-        frame.insert(0, "sample", [f"{name} {i}" for i in range(120)])
-        frame.to_csv(f"{name}.csv", index=False)
-    quick = {"hidden_units": (20,), "epochs": 5}
-    for estimator, changes in ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5})):
-        defaults = {**estimator.__init__.__kwdefaults__, **changes}
-        monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
-    lines = commands_of_the_page()
-    assert len(lines) > 8
-    for line in lines:
-        words = shlex.split(line)
-        assert words[0] == "ptsne"
-        assert cli.main([*words[1:], "--quiet"]) == 0, capsys.readouterr().err
-        written = [words[words.index(o) + 1] for o in ("--out", "--html") if o in words]
-        assert all(Path(path).exists() for path in written), line
-    assert pandas.read_csv("test_map.csv").columns.tolist() == ["id", "label", "x", "y"]
 
 
 def test_every_example_of_the_help_is_understood():

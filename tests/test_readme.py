@@ -71,7 +71,10 @@ def _run(language, text, names, page):
     commands = [line for line in text.splitlines() if line.startswith("ptsne ")]
     assert commands, text
     for command in commands:
-        assert cli.main(shlex.split(command, comments=True)[1:]) == 0, command
+        words = shlex.split(command, comments=True)
+        assert cli.main([*words[1:], "--quiet"]) == 0, command
+        written = [words[words.index(name) + 1] for name in ("--out", "--html") if name in words]
+        assert all(Path(path).exists() for path in written), command
 
 
 def _be_quick(monkeypatch):
