@@ -11,6 +11,7 @@ _MENDS = {
     errno.ENOSPC: "the disk is full; free space or write elsewhere",
     errno.EDQUOT: "your quota is used up; free space or write elsewhere",
     errno.EROFS: "the disk is read-only; write elsewhere",
+    errno.ENOENT: "its folder is not there; make it or give another path",
     errno.EACCES: "permission denied; change its permissions or the path",
     errno.EPERM: "permission denied; change its permissions or the path",
     errno.ENOTDIR: "a part of the path is a file; give another path",

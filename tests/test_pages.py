@@ -176,12 +176,12 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(page, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pages.os, "replace", full)
-    with pytest.raises(OSError, match="The page cannot be written"):
+    with pytest.raises(OSError, match=r"map\.html could not be written: the disk is full"):
         plotting.html(np.zeros((4, 2)), page)
     assert page.read_text() == "old"
     assert os.listdir(page.parent) == ["map.html"]
     monkeypatch.undo()
-    with pytest.raises(FileNotFoundError, match="choose a path in a folder that exists"):
+    with pytest.raises(FileNotFoundError, match="could not be written: its folder is not there; make it"):
         plotting.html(np.zeros((4, 2)), page.parent / "nowhere" / "map.html")
 
 

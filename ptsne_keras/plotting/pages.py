@@ -1,7 +1,6 @@
 """A page to look around in: one HTML file, which needs no network."""
 
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from ptsne_keras import ranks
+from ptsne_keras import files, ranks
 from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look
 from ptsne_keras.plotting.scatter import checked
 from ptsne_keras.typing import FloatArray
@@ -94,7 +93,8 @@ def html(
     else:
         _numbers(plot, columns, read)
     path = Path(path)
-    _write(path, file_html(plot, INLINE, title))
+    with files.replacing(path) as beside:
+        beside.write_text(file_html(plot, INLINE, title), encoding="utf-8")
     return path
 
 
@@ -191,20 +191,3 @@ def _numbers(plot: Any, columns: dict[str, Any], read: Labels) -> None:
 def _style(n: int, color: Any) -> dict[str, Any]:
     size = float(np.clip(400 / np.sqrt(max(n, 1)), 3, 8))
     return {"size": size, "color": color, "line_color": None, "alpha": 0.8}
-
-
-def _write(path: Path, page: str) -> None:
-    """Write beside, then rename: a page that is there stays until the new one is whole."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise type(error)(
-            error.errno,
-            f"The page cannot be written ({error.strerror}): choose a path in a folder that exists "
-            "and may be written to",
-            str(path),
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
