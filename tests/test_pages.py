@@ -181,7 +181,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(page, monkeypatch):
     assert page.read_text() == "old"
     assert os.listdir(page.parent) == ["map.html"]
     monkeypatch.undo()
-    with pytest.raises(FileNotFoundError, match="could not be written: its folder is not there; make it"):
+    with pytest.raises(FileNotFoundError, match="its folder is not there; make it"):
         plotting.html(np.zeros((4, 2)), page.parent / "nowhere" / "map.html")
 
 
