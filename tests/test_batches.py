@@ -191,8 +191,17 @@ TWO_REPLICAS = """
 """
 
 
-@pytest.mark.parametrize("trainer", [False, True], ids=["own model", "trainer"])
-@pytest.mark.parametrize("graph", [False, True], ids=["array", "graph"])
+# Processes of their own, each of which starts TensorFlow.
+@pytest.mark.parametrize(
+    ("graph", "trainer"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+    ],
+    ids=["array-own model", "graph-trainer", "array-trainer", "graph-own model"],
+)
 def test_two_replicas_train_as_one_device_on_the_same_blocks(graph, trainer):
     code = textwrap.dedent(TWO_REPLICAS).format(graph=graph, trainer=trainer)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

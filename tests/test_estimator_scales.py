@@ -44,7 +44,7 @@ def X(digits):
     "options",
     [
         pytest.param(SMALL, marks=pytest.mark.slow),
-        {**SMALL, "pretraining": "none"},
+        pytest.param({**SMALL, "pretraining": "none"}, marks=pytest.mark.slow),
         GRAPH,
     ],
     ids=["rbm", "batch", "graph"],

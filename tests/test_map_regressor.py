@@ -181,7 +181,7 @@ def test_few_rows_have_their_curves(objective, rng):
         MapRegressor(objective=objective, validation_fraction=0.9).fit(X, Y)
 
 
-@pytest.mark.parametrize("scale", [1e-15, 1e15])
+@pytest.mark.parametrize("scale", [1e-15, pytest.param(1e15, marks=pytest.mark.slow)])
 @BOTH
 def test_any_units_will_do(objective, scale, given):
     X, Y = given
