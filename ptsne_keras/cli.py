@@ -3,15 +3,17 @@
 import argparse
 import contextlib
 import errno
+import io
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ptsne_keras import __version__, manual
+from ptsne_keras import arguments
+from ptsne_keras.arguments import Usage, parser
 
 # TensorFlow's start-up notices are no part of the answer. Before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -21,11 +23,9 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 # Wrong input or usage; whatever else is raised is work that failed.
 _WRONG = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError)
-_OPTIONS = {"n_components": "dimensions", "random_state": "seed"}
-_KINDS = ("map", "overlay", "kl", "shepard", "recall", "quality")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run `ptsne` with these arguments (by default the process's) and return its exit status.
 
     Examples
@@ -37,7 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     map    map/map.csv
     0
     """
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if words is None else list(words)
+    # A process that was started without them has None here.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    try:
+        options = parser().parse_args(words)
+    except Usage as error:
+        given = argparse.Namespace(json="--json" in words, command=None)
+        return _failed(given, f"{error}; see {error.program} --help", WRONG)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         # What is meant for developers is left out.
@@ -51,18 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from ptsne_keras import commands
 
             report = getattr(commands, options.command)(options)
+            _say(commands.dumps(report.facts) if options.json else report.text)
         except KeyboardInterrupt:
-            return _failed(options, "interrupted; nothing was kept", INTERRUPTED)
+            return _failed(options, "interrupted; nothing was written", INTERRUPTED)
         except Exception as error:
             if os.environ.get("PTSNE_DEBUG"):
                 traceback.print_exc()
             code = WRONG if isinstance(error, _WRONG) else FAILED
             return _failed(options, _message(error), code)
-        if options.json:
-            print(commands.dumps(report.facts))
-        else:
-            print(report.text)
         return int(report.code)
+
+
+def _say(text: str) -> None:
+    """Print the answer; a reader that has gone is no error, nor a letter that it cannot have."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        _mute()
+    except OSError as error:
+        _mute()
+        raise OSError(
+            f"the work is done, but its answer cannot be printed: {error.strerror}."
+        ) from None
+
+
+def _mute() -> None:
+    """Lead stdout nowhere, lest the interpreter try once more as it ends."""
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -71,8 +95,12 @@ def _silenced() -> Iterator[None]:
     if "tensorflow" in sys.modules or os.environ.get("PTSNE_DEBUG"):
         yield
         return
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), 2)
@@ -80,200 +108,6 @@ def _silenced() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands.
-
-    Examples
-    --------
-    >>> parser().parse_args(["fit", "rows.npy", "--out", "map", "--perplexity", "20"]).parameters
-    {'perplexity': 20.0}
-    """
-    formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="ptsne",
-        description=manual.PTSNE,
-        epilog=manual.PTSNE_END,
-        formatter_class=formatter,
-    )
-    top.add_argument("--version", action="version", version=f"ptsne {__version__}")
-    found = top.add_subparsers(required=True, metavar="COMMAND", dest="command", title="commands")
-
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
-        made = found.add_parser(
-            name,
-            help=summary,
-            description=getattr(manual, name.upper()),
-            epilog=getattr(manual, f"{name.upper()}_END", None),
-            formatter_class=formatter,
-            allow_abbrev=False,
-        )
-        made.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        made.add_argument("--quiet", action="store_true", help="no progress")
-        return made
-
-    _fit(command("fit", "learn the map of rows"))
-    _transform(command("transform", "place new rows on it"))
-    _evaluate(command("evaluate", "measure it on training and test rows"))
-    _export(command("export", "write it for a server or another runtime"))
-    _plot(command("plot", "draw it"))
-    _demo(command("demo", "all of it on handwritten digits"))
-    return top
-
-
-class _Into(argparse.Action):
-    """Collects parameters of an estimator, so that only those that are given are set."""
-
-    def __init__(self, *arguments: Any, into: str, key: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.into, self.key = into, key
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
-        kept = getattr(namespace, self.into, None) or {}
-        setattr(namespace, self.into, {**kept, self.key: value})
-
-
-def _fit(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rows", metavar="ROWS", help="file of rows; see ptsne --help")
-    command.add_argument("--out", required=True, metavar="MODEL", help="folder of the model")
-    command.add_argument("--embedding", metavar="FILE", help="map of the rows (MODEL/map.csv)")
-    command.add_argument("--force", action="store_true", help="replace a model in the folder")
-    command.add_argument("--resume", action="store_true", help="go on with an interrupted fit")
-    _rows_options(command)
-    group = command.add_argument_group("a map that you have")
-    group.add_argument("--map", metavar="MAP", help=".csv .tsv .npy .parquet or .h5ad: see maps.md")
-    group.add_argument("--map-id", metavar="COLUMN", help="its column with names of the rows")
-    group.add_argument("--map-columns", type=_names, metavar="A,B", help="its coordinates")
-    command.set_defaults(parameters=None, map_parameters=None)
-    group = command.add_argument_group("the map and the network", "default: what suits the rows")
-    for name, kind, help in _PARAMETERS:
-        _add_parameter(group, "parameters", name, kind, help)
-    group.add_argument("--paper", action="store_true", help="all settings of the 2009 paper")
-    group = command.add_argument_group("with --map")
-    for name, kind, help in _MAP_PARAMETERS:
-        _add_parameter(group, "map_parameters", name, kind, help)
-
-
-def _add_parameter(
-    group: argparse._ArgumentGroup, into: str, name: str, kind: Callable[[str], Any], help: str
-) -> None:
-    shown = _OPTIONS.get(name, name).replace("_", "-")
-    metavar = "N" if kind is int else "NAME" if kind is str else "VALUE"
-    group.add_argument(
-        f"--{shown}",
-        action=_Into,
-        into=into,
-        key=name,
-        type=kind,
-        help=help,
-        metavar=metavar,
-        dest=argparse.SUPPRESS,
-    )
-
-
-def _transform(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("rows", metavar="ROWS", help="file of rows; see ptsne --help")
-    command.add_argument("--out", required=True, metavar="FILE", help=".csv, .npy or .parquet")
-    command.add_argument(
-        "--confidence", action="store_true", help="a column of it, of a model fitted with --map"
-    )
-    _rows_options(command)
-
-
-def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("--train", required=True, metavar="ROWS", help="training rows")
-    command.add_argument("--test", metavar="ROWS", help="rows that the model has not seen")
-    command.add_argument("--k", type=int, default=12, help="of T(k) (%(default)s)")
-    command.add_argument(
-        "--neighbors", type=int, default=10, help="of recall and accuracy (%(default)s)"
-    )
-    command.add_argument("--no-pca", dest="pca", action="store_false", help="without PCA")
-    command.add_argument("--seed", type=int, default=0, help="of samples (%(default)s)")
-    _rows_options(command)
-
-
-def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("--out", required=True, metavar="PATH", help="base folder, or the file")
-    command.add_argument(
-        "--format", choices=("savedmodel", "onnx", "litert"), default="savedmodel",
-        help="(%(default)s)",
-    )  # fmt: skip
-    command.add_argument(
-        "--reference", metavar="ROWS", help="training rows: the server then tells novelty, too"
-    )
-    command.add_argument(
-        "--precision", choices=("float32", "bfloat16"), help="of a SavedModel (float32)"
-    )
-    command.add_argument("--version", type=int, help="of a SavedModel (the next one)")
-    _rows_options(command)
-
-
-def _plot(command: argparse.ArgumentParser) -> None:
-    command.add_argument("of", metavar="MODEL|MAP", help="folder of a model, or a map in CSV")
-    command.add_argument("--out", metavar="FILE", help=".png, .svg or .pdf")
-    command.add_argument("--html", metavar="FILE", help="a page with hover and zoom")
-    command.add_argument("--kind", choices=_KINDS, default="map", help="(%(default)s)")
-    command.add_argument("--rows", metavar="ROWS", help="instead of the training rows")
-    command.add_argument("--test", metavar="ROWS", help="rows that the model has not seen")
-    command.add_argument("--title", help="above the picture")
-    command.add_argument("--dpi", type=int, default=150, help="(%(default)s)")
-    _rows_options(command)
-
-
-def _demo(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--picture", default="map.png", help="the map (%(default)s)")
-    command.add_argument(
-        "--export", default="saved_models/digits", help="base path of the SavedModel (%(default)s)"
-    )
-    command.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-
-
-def _rows_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("columns of the rows")
-    group.add_argument("--id", metavar="COLUMN", help="names of the rows")
-    group.add_argument("--label", metavar="COLUMN", help="their classes")
-    group.add_argument("--columns", type=_names, metavar="A,B", help="take these alone")
-    group.add_argument("--drop", type=_names, metavar="A,B", help="leave these out")
-    group.add_argument("--array", metavar="NAME", help="of an .npz file: the one with the rows")
-    group.add_argument("--layer", metavar="NAME", help="of an .h5ad file")
-    group.add_argument("--obsm", metavar="NAME", help="of an .h5ad file")
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def _or_words(kind: type, *words: str) -> Callable[[str], Any]:
-    """Parse a number, or one of some words; "none" is None."""
-
-    def parse(text: str) -> Any:
-        if text in words:
-            return None if text == "none" else text
-        return kind(text)
-
-    parse.__name__ = " or ".join(["a number", *words])  # argparse names it in its error
-    return parse
-
-
-def _several(text: str) -> Any:
-    if text == "auto":
-        return text
-    values = tuple(float(part) for part in text.split(","))
-    return values if len(values) > 1 else values[0]
-
-
-_several.__name__ = "number or numbers"
-
-
-def _units(text: str) -> Any:
-    return text if text == "auto" else tuple(int(part) for part in text.split(","))
-
-
-_units.__name__ = "widths"
 
 
 def _message(error: BaseException) -> str:
@@ -288,10 +122,8 @@ def _message(error: BaseException) -> str:
     if found:
         text = f"{found[1]} should be {found[2]}. Received: {found[3]}."
     name = re.match(r"(\w+) should be ", text)
-    known = {name for name, _, _ in (*_PARAMETERS, *_MAP_PARAMETERS)} | {"map_id", "map_columns"}
-    if name and name[1] in known:
-        shown = _OPTIONS.get(name[1], name[1]).replace("_", "-")
-        text = f"--{shown}{text[name.end(1) :]}"
+    if name and name[1] in arguments.KNOWN:
+        text = f"{arguments.option(name[1])}{text[name.end(1) :]}"
     if isinstance(error, OSError) and error.filename and error.strerror and error.args:
         text = f"{error.filename}: {error.strerror}"
         if error.errno == errno.ENOSPC:
@@ -299,7 +131,7 @@ def _message(error: BaseException) -> str:
         if isinstance(error, PermissionError):
             text += "; choose another place or change its mode"
     if isinstance(error, MemoryError):
-        text = "memory is full; give fewer rows or columns, or a smaller --batch-size"
+        text = "memory is full; give fewer rows or columns, or a smaller --batch-size or --dpi"
     return text
 
 
@@ -315,31 +147,3 @@ def _failed(options: argparse.Namespace, text: str, code: int) -> int:
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"ptsne: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
-
-
-_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
-    ("n_components", int, "of the map (2)"),
-    ("perplexity", _several, "effective number of neighbours; or several: 15,50"),
-    ("epochs", _or_words(int, "auto"), "passes over the rows"),
-    ("random_state", int, "of all that is random (0)"),
-    ("exaggeration", float, "weight of the attraction; 1 is plain t-SNE (1.5)"),
-    ("dof", _or_words(float, "auto", "learn"), "degrees of freedom of the kernel (1)"),
-    ("sampling", str, "graph, batch, fixed or auto"),
-    ("batch_size", _or_words(int, "auto"), "rows in a batch"),
-    ("learning_rate", _or_words(float, "auto"), "of Adam"),
-    ("optimizer", str, "adam, or cg: conjugate gradients"),
-    ("hidden_units", _units, "widths of the layers: 256,256,256"),
-    ("activation", str, "of the layers"),
-    ("jitter", float, "noise on rows in training (0.5)"),
-    ("initial_dims", _or_words(int, "auto", "none"), "principal components taken"),
-    ("visible", str, "auto, bernoulli or gaussian"),
-    ("pretraining", str, "none, rbm, rbm-cd1 or rbm-pcd"),
-    ("pretraining_epochs", _or_words(int, "auto"), "for each RBM"),
-]
-_MAP_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
-    ("objective", str, "neighbors or squares"),
-    ("map_weight", float, "how much the given places count (1)"),
-    ("network", str, "for squares: tanh, elu, towers or gelu"),
-    ("patience", int, "epochs without a gain of held-out rows (20)"),
-    ("validation_fraction", float, "of the rows, held out (0.1)"),
-]

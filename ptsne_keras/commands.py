@@ -54,7 +54,10 @@ def fit(options: Namespace) -> Report:
     """
     out = Path(options.out).expanduser()
     fitting.check_folder(out, force=options.force, resume=options.resume)
-    embedding = outputs.check(options.embedding) if options.embedding else None
+    embedding = None
+    if options.embedding:
+        embedding = outputs.check(options.embedding, option="--embedding")
+    fitting.check_map(embedding or out / models.MAP, out, options.map)
     parameters = dict(options.parameters or {})
     model = _model(options, out, parameters)
     reading = Reading(options.rows, choice(options))
@@ -68,7 +71,7 @@ def fit(options: Namespace) -> Report:
         Y = fitting.places(options.map, rows, options.map_id, options.map_columns)
     meter = None if options.quiet else FitMeter()
     start = time.perf_counter()
-    ended = fitting.fit(
+    found = fitting.fit(
         model,
         rows,
         out,
@@ -76,10 +79,12 @@ def fit(options: Namespace) -> Report:
         Y=Y,
         resume=options.resume,
         embedding=embedding,
+        replace=options.force,
         meter=meter,
     )
     seconds = time.perf_counter() - start
-    return _fit_report(options, model, (n, features), ended, seconds, embedding)
+    options.out = str(found.folder)
+    return _fit_report(options, model, (n, features), found.ended, seconds, embedding)
 
 
 def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.Model:
@@ -136,7 +141,7 @@ def _fit_report(
         lines.append(f"KL(P||Q) {model.kl_divergence_:.3f} nats after {duration(seconds)}")
     else:
         facts |= {"r2": model.r2_, "correlation": model.correlation_}
-        met = model.r2_["held_out"]
+        met = max(model.r2_["held_out"], 0.0)
         lines.append(f"{met:.0%} of the variance of held-out rows' places is met")
     lines += [f"model  {options.out}", f"map    {file}"]
     if ended:
@@ -287,6 +292,12 @@ def plot(options: Namespace) -> Report:
     >>> plot(options).facts["kind"]
     'map'
     """
+    if options.kind is None:
+        options.kind = "map" if options.test is None else "overlay"
+    if options.test and options.kind not in ("overlay", "recall"):
+        raise ValueError(
+            f"--test should be with --kind overlay or recall. Received: {options.kind}."
+        )
     if not options.out and not options.html:
         raise ValueError("--out should name a picture, or --html a page. Received: neither.")
     if options.html and options.kind != "map":
@@ -310,6 +321,8 @@ def demo(options: Namespace) -> Report:
     """
     from ptsne_keras import demo as shown
 
+    outputs.check(options.picture, drawing.PICTURES, option="--picture")
+    outputs.check_writable(Path(options.export).expanduser())
     # With --json nothing but the object goes to stdout.
     verbose = {"verbose": 0} if options.json or options.quiet else {}
     results = shown.run(options.picture, options.export, seed=options.seed, **verbose)

@@ -47,8 +47,14 @@ class Subject:
         elif options.rows or options.test:
             raise ValueError(f"--rows and --test should be with a model folder. Received: {of}.")
         self.rows: Rows | None = self._read(options.rows)
+        beside = [f"--{name}" for name in ("id", "label") if getattr(options, name)]
+        if self.model is not None and beside and not (options.rows or options.test):
+            raise ValueError(
+                f"{beside[0]} should be with --rows or --test, whose columns it names; the map in "
+                f"{of} has those that it was fitted with."
+            )
         if self.model is None:
-            self.map = models.read_map(of)
+            self.map = models.read_map(of, ids=options.id, labels=options.label)
         elif self.rows is None:
             self.map = models.training_map(self.model, of)
         else:
@@ -108,7 +114,7 @@ def picture(subject: Subject, options: Namespace) -> Path:
     Examples
     --------
     >>> tsne.save("map")
-    >>> options = cli.parser().parse_args("plot map --out map.png".split())
+    >>> options = cli.parser().parse_args("plot map --kind map --out map.png".split())
     >>> picture(Subject(options), options)
     PosixPath('map.png')
     """
@@ -133,7 +139,7 @@ def page(subject: Subject, options: Namespace) -> Path:
     >>> page(Subject(options), options)  # doctest: +SKIP
     PosixPath('map.html')
     """
-    file = outputs.check(options.html, (".html",))
+    file = outputs.check(options.html, (".html",), option="--html")
     Y, ids, labels = subject.map
     with outputs.replaced(file) as beside:
         plotting.html(Y, beside, labels, names=ids, title=options.title or "Map")

@@ -1,8 +1,8 @@
 """A fit as the command does it: rows in, a model folder out, whatever comes between."""
 
-import shutil
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,20 @@ from ptsne_keras.inputs import Rows
 from ptsne_keras.interruption import Interruption
 from ptsne_keras.map_regressor import MapRegressor
 from ptsne_keras.progress import FitMeter
+
+
+class Fitted(NamedTuple):
+    """How a fit ended, and where its model is.
+
+    Examples
+    --------
+    >>> Fitted(True, Path("map")).ended
+    True
+    """
+
+    ended: bool
+    """False where Ctrl-C ended it."""
+    folder: Path
 
 
 def check_folder(out: Path, *, force: bool, resume: bool) -> None:
@@ -39,6 +53,32 @@ def check_folder(out: Path, *, force: bool, resume: bool) -> None:
         if not models.is_model(out):
             mend = "give --force to put the model beside what is there"
         raise FileExistsError(f"--out should be a new folder; {mend}. Received: {out}.")
+
+
+def check_map(target: Path, out: Path, given: str | None) -> None:
+    """Raise where the map of the rows would be written over one that is somebody's own.
+
+    Raises
+    ------
+    FileExistsError
+        If it is the map that was given, or lies in a folder without a model.
+
+    Examples
+    --------
+    >>> check_map(Path("new/map.csv"), Path("new"), None)
+    """
+    if not target.exists():
+        return
+    if given is not None and target.samefile(Path(given).expanduser()):
+        raise FileExistsError(
+            f"--map should not be the file that the rows' places are written to, {target}; give "
+            "another --out, or --embedding FILE."
+        )
+    if target == out / models.MAP and not models.is_model(out):
+        raise FileExistsError(
+            f"--out should be a folder without a {models.MAP} that is not a model's; give another, "
+            f"or --embedding FILE. Received: {out}."
+        )
 
 
 def resumed(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
@@ -98,7 +138,14 @@ def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
         except ValueError:  # of another program
             found = maps.read(path)
     else:
-        found = maps.read(path, columns=columns, ids=ids)
+        try:
+            found = maps.read(path, columns=columns, ids=ids)
+        except ValueError as error:  # in the words of the command
+            text = str(error)
+            for name in ("columns", "ids"):
+                option = {"columns": "--map-columns", "ids": "--map-id"}[name]
+                text = text.replace(f"{name} should", f"{option} should")
+            raise ValueError(text) from None
     if found.ids is not None and rows.ids is not None:
         return found.of(rows.ids)
     return found.Y
@@ -113,9 +160,10 @@ def fit(
     Y: Any = None,
     resume: bool = False,
     embedding: Path | None = None,
+    replace: bool = False,
     meter: FitMeter | None = None,
-) -> bool:
-    """Fit a model and save it with the map of its rows; returns whether the fit came to its end.
+) -> Fitted:
+    """Fit a model and save it with the map of its rows.
 
     Ctrl-C in training saves what there is, too.
 
@@ -133,13 +181,20 @@ def fit(
         Whether `model` goes on.
     embedding : Path, optional
         Where the map goes, by default into the folder.
+    replace : bool
+        Whether a model that is there may be replaced; else this one goes beside it.
     meter : FitMeter, optional
         Shows the progress.
+
+    Raises
+    ------
+    ValueError
+        If training diverged.
 
     Examples
     --------
     >>> fit(ParametricTSNE(epochs=2), Rows(X, None, labels), Path("map"))
-    True
+    Fitted(ended=True, folder=PosixPath('map'))
     """
     with Interruption() as interruption:
         callbacks = [interruption, *([] if meter is None else [meter])]
@@ -148,21 +203,52 @@ def fit(
             found = model.transform(rows.X)
         else:
             found = model.fit(rows.X, callbacks=callbacks, resume=resume).embedding_
+        _check_finite(found, model)
         if names is not None:
             model.feature_names_in_ = np.asarray(names, dtype=object)
-        made = not out.exists()
-        try:
+        if not (replace or resume):
+            out = unclaimed(out)
+        # The map first, beside its place: then both are renamed, or neither.
+        with outputs.replaced(embedding or out / models.MAP) as beside:
+            outputs.fill(beside, [(found, named(rows))])
             model.save(out)
-            file = out / models.MAP if embedding is None else embedding
-            outputs.write(file, [(found, named(rows))])
-            if embedding is not None:  # that of an older model may lie there
-                (out / models.MAP).unlink(missing_ok=True)
-        except BaseException:
-            if made:
-                shutil.rmtree(out, ignore_errors=True)
-            raise
     ended = not models.unfinished(model)
-    return ended and not (isinstance(model, MapRegressor) and interruption.requested)
+    return Fitted(ended and not (isinstance(model, MapRegressor) and interruption.requested), out)
+
+
+def _check_finite(found: Any, model: models.Model) -> None:
+    """Raise where training diverged, be it to places that are only far away."""
+    divergence = getattr(model, "kl_divergence_", 0.0)
+    if not (np.isfinite(found).all() and np.isfinite(divergence)):
+        raise ValueError(
+            "Training diverged, and nothing was written: learning_rate should be smaller, or the "
+            f"rows scaled. Received: places up to {np.abs(found).max():.3g}, KL {divergence}."
+        )
+
+
+def unclaimed(out: Path) -> Path:
+    """Give the folder, or one beside it where another fit has put its model there meanwhile.
+
+    Warns
+    -----
+    UserWarning
+        If it is another.
+
+    Examples
+    --------
+    >>> unclaimed(Path("new"))
+    PosixPath('new')
+    """
+    number, free = 1, out
+    while models.is_model(free):
+        number += 1
+        free = out.with_name(f"{out.name}-{number}")
+    if free != out:
+        warnings.warn(
+            f"{out} has got a model while this one was fitted; this one goes to {free}.",
+            stacklevel=2,
+        )
+    return free
 
 
 def named(rows: Rows) -> dict[str, Any]:

@@ -55,7 +55,8 @@ Learn the map of rows: a network, and the places of the rows themselves.
 
 The folder --out gets the model, and in it map.csv, the map of the rows.
 Ctrl-C ends training after the step at hand and saves what there is: the model
-works, and --resume goes on from there. A second Ctrl-C ends at once.
+works, and --resume goes on from there. A second Ctrl-C ends at once. Before
+fine-tuning, in the pretraining of RBMs too, there is nothing to keep yet.
 
 With --map the map is one that you have, from whatever program, and the
 network learns to place rows on it.

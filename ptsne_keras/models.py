@@ -1,6 +1,5 @@
 """Model folders of either estimator, and the map of the training rows that lies in them."""
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -78,8 +77,16 @@ class TrainingMap(NamedTuple):
     labels: Any
 
 
-def read_map(file: str | os.PathLike[str]) -> TrainingMap:
-    """Read a map in CSV: columns x and y, and id and label, if there are any.
+def read_map(
+    file: str | os.PathLike[str], *, ids: str | None = None, labels: str | None = None
+) -> TrainingMap:
+    """Read a map in CSV, Parquet or .npy: columns x and y, and id and label, if there are any.
+
+    Parameters
+    ----------
+    file : path
+    ids, labels : str, optional
+        As in `inputs.Choice`; by default the columns id and label.
 
     Raises
     ------
@@ -95,21 +102,18 @@ def read_map(file: str | os.PathLike[str]) -> TrainingMap:
     (200,)
     """
     path = Path(file).expanduser()
+    header = inputs.Reading(path).source.names
     if path.suffix == ".npy":
-        return TrainingMap(*inputs.Reading(path).read())
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream), [])
-    names = [name for name in header if name not in ("id", "label", "confidence")]
+        return TrainingMap(*inputs.Reading(path, inputs.Choice(ids=ids, labels=labels)).read())
+    ids = ids or ("id" if "id" in header else None)
+    labels = labels or ("label" if "label" in header else None)
+    names = [name for name in header if name not in (ids, labels, "confidence")]
     if names != outputs.columns(len(names)) or not names:
         raise ValueError(
             f"{path} should be a map with the columns x and y, as `ptsne transform` writes it. "
             f"Received: {', '.join(map(repr, header)) or 'no columns'}."
         )
-    choice = inputs.Choice(
-        columns=names,
-        ids="id" if "id" in header else None,
-        labels="label" if "label" in header else None,
-    )
+    choice = inputs.Choice(columns=names, ids=ids, labels=labels)
     return TrainingMap(*inputs.Reading(path, choice).read())
 
 

@@ -32,7 +32,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
 
 
-def check(path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS) -> Path:
+def check(
+    path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS, *, option: str = "--out"
+) -> Path:
     """Return a path that can be written, or raise before any work is done.
 
     Raises
@@ -50,7 +52,7 @@ def check(path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS) -> Pat
     file = Path(path).expanduser()
     if file.suffix.lower() not in endings or file.is_dir():
         raise ValueError(
-            f"--out should be a file that ends in {', '.join(endings)}. Received: {file}."
+            f"{option} should be a file that ends in {', '.join(endings)}. Received: {file}."
         )
     check_writable(file.parent)
     return file
@@ -103,9 +105,20 @@ def write(path: str | os.PathLike[str], parts: Iterable[tuple[FloatArray, dict[s
     >>> write("map.csv", [(Y[:100], {"label": labels[:100]}), (Y[100:], {"label": labels[100:]})])
     200
     """
-    writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
     with replaced(path) as beside:
-        return writer[beside.suffix.lower()](beside, parts)
+        return fill(beside, parts)
+
+
+def fill(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+    """Write as :func:`write`, straight into a file that somebody else renames.
+
+    Examples
+    --------
+    >>> with replaced("map.csv") as beside:
+    ...     rows = fill(beside, [(Y, {"label": labels})])
+    """
+    writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
+    return writer[file.suffix.lower()](file, parts)
 
 
 def _write_csv(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:

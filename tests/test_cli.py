@@ -283,7 +283,8 @@ def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch
         return plt.subplots()[1]
 
     monkeypatch.setattr(plotting, name, draw, raising=False)
-    named = ["--label", "kind", "--id", "sample", "--rows", "train.csv", "--test", "train.csv"]
+    named = ["--label", "kind", "--id", "sample", "--rows", "train.csv"]
+    named += ["--test", "train.csv"] if kind == "recall" else []
     run("plot", "map", *named, "--kind", kind, "--out", tmp_path / "p.png")
     ((arguments, options),) = calls
     if kind == "kl":
@@ -359,7 +360,7 @@ def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(ParametricTSNE, "fit", lambda self, X, **options: fitted)
     monkeypatch.setattr(ParametricTSNE, "save", full)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", code=1)
-    assert capsys.readouterr().err.startswith("ptsne: error: map/model.json: No space left")
+    assert "could not be written: the disk is full; free space" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     monkeypatch.setenv("PTSNE_DEBUG", "1")
     run("transform", "none", "rows.npy", "--out", "o.csv", code=2)
@@ -463,8 +464,8 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, caps
     monkeypatch.setattr("ptsne_keras.recipes._batches", interrupt)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", "--json", code=130)
     shown = capsys.readouterr()
-    assert shown.err == "ptsne: interrupted; nothing was kept\n"
-    assert "nothing was kept" in json.loads(shown.out)["error"]
+    assert shown.err == "ptsne: interrupted; nothing was written\n"
+    assert "nothing was written" in json.loads(shown.out)["error"]
     assert not (tmp_path / "new").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -494,11 +495,117 @@ def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr()
     if times == 2:
         assert not out.exists()
-        assert "nothing was kept" in shown.err
+        assert "nothing was written" in shown.err
         return
     assert "fit anew with --force" in shown.out
     run("transform", out, "train.csv", "--out", tmp_path / "t.csv", "--quiet")
     assert np.isfinite(pandas.read_csv(tmp_path / "t.csv")).all(axis=None)
+
+
+def test_somebodys_own_map_is_not_written_over(here, tmp_path, capsys):
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copy("map/map.csv", own)
+    before = (own / "map.csv").read_bytes()
+    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", *QUICK, "--quiet", "--force"]
+    run(*words, "--out", own, code=2)
+    assert "a folder without a map.csv" in capsys.readouterr().err
+    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", "--epochs", 2, "--quiet"]
+    given = ["--map", own / "map.csv", "--force"]
+    run(*words, *given, "--out", tmp_path / "new", "--embedding", own / "map.csv", code=2)
+    assert "--map should not be the file" in capsys.readouterr().err
+    assert (own / "map.csv").read_bytes() == before
+    assert os.listdir(own) == ["map.csv"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_what_fails_while_saving_leaves_the_old_model_and_its_map(
+    error, here, tmp_path, monkeypatch
+):
+    old = shutil.copytree("map", tmp_path / "map")
+    before = {file.name: file.read_bytes() for file in Path(old).iterdir()}
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("ptsne_keras.outputs._write_csv", fail)
+    code = 130 if error is KeyboardInterrupt else 1
+    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", *QUICK, "--quiet"]
+    run(*words, "--out", old, "--force", code=code)
+    run(*words, "--out", tmp_path / "new", code=code)
+    assert {file.name: file.read_bytes() for file in Path(old).iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_fits_into_one_folder_both_stay(here, tmp_path, monkeypatch, capsys):
+    real = ParametricTSNE.fit
+
+    def slower(self, *arguments, **options):
+        if not (tmp_path / "one").exists():
+            shutil.copytree("plain", tmp_path / "one")  # the other was quicker
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(ParametricTSNE, "fit", slower)
+    run("fit", "rows.npy", "--out", tmp_path / "one", *QUICK, "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["model"] == str(tmp_path / "one-2")
+    assert json.loads(shown.out)["map"] == str(tmp_path / "one-2" / "map.csv")
+    assert "ptsne: warning:" in shown.err
+    for name in ("one", "one-2"):
+        ParametricTSNE.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["not finite", "far"])
+def test_training_that_diverges_leaves_nothing(far, here, tmp_path, capsys, monkeypatch):
+    if far:  # finite still, but the divergence is not
+        monkeypatch.setattr(ParametricTSNE, "_mean_divergence", lambda self, X: np.inf)
+    words = ["fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet"]
+    run(*words, *([] if far else ["--learning-rate", "1e12"]), code=2)
+    assert "learning_rate should be smaller" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_word_is_told_in_json_too(here, capsys):
+    run("plot", "map", "--json", "--kind", "pie", code=2)
+    shown = capsys.readouterr()
+    assert "invalid choice: 'pie'" in json.loads(shown.out)["error"]
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "words"),
+    [
+        ("| true", 0, []),
+        ("> /dev/full", 1, ["cannot be printed"]),
+        ("2>&-", 0, []),
+        ("", 0, []),
+    ],
+    ids=["a reader that goes", "a full device", "no stderr", "ASCII"],
+)
+def test_an_answer_that_cannot_be_printed(redirected, code, words, here):
+    line = f"set -o pipefail; {sys.executable} -m ptsne_keras evaluate map --train train.csv --id "
+    line += f"sample --label kind --no-pca {redirected}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert all(word in done.stderr for word in words)
+
+
+def test_maps_of_transform_can_be_drawn_and_what_has_no_use_is_refused(here, tmp_path, capsys):
+    run("transform", "map", "train.csv", "--id", "sample", "--out", tmp_path / "m.parquet")
+    run("plot", tmp_path / "m.parquet", "--out", tmp_path / "m.png")
+    run("plot", "map", "--test", "train.csv", "--id", "sample", "--out", tmp_path / "over.png")
+    for words in (["--label", "kind"], ["--test", "train.csv", "--kind", "map"]):
+        capsys.readouterr()
+        run("plot", "map", *words, "--out", tmp_path / "no.png", code=2)
+        assert f"{words[0]} should be with" in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()
+    run("demo", "--picture", "map.txt", code=2)
+    assert "--picture should be a file" in capsys.readouterr().err
 
 
 def test_every_example_of_the_help_is_understood():
