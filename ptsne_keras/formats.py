@@ -2,13 +2,14 @@
 
 import importlib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
 
+from ptsne_keras.archives import Archive
 from ptsne_keras.text_rows import TextRows, not_numbers
 
 # Numbers read at a time.
@@ -145,18 +146,28 @@ class ParquetRows:
         Raises
         ------
         ValueError
-            If a column is not of numbers; it is named.
+            If a column is not of numbers; it is named. If the file is damaged.
         """
         self._check(features)
         step = max(1, _NUMBERS // max(1, len(features)))
         wanted = list(dict.fromkeys([*features, *texts]))
-        for batch in self._table.iter_batches(step, columns=wanted):
+        batches = self._table.iter_batches(step, columns=wanted)
+        while (batch := self._next(batches)) is not None:
             columns = {name: batch.column(name) for name in wanted}
             X = np.empty((batch.num_rows, len(features)), np.float32)
             for j, name in enumerate(features):
                 X[:, j] = columns[name].to_numpy(zero_copy_only=False)
             texts_of = {name: np.asarray(columns[name].to_pylist()) for name in texts}
             yield X, texts_of
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches, None)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.file} should be a whole Parquet file; this one is damaged: fetch or save "
+                f"it again. Received: {_line(error)}"
+            ) from error
 
     def _check(self, features: Sequence[str]) -> None:
         for name in features:
@@ -170,7 +181,12 @@ class ParquetRows:
 
 
 def opened(
-    path: Path, *, array: str | None = None, layer: str | None = None, obsm: str | None = None
+    path: Path,
+    *,
+    array: str | None = None,
+    layer: str | None = None,
+    obsm: str | None = None,
+    asked: Collection[str] = (),
 ) -> Source:
     """Open a file of rows by its ending; nothing but what tells its shape is read.
 
@@ -181,6 +197,8 @@ def opened(
         Which of an .npz file's arrays has the rows; by default the one that is 2-D.
     layer, obsm : str, optional
         Where the rows of an .h5ad file are, instead of `X`.
+    asked : collection of str
+        Names of columns that are wanted, as in `tables.layout`.
 
     Raises
     ------
@@ -214,7 +232,7 @@ def opened(
             return ParquetRows(file)
         if suffix == ".h5ad":
             return _anndata(file, layer, obsm)
-        return TextRows(file)
+        return TextRows(file, asked)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, ValueError) and str(file) in str(error):
             raise
@@ -226,20 +244,22 @@ def opened(
 
 def _archive(file: Path, array: str | None) -> Source:
     """Rows of an .npz file: a sparse matrix, or one of its arrays, with the others beside them."""
-    with np.load(file, allow_pickle=False) as archive:
-        shapes = {name: archive[name].shape for name in archive.files}
-        if {"format", "shape", "data"} <= set(shapes):
-            return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
-        matrices = [name for name, shape in shapes.items() if len(shape) == 2]
-        chosen = [array] if array is not None else matrices
-        if len(chosen) != 1 or chosen[0] not in shapes:
-            raise ValueError(
-                f"--array should name the one of {file} that has the rows. "
-                f"Received: {array}; there are {', '.join(map(repr, shapes))}."
-            )
-        X = archive[chosen[0]]
-        apart = {name: archive[name] for name, shape in shapes.items() if shape == (len(X),)}
-    return ArrayRows(file, X, apart=apart)
+    arrays = Archive(file)
+    if {"format", "shape", "data"} <= set(arrays):
+        return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
+    chosen = [
+        name for name, shape in arrays.shapes.items() if shape is not None and len(shape) == 2
+    ]
+    chosen = [array] if array is not None else chosen
+    if len(chosen) != 1 or chosen[0] not in arrays:
+        raise ValueError(
+            f"--array should name the one of {file} that has the rows. "
+            f"Received: {array}; there are {', '.join(map(repr, arrays))}."
+        )
+    X = arrays[chosen[0]]
+    # What holds objects is kept, so that whoever asks for it hears what is wrong.
+    beside = [name for name, shape in arrays.shapes.items() if shape in (X.shape[:1], None)]
+    return ArrayRows(file, X, apart=Archive(file, beside))
 
 
 def _anndata(file: Path, layer: str | None, obsm: str | None) -> Source:

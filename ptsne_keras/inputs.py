@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import formats
+from ptsne_keras import class_labels, formats
 from ptsne_keras.formats import ArrayRows, Source
 
 # Names that a message lists, at most.
@@ -62,7 +62,8 @@ class Rows(NamedTuple):
     ids: Any
     """[N] text, or None."""
     labels: Any
-    """[N], or None; text in blocks, numbers where all of it is numbers in a whole."""
+    """[N], or None; text in blocks, and in a whole what `class_labels.numbers` gives. Where one
+    is missing it is None, in an array of objects."""
 
 
 class Reading:
@@ -110,7 +111,11 @@ class Reading:
     ) -> None:
         choice = choice or Choice()
         self.source: Source = formats.opened(
-            Path(path), array=choice.array, layer=choice.layer, obsm=choice.obsm
+            Path(path),
+            array=choice.array,
+            layer=choice.layer,
+            obsm=choice.obsm,
+            asked=_asked(choice, like),
         )
         self.count = self.source.count
         self._ids = self.source.ids if choice.ids is None else choice.ids
@@ -139,8 +144,9 @@ class Reading:
             self._check(X, start)
             end = start + X.shape[0]
             others |= {name: values[start:end] for name, values in self._beside.items()}
-            found = [None if n is None else _text(others[n]) for n in (self._ids, self._labels)]
-            yield Rows(_float32(X), *found)
+            ids = None if self._ids is None else class_labels.text(others[self._ids])
+            labels = None if self._labels is None else class_labels.found(others[self._labels])
+            yield Rows(_float32(X), ids, labels)
             start = end
         if start == 0:
             raise ValueError(f"{self.source.file} should have rows. Received: none.")
@@ -183,7 +189,7 @@ class Reading:
             X = scipy.sparse.vstack(parts, format="csr")
         else:
             X = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
-        return Rows(X, _joined(ids), numbers(_joined(labels)))
+        return Rows(X, _joined(ids), class_labels.numbers(_joined(labels)))
 
     def _has(self, name: str) -> bool:
         return name in self.source.names or name in self.source.apart
@@ -197,11 +203,20 @@ class Reading:
                     f"{option} should be among the columns of {self.source.file}: "
                     f"{_listed(names)}. Received: {_listed(missing)}."
                 )
+        columns = None if choice.columns is None else list(choice.columns)
+        if columns is not None and len(set(columns)) < len(columns):
+            twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+            raise ValueError(
+                f"--columns should name each column once. Received: {_listed(twice)} twice or more."
+            )
         other = {self._ids, self._labels, *choice.drop, *self.source.apart}
-        features = [name for name in names if name not in other]
-        if choice.columns is not None:
-            features = list(choice.columns)
-        elif like is not None and self.source.named:
+        features = [name for name in names if name not in other] if columns is None else columns
+        if like is not None and self.source.named:
+            if columns is not None and set(columns) != set(like):
+                raise ValueError(
+                    "--columns should be left out, or be the columns that the model was fitted "
+                    f"with: {_listed(list(like))}. Received: {_listed(columns)}."
+                )
             missing = [name for name in like if name not in names]
             if missing:
                 raise ValueError(
@@ -266,27 +281,10 @@ def _float32(X: Any) -> Any:
     return np.asarray(X, np.float32)
 
 
-def _text(values: Any) -> Any:
-    values = np.asarray(values)
-    return np.char.decode(values) if values.dtype.kind == "S" else values.astype(str)
-
-
-def numbers(labels: Any) -> Any:
-    """Labels that are text as numbers, if all of them are: 10 then comes after 9.
-
-    Examples
-    --------
-    >>> numbers(np.array(["10", "9"])).tolist(), numbers(np.array(["10", "b"])).tolist()
-    ([10, 9], ['10', 'b'])
-    """
-    if labels is None or labels.dtype.kind != "U":
-        return labels
-    for dtype in (np.int64, np.float64):
-        try:
-            return labels.astype(dtype)
-        except ValueError:
-            continue
-    return labels
+def _asked(choice: Choice, like: Sequence[str] | None) -> list[str]:
+    """All names of columns that are wanted."""
+    one = [name for name in (choice.ids, choice.labels) if name is not None]
+    return [*one, *(choice.columns or ()), *choice.drop, *(like or ())]
 
 
 def _joined(parts: Sequence[Any]) -> Any:

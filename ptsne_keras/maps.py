@@ -197,7 +197,7 @@ def _from_parquet(file: Path, columns: Sequence[str] | None, ids: str | None) ->
 
 
 def _from_text(file: Path, columns: Sequence[str] | None, ids: str | None) -> Map:
-    table = tables.read(file)
+    table = tables.read(file, [*(columns or ()), *([] if ids is None else [ids])])
     names, numeric = table.names, table.numeric()
     # Names of rows come first: R's row names and the index of pandas, with a title or without.
     if ids is None and (names[0] == "" or (names[0] not in numeric and len(names) > 1)):

@@ -1,24 +1,19 @@
 """Tables in text files: CSV, TSV and blank-separated, with or without header and row names."""
 
 import collections
-import csv
+import contextlib
 import gzip
 import itertools
-import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ptsne_keras.headers import LOOKED_AT, Top, decimal_comma, missing, named, number
 from ptsne_keras.typing import FloatArray
-
-_DELIMITERS = ("\t", ";", ",")
-# Of write.table(dec=","): only there a comma is no delimiter though no other mark is.
-_DECIMAL_COMMAS = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
-# Rows of which the first is compared with, to tell a header of numbers.
-_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Table:
         return [
             name
             for name, cell in zip(self.names, self.rows[0], strict=True)
-            if _number(cell, self.decimal_comma) is not None or _missing(cell)
+            if number(cell, self.decimal_comma) is not None or missing(cell)
         ]
 
     def text(self, name: str) -> list[str]:
@@ -89,7 +84,7 @@ class Table:
         Y = np.empty((len(self.rows), len(names)))
         for column, name in enumerate(names):
             for i, cell in enumerate(self.text(name)):
-                value = np.nan if _missing(cell) else _number(cell, self.decimal_comma)
+                value = np.nan if missing(cell) else number(cell, self.decimal_comma)
                 if value is None:
                     raise ValueError(
                         f"{self.file} should have numbers in column {name!r}. "
@@ -119,13 +114,24 @@ class Layout(NamedTuple):
     decimal_comma: bool
 
 
-def layout(file: Path) -> Layout:
+def layout(file: Path, asked: Collection[str] = ()) -> Layout:
     r"""Find out how a table is laid out without reading it all.
+
+    Parameters
+    ----------
+    file : Path
+    asked : collection of str
+        Names of columns that are wanted: a line 1 that has one is a header, numbers or not.
 
     Raises
     ------
     ValueError
         If it is not UTF-8 text with a row, or names a column twice.
+
+    Warns
+    -----
+    UserWarning
+        If line 1 is numbers that may be names of columns or a row.
 
     Examples
     --------
@@ -133,32 +139,27 @@ def layout(file: Path) -> Layout:
     >>> layout(Path("rows.csv"))
     Layout(names=['a', 'b'], header=True, delimiter=',', above=1, decimal_comma=False)
     """
-    try:
-        with opened(file) as stream:
-            numbered = list(itertools.islice(_cells(stream), 1 + _LOOKED_AT))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} should be text in UTF-8: save it as that. Received: {error.reason}."
-        ) from error
-    rows = [cells for _, cells, _ in numbered]
-    names, start = _header(rows) if len(rows) > 1 else ([], 0)
-    if len(rows) == 1 and _number(rows[0][-1], True) is not None:
-        names = [str(j + 1) for j in range(len(rows[0]))]
-    if not names:
-        raise ValueError(f"{file} should be a table of rows. Received: {len(rows)} lines.")
-    if names[-1] == "" and len(names) > 1 and not any(cells[-1].strip() for cells in rows[start:]):
-        names = names[:-1]  # a comma ends every line
+    with reading(file) as stream:
+        top = Top.of(stream)
+        numbered = list(itertools.islice(top.cells(stream), 1 + LOOKED_AT))
+    rows = [cells for _, cells in numbered]
+    if len(rows) == 1 and not top.marked and number(rows[0][-1], True) is not None:
+        names, start = [str(j + 1) for j in range(len(rows[0]))], 0
+    else:
+        names, start = named(file, rows, top.marked, asked)
+    names = _without_last(names, rows[start:])
     _check_names(file, names)
-    delimiter = numbered[0][2]
-    comma = delimiter != "," and any(
-        _DECIMAL_COMMAS.fullmatch(cell.strip()) for cells in rows[start:] for cell in cells
+    comma = top.delimiter != "," and any(
+        decimal_comma(cell) for cells in rows[start:] for cell in cells
     )
     above = numbered[start - 1][0] if start else numbered[0][0] - 1
-    return Layout(names, bool(start), delimiter, above, comma)
+    return Layout(names, bool(start), top.delimiter, above, comma)
 
 
-def read(file: Path) -> Table:
+def read(file: Path, asked: Collection[str] = ()) -> Table:
     r"""Read a table; the delimiter is a tab, else a semicolon, else a comma, else blanks.
+
+    `asked` is as in :func:`layout`.
 
     Raises
     ------
@@ -171,18 +172,11 @@ def read(file: Path) -> Table:
     >>> read(Path("map.csv")).names
     ['x', 'y']
     """
-    try:
-        with opened(file) as stream:
-            numbered = list(_cells(stream))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} should be text in UTF-8: save it as that. Received: {error.reason}."
-        ) from error
-    delimiter = numbered[0][2] if numbered else ","
-    lines, rows = [line for line, _, _ in numbered], [cells for _, cells, _ in numbered]
-    if len(rows) < 2:
-        raise ValueError(f"{file} should be a table of rows. Received: {len(rows)} lines.")
-    names, start = _header(rows)
+    with reading(file) as stream:
+        top = Top.of(stream)
+        numbered = list(top.cells(stream))
+    lines, rows = [line for line, _ in numbered], [cells for _, cells in numbered]
+    names, start = named(file, rows, top.marked, asked)
     lines, rows = lines[start:], rows[start:]
     for line, cells in zip(lines, rows, strict=True):
         if len(cells) != len(names):
@@ -190,25 +184,58 @@ def read(file: Path) -> Table:
                 f"{file} should have {len(names)} cells in every row. "
                 f"Received: {len(cells)} in line {line}."
             )
-    if names[-1] == "" and len(names) > 1 and not any(cells[-1].strip() for cells in rows):
-        names, rows = names[:-1], [cells[:-1] for cells in rows]  # a comma ends every line
-    _check_names(file, names)
-    return Table(file, names, lines, rows, delimiter != ",")
+    kept = _without_last(names, rows)
+    if len(kept) < len(names):
+        rows = [cells[:-1] for cells in rows]
+    _check_names(file, kept)
+    return Table(file, kept, lines, rows, top.delimiter != ",")
 
 
-def opened(file: Path) -> Any:
-    r"""Open a text file, which may be compressed by gzip.
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[Any]:
+    r"""Open a text file, which may be compressed by gzip; what is wrong with it names it.
+
+    Raises
+    ------
+    ValueError
+        If it is not UTF-8 text, or a damaged gzip file.
 
     Examples
     --------
     >>> size = Path("rows.csv").write_text("a,b\n")
-    >>> with opened(Path("rows.csv")) as stream:
+    >>> with reading(Path("rows.csv")) as stream:
     ...     next(stream)
     'a,b\n'
     """
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return open(file, encoding="utf-8-sig", newline="")
+    zipped = file.suffix.lower() == ".gz"
+    how: dict[str, Any] = {"mode": "rt", "encoding": "utf-8-sig", "newline": ""}
+    try:
+        with gzip.open(file, **how) if zipped else open(file, **how) as stream:
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(file, error) from error
+    except UnicodeDecodeError as error:
+        if zipped:
+            _check_gzip(file)  # damaged bytes may come out as nonsense first
+        raise ValueError(
+            f"{file} should be text in UTF-8: save it as that. Received: {error.reason}."
+        ) from error
+
+
+def _check_gzip(file: Path) -> None:
+    try:
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{file} should be a whole gzip file; this one is truncated or damaged: fetch or save it "
+        f"again. Received: {error}."
+    )
 
 
 def _check_names(file: Path, names: list[str]) -> None:
@@ -221,58 +248,8 @@ def _check_names(file: Path, names: list[str]) -> None:
         )
 
 
-def _cells(stream: Any) -> Iterator[tuple[int, list[str], str]]:
-    """Line number, cells and delimiter of each row; blank lines and comments above are left out."""
-    above, first = 0, ""
-    for first in stream:
-        if first.strip() and not first.startswith("#"):
-            break
-        above += 1
-    else:
-        return
-    delimiter = next((mark for mark in _DELIMITERS if mark in first), " ")
-    parts = first.split()
-    if delimiter == "," and len(parts) > 1 and all(map(_DECIMAL_COMMAS.fullmatch, parts)):
-        delimiter = " "
-
-    def rest() -> Iterator[str]:
-        for line in itertools.chain([first], stream):
-            yield line.strip() if delimiter == " " else line
-
-    reader = csv.reader(rest(), delimiter=delimiter, skipinitialspace=True)
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield above + reader.line_num, cells, delimiter
-
-
-def _header(rows: list[list[str]]) -> tuple[list[str], int]:
-    """Names of the columns, and where the data begin."""
-    head, following = rows[0], rows[1 : 1 + _LOOKED_AT]
-    named = [cell for cell in head if cell]
-    numbers = [_number(cell, True) is not None for cell in named]
-    header = bool(named) and not all(map(_missing, named)) and not any(numbers)
-    if all(numbers) and named:
-        # Columns that pandas has numbered: whole numbers above others that are not.
-        start = named[0]
-        consecutive = start in ("0", "1") and named == [
-            str(int(start) + j) for j in range(len(named))
-        ]
-        fractions = any(not cell.lstrip("-").isdigit() for row in following for cell in row[-1:])
-        header = consecutive and (head[0] == "" or fractions)
-    if not header:
-        return [str(j + 1) for j in range(len(head))], 0
-    # R's write.table leaves the row names' title out.
-    return (["", *head] if len(head) == len(rows[1]) - 1 else head), 1
-
-
-def _number(cell: str, decimal_comma: bool) -> float | None:
-    if "_" in cell:  # Python takes 1_000
-        return None
-    try:
-        return float(cell.replace(",", ".") if decimal_comma else cell)
-    except ValueError:
-        return None
-
-
-def _missing(cell: str) -> bool:
-    return cell.strip().upper() in ("", "NA", "NAN", "NULL", "NONE")
+def _without_last(names: list[str], rows: list[list[str]]) -> list[str]:
+    """Leave out a last column that is nothing: a comma ends every line."""
+    if len(names) > 1 and names[-1] == "" and not any(cells[-1].strip() for cells in rows):
+        return names[:-1]
+    return names

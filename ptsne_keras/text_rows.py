@@ -2,22 +2,27 @@
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptsne_keras import tables
+from ptsne_keras import headers, tables
 from ptsne_keras.typing import FloatArray
 
 # Cells that are held as text at a time.
 _CELLS = 1 << 20
-_MISSING = ("", "NA", "NAN", "NULL", "NONE")
 
 
 class TextRows:
     """A table of rows in a text file.
+
+    Parameters
+    ----------
+    file : Path
+    asked : collection of str
+        As in `tables.layout`.
 
     Attributes
     ----------
@@ -43,9 +48,9 @@ class TextRows:
 
     count: int | None = None
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, asked: Collection[str] = ()) -> None:
         self.file = file
-        self._layout = tables.layout(file)
+        self._layout = tables.layout(file, asked)
         self.names, self.named = self._layout.names, self._layout.header
         self.ids = "" if "" in self.names else None
         self.apart = ("",) if self.ids is not None else ()
@@ -71,19 +76,12 @@ class TextRows:
         others = {name: self.names.index(name) for name in texts}
         step = max(1, _CELLS // len(self.names))
         line = self._layout.above + 1
-        try:
-            with tables.opened(self.file) as stream:
-                for _ in itertools.islice(stream, self._layout.above):
-                    pass
-                while lines := list(itertools.islice(stream, step)):
-                    yield from self._block(lines, line, numbers, others)
-                    line += len(lines)
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{self.file} should be text in UTF-8: save it as that. Received: {error.reason}."
-            ) from error
-        except EOFError as error:
-            raise ValueError(f"{self.file} is truncated: fetch it again.") from error
+        with tables.reading(self.file) as stream:
+            for _ in itertools.islice(stream, self._layout.above):
+                pass
+            while lines := list(itertools.islice(stream, step)):
+                yield from self._block(lines, line, numbers, others)
+                line += len(lines)
 
     def _block(
         self, lines: list[str], first: int, numbers: list[int], others: dict[str, int]
@@ -107,8 +105,9 @@ class TextRows:
         """Numbers, where all cells are plain ones; None where each has to be looked at."""
         mark = self._layout.delimiter
         text = "".join(lines)
-        plain = '"' not in text and (mark == " " or len({line.count(mark) for line in lines}) == 1)
-        if not plain:
+        marks = len(self.names) - 1
+        plain = mark == " " or all(line.count(mark) == marks for line in lines)
+        if '"' in text or not plain:
             return None
         if self._layout.decimal_comma:
             lines = [line.replace(",", ".") for line in lines]
@@ -142,14 +141,12 @@ class TextRows:
         X = np.empty((len(cells), len(numbers)), np.float32)
         for i, (line, row) in enumerate(cells):
             for j, column in enumerate(numbers):
-                cell = row[column].strip()
-                if self._layout.decimal_comma:
-                    cell = cell.replace(",", ".")
-                try:
-                    X[i, j] = np.nan if cell.upper() in _MISSING else float(cell)
-                except ValueError:
+                cell = row[column]
+                value = headers.number(cell, self._layout.decimal_comma)
+                if value is None and not headers.missing(cell):
                     name = self.names[column]
-                    raise not_numbers(name, self.file, f"{row[column]!r} in line {line}") from None
+                    raise not_numbers(name, self.file, f"{cell!r} in line {line}")
+                X[i, j] = np.nan if value is None else value
         return X
 
 

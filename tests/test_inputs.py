@@ -2,13 +2,14 @@
 
 import gzip
 import tracemalloc
+import warnings
 
 import numpy as np
 import pandas
 import pytest
 import scipy.sparse
 
-from ptsne_keras import formats, text_rows
+from ptsne_keras import class_labels, formats, text_rows
 from ptsne_keras.inputs import Choice, Reading
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -226,3 +227,203 @@ def test_more_that_is_wrong(frame, X, tmp_path):
         Reading(tmp_path / "rows.npy", Choice(labels="kind"))
     with pytest.raises(ValueError, match=r"--layer is for \.h5ad files"):
         Reading(tmp_path / "rows.npy", Choice(layer="counts"))
+
+
+def table(file, head, X, **others):
+    """Write rows below names that are numbers."""
+    frame = pandas.DataFrame(X, columns=head)
+    for name, values in others.items():
+        frame[name] = values
+    frame.to_csv(file, index=False)
+    return file
+
+
+def test_names_of_columns_that_are_numbers(rng, tmp_path, recwarn):
+    whole = rng.integers(0, 17, (90, 6))
+    file = tmp_path / "rows.csv"
+    reading = Reading(table(file, range(6), whole))  # as pandas names columns
+    assert reading.names == list("012345")
+    np.testing.assert_array_equal(reading.read().X, whole)
+    table(file, range(6), whole, id=SAMPLES, label=KINDS)
+    rows = Reading(file, Choice(ids="id", labels="label")).read()
+    np.testing.assert_array_equal(rows.X, whole)
+    np.testing.assert_array_equal(rows.ids, SAMPLES)
+    table(file, range(6), whole, label=np.arange(90) % 3)  # a word above numbers
+    assert Reading(file).names == [*"012345", "label"]
+    table(file, range(6), whole, id=SAMPLES)
+    assert Reading(file, Choice(columns=["0", "5"])).read().X.shape == (90, 2)
+    assert Reading(file).names == [*"012345", "id"]  # only words above words
+    years = [2019, 2018, 2021, 2022, 2023, 2024]
+    table(file, years, whole)
+    for choice in (Choice(labels="2021"), Choice(columns=["2018", "2019"]), Choice(drop=["2019"])):
+        assert len(Reading(file, choice).read().X) == 90
+    assert Reading(file, like=list(map(str, years))).read().X.shape == (90, 6)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("fractions", [True, False])
+def test_years_above_numbers_are_names_and_said_to_be(fractions, X, tmp_path):
+    rows = X if fractions else np.rint(X * 9).astype(int)
+    file = table(tmp_path / "rows.csv", [2019, 2020, 2021, 2022, 2023], rows)
+    with pytest.warns(UserWarning, match=r"first line, 2019, 2020, 2021, …, is read as names"):
+        reading = Reading(file)
+    np.testing.assert_allclose(reading.read().X, rows, rtol=1e-6)
+
+
+def test_whole_numbers_that_rise_above_others_like_them_are_a_row_and_said_to_be(tmp_path):
+    (tmp_path / "rows.csv").write_text("3,5,9\n4,2,9\n8,1,11\n3,1,1\n")
+    with pytest.warns(UserWarning, match=r"first line, 3, 5, 9, is read as a row"):
+        reading = Reading(tmp_path / "rows.csv")
+    assert len(reading.read().X) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3,1\n2,5\n", "0,1\n3,4\n", "0.5,1.5,2\n1,2,0\n", "1,2,3\n4,5,6\n", "?,2,1\n1,2,3\n"],
+)
+def test_other_first_lines_of_numbers_are_rows(text, tmp_path):
+    (tmp_path / "rows.csv").write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not Reading(tmp_path / "rows.csv").source.named
+
+
+def test_a_row_that_has_a_name_of_the_model_by_chance_is_no_header(rng, tmp_path):
+    X = rng.integers(0, 4, (20, 8))
+    np.savetxt(tmp_path / "rows.csv", X, fmt="%d", delimiter=",")
+    reading = Reading(tmp_path / "rows.csv", Choice(labels="8"), like=list("01234567"))
+    assert len(reading.read().X) == 20
+
+
+def test_columns_beside_names_of_a_model(frame, X, tmp_path):
+    file, _ = write(frame, X, tmp_path, ".csv")
+    rows = Reading(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
+    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
+    with pytest.raises(ValueError, match=r"--columns should be left out, or.*'e', 'a'.*'b', 'a'"):
+        Reading(file, Choice(columns=["b", "a"]), like=["e", "a"])
+    with pytest.raises(ValueError, match=r"name each column once. Received: 'a' twice"):
+        Reading(file, Choice(columns=["a", "a", "b"]))
+
+
+@pytest.mark.parametrize("form", [".csv", ".parquet", ".h5ad", ".npy"])
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (pandas.Series(["u", None, "v"] * 30), ["u", None, "v"]),
+        (pandas.Series([0, None, 2] * 30), [0, None, 2]),
+        (pandas.Series([0.5, None, 2] * 30), [0.5, None, 2.0]),
+    ],
+    ids=["text", "whole", "fractions"],
+)
+def test_missing_labels_are_none_whatever_the_file(form, kinds, expected, frame, X, tmp_path):
+    file, choice = write(frame, X, tmp_path, form)
+    if form == ".h5ad":
+        anndata = pytest.importorskip("anndata")
+        values = kinds.values if kinds.dtype.kind == "f" else pandas.Categorical(kinds)
+        obs = pandas.DataFrame({"kind": values}, index=SAMPLES)
+        anndata.AnnData(X, obs).write_h5ad(file)
+    elif form == ".npy":
+        text = kinds.dtype.kind != "f"
+        np.save(tmp_path / "kind.npy", kinds.fillna("").to_numpy(str) if text else kinds)
+    else:
+        frame["kind"] = kinds
+        frame.to_csv(file, index=False) if form == ".csv" else frame.to_parquet(file)
+    labels = Reading(file, choice).read().labels
+    assert labels.tolist() == expected * 30
+    assert [type(label) for label in labels[:3]] == [type(label) for label in expected]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["0", "10", "9"], [0, 10, 9]),
+        (["0.0", "1.0", None], [0, 1, None]),
+        (["0.5", "-1e-3"], [0.5, -0.001]),
+        (["01", "1", "1.0"], ["01", "1", "1.0"]),
+        (["1", "1.0"], ["1", "1.0"]),
+        (["007", "8"], ["007", "8"]),
+        (["1_0", "2"], ["1_0", "2"]),
+        (["9007199254740993", "1"], ["9007199254740993", "1"]),
+        (["inf", "1"], ["inf", "1"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_labels_are_numbers_only_if_nothing_is_lost(texts, expected):
+    kind = object if None in texts else str
+    labels = class_labels.numbers(np.array(texts, kind)).tolist()
+    assert labels == expected
+    assert list(map(type, labels)) == list(map(type, expected))
+
+
+def test_a_number_with_an_underscore_is_none(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,y\n1,2\n1_0,3\n")
+    with pytest.raises(ValueError, match=r"'x'.*'1_0' in line 3"):
+        Reading(tmp_path / "rows.csv").read()
+
+
+def test_rows_that_are_all_wider_than_the_header_are_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,y\n1,2,3,4\n5,6,7,8\n")
+    with pytest.raises(ValueError, match=r"2 cells in every row.*4 in line 2"):
+        Reading(tmp_path / "rows.csv").read()
+
+
+def test_a_delimiter_within_quotes_is_none(tmp_path):
+    (tmp_path / "rows.csv").write_text('name,"x;y",z\na,1,2\nb,3,4\n')
+    reading = Reading(tmp_path / "rows.csv", Choice(ids="name"))
+    assert reading.names == ["x;y", "z"]
+    assert reading.read().X.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#id,kind,x\na,u,1\nb,v,2\n",
+        "## of 2009\n# by hand\n# id,kind,x\na,u,1\nb,v,2\n",
+        "# by hand\nid,kind,x\na,u,1\nb,v,2\n",
+        "# x, kind, id\nid,kind,x\na,u,1\nb,v,2\n",
+        "#id\tkind\tx\na\tu\t1\nb\tv\t2\n",
+    ],
+)
+def test_a_header_may_begin_with_a_hash(text, tmp_path):
+    (tmp_path / "rows.csv").write_text(text)
+    rows = Reading(tmp_path / "rows.csv", Choice(ids="id", labels="kind")).read()
+    assert (rows.X.tolist(), rows.ids.tolist(), rows.labels.tolist()) == (
+        [[1], [2]],
+        ["a", "b"],
+        ["u", "v"],
+    )
+
+
+@pytest.mark.parametrize("head", ["#id,x", "id,x"])
+def test_rows_below_the_header_are_no_comments(head, tmp_path):
+    (tmp_path / "rows.csv").write_text(f"{head}\n#1,5\n#2,6\n")
+    rows = Reading(tmp_path / "rows.csv", Choice(ids="id")).read()
+    assert (rows.X.tolist(), rows.ids.tolist()) == ([[5], [6]], ["#1", "#2"])
+
+
+def test_damaged_files_are_named(rng, tmp_path):
+    X = rng.normal(size=(3000, 5))
+    frame = pandas.DataFrame(X, columns=NAMES)
+    for name, words in (
+        ("rows.parquet", "should be a whole Parquet file"),
+        ("rows.csv.gz", "should be a whole gzip file"),
+    ):
+        file = tmp_path / name
+        frame.to_parquet(file) if name.endswith("parquet") else frame.to_csv(file, index=False)
+        body = bytearray(file.read_bytes())
+        body[100:40_000] = bytes(reversed(body[100:40_000]))
+        file.write_bytes(body)
+        with pytest.raises(ValueError, match=words) as raised:
+            Reading(file).read()
+        assert str(file) in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_an_array_of_objects_leaves_others_readable(X, tmp_path):
+    objects = np.array(["u", None, 3] * 30, object)
+    np.savez(tmp_path / "rows.npz", X=X, kind=KINDS, mixed=objects)
+    rows = Reading(tmp_path / "rows.npz", Choice(labels="kind")).read()
+    np.testing.assert_array_equal(rows.X, X)
+    assert rows.labels.tolist() == KINDS.tolist()
+    with pytest.raises(ValueError, match=r"'mixed' of .*rows.npz should be numbers or text"):
+        Reading(tmp_path / "rows.npz", Choice(labels="mixed")).read()

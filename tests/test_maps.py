@@ -236,3 +236,10 @@ def test_rows_without_a_place_are_named(Y):
         maps.Map(Y, np.array(list("abcda"))).of(["b"])
     with pytest.raises(ValueError, match="matched by position"):
         maps.Map(Y, None).of(["b"])
+
+
+def test_a_name_that_is_asked_for_tells_a_header_of_numbers(tmp_path):
+    (tmp_path / "map.csv").write_text("7,3\n1,2\n3,4\n")
+    assert len(maps.read(tmp_path / "map.csv").Y) == 3
+    found = maps.read(tmp_path / "map.csv", columns=["3", "7"])
+    np.testing.assert_array_equal(found.Y, [[2, 1], [4, 3]])
