@@ -150,7 +150,13 @@ def _write_parquet(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]
     try:
         for Y, others in parts:
             named = dict(zip(columns(Y.shape[1]), np.ascontiguousarray(Y.T), strict=True))
-            table = pyarrow.table({**others, **named})
+            # Labels of which a block is all missing would have no type.
+            text = {
+                name: pyarrow.array(values, "string")
+                for name, values in others.items()
+                if values.dtype.kind == "O" and all(isinstance(v, str | None) for v in values)
+            }
+            table = pyarrow.table({**others, **text, **named})
             writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
             count += len(Y)

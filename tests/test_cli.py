@@ -26,6 +26,8 @@ from ptsne_keras import (
     fitting,
     inputs,
     manual,
+    models,
+    outputs,
     plotting,
     serving,
 )
@@ -150,6 +152,19 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
         assert table["id"].tolist() == frame["sample"].tolist()
         found = table[["x", "y"]].to_numpy()
     np.testing.assert_allclose(found, Y, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_which_a_block_is_all_missing_are_written(tmp_path):
+    Y = np.zeros((2, 2), np.float32)
+    blocks = [[None, None], ["a", None], ["a", "b"]]
+    for ending in (".parquet", ".csv"):
+        file = tmp_path / f"map{ending}"
+        parts = [(Y, {"label": np.array(labels, object)}) for labels in blocks]
+        assert outputs.write(file, parts) == 6
+        assert models.read_map(file).labels.tolist() == [None, None, "a", None, "a", "b"]
+    numbers = np.array([1, None], object)
+    outputs.write(tmp_path / "map.parquet", [(Y, {"label": numbers})])
+    assert models.read_map(tmp_path / "map.parquet").labels.tolist() == [1, None]
 
 
 def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
