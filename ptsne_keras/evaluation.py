@@ -1,6 +1,7 @@
 """How good a fitted map is, in one table: training and test rows, and PCA beside it."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ import scipy.sparse
 
 from ptsne_keras import metrics, projection, ranks, rows
 from ptsne_keras.divergence import Divergence
-from ptsne_keras.plotting.colors import Labels, union
+from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray
 
 # Numbers of neighbours that vote on a label.
 _VOTES = (1, 5)
+# Rows whose distances have an order.
+_PAIRED = 3
 # What the table calls the measures, and which way is better.
 _TITLES = {
     "kl_divergence": "KL(P‖Q), nats (lower is better)",
@@ -25,6 +28,9 @@ _TITLES = {
     "accuracy_5nn": "5-NN accuracy",
     "distance_correlation": "Spearman's ρ of distances",
 }
+
+# What messages call the rows.
+_NAMES = {"training": "X", "test": "X_test"}
 
 Measures = dict[str, float | None]
 """A number of each measure; None where rows are too few for it."""
@@ -63,12 +69,12 @@ def evaluate(
     X_test : array or sparse matrix [M, D], optional
         Rows that took no part in the fit.
     labels, labels_test : arrays [N] and [M], optional
-        Classes, for k-NN accuracy. Rows whose label is None or NaN take no part in that, and labels
-        that are numbers and no classes give none.
+        Classes, for k-NN accuracy. Rows whose label is None, NaN or empty text take no part in
+        that, and labels that, taken together, are numbers and no classes give none.
     pca : bool
         Whether to measure as many principal components of the training rows, too.
     k : int
-        Neighbours of trustworthiness and continuity: below half the rows.
+        Neighbours of trustworthiness and continuity: below half the training rows.
     neighbors : int
         Neighbours of recall.
     sample : int, optional
@@ -91,7 +97,13 @@ def evaluate(
     Raises
     ------
     ValueError
-        If rows or labels do not fit the estimator or each other, or k or neighbors is too large.
+        If rows, their maps or labels are not finite or do not fit each other, or k or neighbors is
+        too large for the training rows.
+
+    Warns
+    -----
+    UserWarning
+        If no label of the test rows is one of the training rows: accuracy is then 0.
 
     Examples
     --------
@@ -174,8 +186,9 @@ def _parts(
     """Place the rows on the maps, and number their classes."""
     given = {"training": X} | ({} if X_test is None else {"test": X_test})
     own = type(estimator).__name__
-    maps = {part: {own: np.asarray(estimator.transform(X))} for part, X in given.items()}
-    given = {part: _plain(X, part) for part, X in given.items()}
+    plain = {part: _plain(X, part) for part, X in given.items()}
+    maps = {part: {own: _map(estimator, X, part)} for part, X in given.items()}
+    given = plain
     watch.lap("transform")
     X = given["training"]
     if pca:
@@ -184,31 +197,47 @@ def _parts(
         for part, part_X in given.items():
             maps[part]["PCA"] = reduced.apply(part_X)
         watch.lap("PCA")
-    classes = union(*(x for x in (labels, labels_test) if x is not None))
-    codes: dict[str, Any] = {}
-    for part, part_labels in (("training", labels), ("test", labels_test)):
-        if part in given and part_labels is not None:
-            n = given[part].shape[0]
-            if Labels.of(part_labels, n).values is None:
-                codes[part] = Labels.of(part_labels, n, classes=classes).codes
+    codes = _codes({"training": labels, "test": labels_test}, given)
     return {part: _Part(given[part], codes.get(part), maps[part]) for part in given}
 
 
 def _plain(X: Any, part: str) -> Any:
-    name = "X" if part == "training" else "X_test"
-    return X.tocsr() if scipy.sparse.issparse(X) else rows.check(X, name=name)
+    return X.tocsr() if scipy.sparse.issparse(X) else rows.check(X, name=_NAMES[part])
+
+
+def _map(estimator: Any, X: Any, part: str) -> FloatArray:
+    name = f"{type(estimator).__name__}.transform({_NAMES[part]})"
+    return rows.check(estimator.transform(X), name=name)
+
+
+def _codes(labels: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Give training and test rows the numbers of their classes, where labels are classes."""
+    there = {part: labels[part] for part in given if labels[part] is not None}
+    numbers, classes = numeric(*there.values()), union(*there.values())
+    read = {
+        part: Labels.of(values, given[part].shape[0], classes=classes, continuous=numbers)
+        for part, values in there.items()
+    }
+    if numbers:
+        return {}
+    found = {part: set(its.codes[its.codes >= 0]) for part, its in read.items()}
+    if len(found) == 2 and all(found.values()) and found["training"].isdisjoint(found["test"]):
+        shown = {part: [classes[i] for i in sorted(found[part])[:3]] for part in found}
+        warnings.warn(
+            f"labels_test should have classes of labels; none of {shown['test']} is among "
+            f"{shown['training']}, and k-NN accuracy is 0.",
+            stacklevel=4,
+        )
+    return {part: its.codes for part, its in read.items()}
 
 
 def _check_counts(parts: dict[str, _Part], k: int, neighbors: int, sample: int | None) -> None:
     if sample is not None and sample < 1:
         raise ValueError(f"sample should be at least 1, or None for all rows. Received: {sample}.")
-    fewest = min(part.X.shape[0] for part in parts.values())
-    if not 1 <= k < fewest / 2:
-        raise ValueError(
-            f"k should be at least 1 and below half the rows, {fewest / 2:g}. Received: {k!r}."
-        )
     n = parts["training"].X.shape[0]
-    if not 1 <= neighbors < n:
+    if ranks.positive(k, "k") >= n / 2:
+        raise ValueError(f"k should be below half the training rows, {n / 2:g}. Received: {k!r}.")
+    if ranks.positive(neighbors, "neighbors") >= n:
         raise ValueError(f"neighbors should be from 1 to N - 1 = {n - 1}. Received: {neighbors!r}.")
 
 
@@ -221,27 +250,29 @@ def _neighborhoods(
     parts: dict[str, _Part], part: str, k: int, neighbors: int, sample: int | None, seed: int
 ) -> dict[str, Measures]:
     """Trustworthiness, continuity and recall, by one pass over the rows for all the maps."""
-    training, X = parts["training"], parts[part].X
+    training, X, maps = parts["training"], parts[part].X, parts[part].maps
     n = X.shape[0]
     chosen = ranks.drawn(n, sample, seed)
-    wide = max(k, neighbors) if part == "training" else k
-    near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in parts[part].maps.items()}
-    candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
-    true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
-    each = np.split(found, len(near), axis=1)
+    results: dict[str, Measures] = {
+        name: {"trustworthiness": None, "continuity": None} for name in maps
+    }
+    if 2 * k < n:  # always so of training rows
+        wide = max(k, neighbors) if part == "training" else k
+        near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in maps.items()}
+        candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
+        true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
+        for (name, Y), rank in zip(maps.items(), np.split(found, len(near), axis=1), strict=True):
+            results[name]["trustworthiness"] = metrics.trust(rank, n)
+            results[name]["continuity"] = metrics.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
     if part == "test":  # their nearest training rows
-        recalled = ranks.nearest(training.X, neighbors, X_new=X[chosen])
-    results: dict[str, Measures] = {}
-    for (name, Y), rank in zip(parts[part].maps.items(), each, strict=True):
-        if part == "test":
-            kept = ranks.nearest(training.maps[name], neighbors, X_new=Y[chosen])
-        else:
-            recalled, kept = true[:, :neighbors], near[name][:, :neighbors]
-        results[name] = {
-            "trustworthiness": metrics.trust(rank, n),
-            "continuity": metrics.trust(ranks.ranks(Y, chosen, true[:, :k]), n),
-            "neighborhood_recall": float(ranks.recall(recalled, kept).mean()),
+        true = ranks.nearest(training.X, neighbors, X_new=X[chosen])
+        near = {
+            name: ranks.nearest(training.maps[name], neighbors, X_new=Y[chosen])
+            for name, Y in maps.items()
         }
+    for name in maps:
+        kept = ranks.recall(true[:, :neighbors], near[name][:, :neighbors])
+        results[name]["neighborhood_recall"] = float(kept.mean())
     return results
 
 
@@ -264,6 +295,8 @@ def _accuracies(parts: dict[str, _Part], part: str) -> dict[str, Measures]:
 
 
 def _distances(part: _Part, seed: int) -> dict[str, Measures]:
+    if part.X.shape[0] < _PAIRED:
+        return {name: {"distance_correlation": None} for name in part.maps}
     return {
         name: {"distance_correlation": metrics.distance_correlation(part.X, Y, seed=seed)}
         for name, Y in part.maps.items()

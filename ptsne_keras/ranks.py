@@ -1,6 +1,7 @@
 """Which rows are near which, and how near, counted exactly and block by block."""
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,19 @@ def drawn(n: int, rows: int | None, seed: int = 0) -> Indices:
     return np.sort(np.random.default_rng(seed).choice(n, rows, replace=False))
 
 
+def positive(value: Any, name: str) -> int:
+    """Return a count as an int, or raise a ValueError.
+
+    Examples
+    --------
+    >>> positive(np.int64(5), "k")
+    5
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} should be a positive integer. Received: {value!r}.")
+    return int(value)
+
+
 def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> Indices:
     """Find the k nearest rows of X, nearest first: int64 [n, k], by scikit-learn.
 
@@ -56,7 +70,7 @@ def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> 
     ((200, 5), (2, 5))
     """
     n = X.shape[0] - (X_new is None)
-    if not 1 <= k <= n:
+    if positive(k, "k") > n:
         raise ValueError(f"k should be from 1 to {n}, the rows to choose from. Received: {k!r}.")
     index = NearestNeighbors(n_neighbors=k).fit(X)
     if X_new is not None:

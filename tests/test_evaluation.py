@@ -159,10 +159,71 @@ def test_too_few_rows_for_the_perplexity_give_no_divergence(split, tsne):
     assert "–" in evaluation.table(found)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 24, 25])
+def test_few_test_rows_leave_out_what_they_are_too_few_for(n, split, tsne):
+    X, labels, X_test, labels_test = split
+    given = {"labels": labels, "labels_test": labels_test[:n]}
+    found = evaluation.evaluate(tsne, X, X_test[:n], **given)
+    for measured in found["measures"].values():
+        test = measured["test"]
+        assert (test["trustworthiness"] is None) == (test["continuity"] is None) == (n <= 24)
+        assert (test["distance_correlation"] is None) == (n < 3)
+        assert None not in (test["neighborhood_recall"], test["accuracy_1nn"])
+        assert None not in measured["training"].values()
+    Y = tsne.embedding_, tsne.transform(X_test[:n])
+    recall = metrics.neighborhood_recall(X, Y[0], X_test[:n], Y[1])
+    own = found["measures"]["ParametricTSNE"]["test"]
+    assert own["neighborhood_recall"] == pytest.approx(recall, abs=0.05)
+    json.dumps(found)
+    assert ("–" in evaluation.table(found)) == any(
+        value is None for part in found["measures"].values() for value in part["test"].values()
+    )
+
+
+def accuracy(tsne, split, labels, labels_test):
+    found = evaluation.evaluate(
+        tsne, split[0], split[2], labels=labels, labels_test=labels_test, pca=False
+    )
+    return found["measures"]["ParametricTSNE"]["test"].get("accuracy_1nn")
+
+
+def test_classes_are_told_from_numbers_by_training_and_test_labels_together(tsne, split):
+    _, labels, _, labels_test = split
+    expected = accuracy(tsne, split, labels, labels_test)
+    holed = labels.astype(float)
+    holed[:3] = np.nan
+    assert accuracy(tsne, split, holed, labels_test) == pytest.approx(expected, abs=0.03)
+    assert accuracy(tsne, split, labels, labels_test + 0.5) is None
+    words, words_test = labels.astype(str), labels_test.astype(str)
+    assert accuracy(tsne, split, words, words_test) == pytest.approx(expected)
+    words_test[1:] = ""  # of one row alone
+    assert accuracy(tsne, split, words, words_test) in (0, 1)
+
+
+def test_test_labels_of_other_classes_are_said(tsne, split):
+    _, labels, _, labels_test = split
+    with pytest.warns(UserWarning, match=r"none of \[\d, .*\] is among \['\d', "):
+        assert accuracy(tsne, split, labels.astype(str), labels_test) == 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_maps_and_rows_that_are_not_finite_are_named(wrong, split):
+    holed = Linear(np.full((64, 2), wrong))
+    with pytest.raises(ValueError, match=r"^Linear.transform\(X\) should be finite.*index 0\.$"):
+        evaluation.evaluate(holed, split[0])
+    X_test = split[2].copy()
+    X_test[3, 3] = wrong
+    with pytest.raises(ValueError, match=r"^X_test should be finite.*index 3\.$"):
+        evaluation.evaluate(Linear(np.ones((64, 2))), split[0], X_test)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 75}, "k should be at least 1 and below half the rows, 75. Received: 75"),
+        ({"k": 150}, "k should be below half the training rows, 150. Received: 150"),
+        ({"k": 5.0}, "k should be a positive integer. Received: 5.0"),
+        ({"k": 0}, "k should be a positive integer. Received: 0"),
+        ({"neighbors": 2.5}, "neighbors should be a positive integer. Received: 2.5"),
         ({"neighbors": 300}, "neighbors should be from 1 to N - 1 = 299"),
         ({"sample": 0}, "sample should be at least 1"),
         ({"labels": [1, 2]}, "labels should be one a row, 300. Received: 2"),

@@ -12,7 +12,9 @@ from scipy.stats import spearmanr
 
 from ptsne_keras import metrics, plotting, rbm
 from ptsne_keras.plotting import density
-from ptsne_keras.plotting.colors import MISSING, Labels, look, union
+from ptsne_keras.plotting.colors import MISSING, Labels, look, numeric, union
+
+HOLED = np.where(np.eye(5)[1][:, None] == 1, np.nan, np.eye(5))
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +124,11 @@ def test_fifty_classes_look_different_and_many_are_listed_in_columns(rng):
         ([True, False, True], ("False", "True"), [1, 0, 1]),
         ([3, 1, 3], ("1", "3"), [1, 0, 1]),
         ([3.0, np.nan, 1.0], ("1", "3"), [1, -1, 0]),
+        (["b", "", "a"], ("a", "b"), [1, -1, 0]),
+        (np.array(["b", "", "a"], object), ("a", "b"), [1, -1, 0]),
+        (["class 10", "class 2", "class 1"], ("class 1", "class 2", "class 10"), [2, 1, 0]),
+        (["v1.10", "v1", "v1.9"], ("v1", "v1.9", "v1.10"), [2, 0, 1]),
+        (["007", "7", "a"], ("007", "7", "a"), [0, 1, 2]),
         (["b", None, "a"], ("a", "b"), [1, -1, 0]),
         (["b", 1, None], ("b", "1"), [0, 1, -1]),
         (np.array([b"b", b"a", b"b"]), ("a", "b"), [1, 0, 1]),
@@ -153,6 +160,69 @@ def test_classes_of_several_lists_keep_an_order_that_one_of_them_has():
     ordered = pd.Categorical(["lo", "hi"], ["lo", "mid", "hi"])
     assert union(ordered, ["hi", "other"]) == ["lo", "mid", "hi", "other"]
     assert union(["b"], ["c", "a"]) == ["a", "b", "c"]
+    assert union(["1", "2"], [1, 2]) == ["1", "2", 1, 2]  # text is no number
+
+
+def test_labels_are_numbers_or_classes_taken_together(rng):
+    assert numeric([0.0, 1.0], [0.5, np.nan])
+    assert not numeric([0.0, np.nan], [1, 2])
+    assert not numeric(["a", "b"], [0.5, 1.5])
+    assert not numeric(None, None)
+    Y = rng.normal(size=(4, 2))
+    ax = plotting.overlay(Y, [0, 1, 2, 3], Y, [0.5, 1, 2, 9])
+    assert {(c.norm.vmin, c.norm.vmax) for c in ax.collections} == {(0, 9)}
+    assert listed(plotting.overlay(Y, list("abab"), Y, [0.5, 0.5, 1, 1])) == ["a", "b", "0.5", "1"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["2020-01-01", "2021-01-01"], "datetime64[ns]"),
+        pd.Series(pd.to_datetime(["2020-01-01", None])),
+        pd.Series(pd.to_datetime(["2020-01-01", "2021-01-01"], utc=True)),
+        np.array([1, 2], "timedelta64[D]"),
+    ],
+)
+def test_dates_are_refused_with_a_mend(labels):
+    with pytest.raises(ValueError, match=r"no dates; give years, .*\.year.* Received: d") as raised:
+        plotting.map(np.eye(2), labels)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("density_", [True, False])
+def test_dollars_and_lines_in_names_are_text_and_no_formulas(density_, rng):
+    Y, names = rng.normal(size=(4, 2)), ["a_$", "$5 to", "_x", "$\\frac{"]
+    ax = plotting.map(Y, pd.Series(names, name="price $x_$"), density=density_)
+    assert sorted(listed(ax)) == sorted(names)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert all(text in written(ax, "svg") for text in (b">$5 to<", b">price $x_$<"))
+    ax = plotting.map(Y, pd.Series([0.5, 1, 2, 3], name="price $x_$"), density=density_)
+    assert written(ax, "png").startswith(b"\x89PNG")
+    assert written(plotting.overlay(Y, names, Y, names), "pdf").startswith(b"%PDF")
+
+
+def test_long_names_are_cut_in_the_legend(rng):
+    ax = plotting.map(rng.normal(size=(2, 2)), ["a " * 40, "two\nlines"])
+    first, second = listed(ax)
+    assert len(first) == 30
+    assert first.endswith("…")
+    assert second == "two lines"
+
+
+def test_the_legend_of_many_classes_leaves_the_map_its_place(rng):
+    for i in (12, 50, 200):
+        labels = [f"number {k % i} of classes with long names" for k in range(400)]
+        ax = plotting.map(rng.normal(size=(400, 2)), labels)
+        ax.figure.canvas.draw()
+        page, box = ax.figure.bbox, ax.get_legend().get_window_extent()
+        assert ax.get_window_extent().width > 0.5 * page.width
+        assert page.y0 <= box.y0 < box.y1 <= page.y1
+        assert box.x1 <= page.x1
+
+
+def test_no_label_is_lighter_than_every_class():
+    light = [np.mean(to_rgb(color)) for color in plotting.PALETTE]
+    assert np.mean(to_rgb(MISSING)) > max(light) + 0.1
 
 
 def test_numbers_are_drawn_by_a_scale_that_is_shown_and_missing_ones_grey(rng):
@@ -292,7 +362,10 @@ def test_rbm_filters_are_the_weights_as_images_strongest_first(rng):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plotting.map(np.ones((5, 3))), r"2-D map \[N, 2\]. Received: shape \(5, 3\)"),
+        (lambda: plotting.map(np.ones((5, 3))), r"such as Y\[:, :2\]. Received: shape \(5, 3\)"),
+        (lambda: plotting.map(np.ones(5)), r"column_stack\(\[Y, np.zeros.* shape \(5,\)"),
+        (lambda: plotting.map(np.ones((5, 1))), r"a second column.* Received: shape \(5, 1\)"),
+        (lambda: plotting.map([["a", "b"]]), "Y should be numeric"),
         (lambda: plotting.map(np.ones((5, 2)), [1, 2]), "one a row, 5. Received: 2"),
         (lambda: plotting.map([[0, 1], [0, np.nan]]), "Y should be finite. .* first at index 1"),
         (lambda: plotting.map([[0, 1]], ["a"], continuous=True), "should be numbers"),
@@ -300,7 +373,23 @@ def test_rbm_filters_are_the_weights_as_images_strongest_first(rng):
         (lambda: plotting.map([[0, 1]], continuous="no"), "continuous should be True, False"),
         (lambda: plotting.overlay(np.ones((5, 3)), None, [[0, 1]], None), "Y_train should be a"),
         (lambda: plotting.kl_curve({"pretrain": []}), r'a "loss".* Received: \[.pretrain.\]'),
+        (lambda: plotting.kl_curve(None), "a fitted ParametricTSNE, .* Received: NoneType"),
         (lambda: plotting.shepard(np.ones((5, 3)), np.ones((4, 2))), "a place for each row"),
+        (lambda: plotting.shepard(np.ones((1, 3)), np.ones((1, 2))), "X should have at least 3"),
+        (lambda: plotting.shepard(np.eye(5), np.eye(5), rows=2), "rows should be at least 3"),
+        (lambda: plotting.shepard(HOLED, np.eye(5)), "X should be finite.* at index 1"),
+        (lambda: plotting.shepard(scipy.sparse.csr_matrix(HOLED), np.eye(5)), "X should be finite"),
+        (lambda: plotting.recall_curve(np.eye(5), HOLED), "Y should be finite.* at index 1"),
+        (
+            lambda: plotting.recall_curve(np.eye(5), np.eye(5), X_test=HOLED, Y_test=np.eye(5)),
+            "X_test should be finite",
+        ),
+        (lambda: plotting.recall_curve([["a"] * 5] * 5, np.eye(5)), "X should be numeric"),
+        (lambda: plotting.point_quality(HOLED, np.eye(5)[:, :2], k=2), "X should be finite"),
+        (
+            lambda: plotting.point_quality(np.eye(5), np.eye(5)[:, :2], k=2.0),
+            "k should be a positive integer. Received: 2.0",
+        ),
         (lambda: plotting.recall_curve(np.eye(5), np.eye(5), ks=(9,)), "ks should be from 1 to"),
         (lambda: plotting.rbm_filters(np.ones((7, 3))), "7 is not a square"),
         (lambda: plotting.rbm_filters(np.ones((6, 3)), shape=(2, 2)), r"Received: \(2, 2\)"),
@@ -308,5 +397,6 @@ def test_rbm_filters_are_the_weights_as_images_strongest_first(rng):
     ],
 )
 def test_bad_input_is_named(draw, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         draw()
+    assert "\n" not in str(raised.value)

@@ -1,6 +1,8 @@
 """What colours the rows of a map: a class each, or a number each."""
 
 import contextlib
+import datetime
+import re
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any, Self
@@ -29,8 +31,8 @@ MARKERS = ("o", "s", "^", "D", "v")
 # Of numbers: even steps, in the same order in grey and under the common colour-vision deficiencies;
 # none of its colours is the grey of rows without a label.
 CONTINUOUS = "viridis"
-# Rows without a label.
-MISSING = "#d9d9d9"
+# Rows without a label: clearly lighter than the grey among the classes.
+MISSING = "#e3e3e3"
 # More distinct numbers than that are no classes.
 _MOST_CLASSES = len(PALETTE) * len(MARKERS)
 
@@ -86,7 +88,7 @@ class Labels:
         Raises
         ------
         ValueError
-            If there is not one label a row, or they should be numbers and are not.
+            If there is not one label a row, they should be numbers and are not, or they are dates.
 
         Examples
         --------
@@ -135,6 +137,32 @@ class Labels:
         return (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
 
 
+def numeric(*several: Any) -> bool:
+    """Whether several lists of labels, taken together, are numbers and not classes.
+
+    Examples
+    --------
+    >>> numeric([1, 2], [0.5]), numeric([1, 2], ["a"])
+    (True, False)
+    """
+    parts = [_array(labels, None) for labels in several if labels is not None]
+    if not parts or any(classes is not None or a.dtype.kind not in "fiu" for a, classes in parts):
+        return False
+    return _many(np.concatenate([array.ravel() for array, _ in parts]))
+
+
+def short(name: str, most: int = 30) -> str:
+    """Return a name on one line, cut where it is longer than so many characters.
+
+    Examples
+    --------
+    >>> short("a very long name", 9)
+    'a very l…'
+    """
+    line = " ".join(name.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def union(*several: Any) -> Any:
     """All classes of several lists of labels, in order; None without, or if one of them is None.
 
@@ -150,7 +178,10 @@ def union(*several: Any) -> Any:
     for _, classes in parts:
         found.update(dict.fromkeys(() if classes is None else classes))
     if not found:
-        return _distinct(np.concatenate([array for array, _ in parts]))
+        arrays = [array.ravel() for array, _ in parts]
+        if len({array.dtype.kind in "fiub" for array in arrays}) > 1:
+            arrays = [array.astype(object) for array in arrays]  # the text "1" is not the number
+        return _distinct(np.concatenate(arrays))
     for array, _ in parts:
         found.update(dict.fromkeys(_distinct(array)))
     return list(found)
@@ -171,19 +202,37 @@ def _array(labels: Any, classes: Any) -> tuple[npt.NDArray[Any], Any]:
         if there.size and all(isinstance(v, Number) and not isinstance(v, bool) for v in there):
             with contextlib.suppress(TypeError, ValueError):
                 array = np.where(_missing(array), np.nan, array).astype(np.float64)
+        elif any(isinstance(v, datetime.date) for v in there):
+            raise _dates("dates")
+    if array.dtype.kind in "mM":
+        raise _dates(f"dtype {array.dtype}")
     return array, classes
+
+
+def _dates(received: str) -> ValueError:
+    return ValueError(
+        "labels should be classes or numbers and no dates; give years, such as "
+        "pandas.DatetimeIndex(labels).year, or days since the first as numbers. "
+        f"Received: {received}."
+    )
 
 
 def _missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if array.dtype.kind == "f":
         return np.isnan(array)
-    if array.dtype.kind in "mM":
-        return np.isnat(array)
+    if array.dtype.kind == "U":
+        return np.asarray(array == "")
     if array.dtype != object:
         return np.zeros(array.shape, bool)
-    # NaN is not equal to itself; pandas' NA says neither yes nor no.
-    missing = [v is None or type(v).__name__ == "NAType" or bool(v != v) for v in array]
-    return np.array(missing, bool)
+    return np.array([_is_missing(v) for v in array], bool)
+
+
+def _is_missing(label: Any) -> bool:
+    if label is None or type(label).__name__ == "NAType":  # which says neither yes nor no
+        return True
+    if isinstance(label, str):
+        return label == ""
+    return bool(label != label)  # NaN is not equal to itself
 
 
 def _many(array: npt.NDArray[Any]) -> bool:
@@ -195,15 +244,25 @@ def _many(array: npt.NDArray[Any]) -> bool:
 def _distinct(array: npt.NDArray[Any]) -> list[Any]:
     there = array[~_missing(array)]
     try:
-        return np.unique(there).tolist()
+        found = np.unique(there).tolist()
     except TypeError:  # such as numbers among words, which have no order
         return list(dict.fromkeys(there.tolist()))
+    return sorted(found, key=_natural) if all(isinstance(v, str) for v in found) else found
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    """Order "class 2" before "class 10": digits by their number, what is between as text."""
+    parts = re.split(r"([0-9]+)", name)
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    numbers: list[Any] = [(len(part), part) for part in digits]
+    return tuple(x for pair in zip(parts[::2], [*numbers, ()], strict=True) for x in pair), name
 
 
 def _classes(
     array: npt.NDArray[Any], classes: Any
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     listed = _distinct(array) if classes is None else np.asarray(classes, object).tolist()
+    listed = [label for label in listed if not _is_missing(label)]
     number = {label: i for i, label in enumerate(listed)}
     if array.dtype == object:
         missing = _missing(array)

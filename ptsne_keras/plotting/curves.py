@@ -1,5 +1,6 @@
 """Curves of training, and of what was found against what was given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -39,11 +40,12 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
         exaggeration = getattr(history, "exaggeration", exaggeration)
         history = history.history_
     history = getattr(history, "history", history)  # what `model.fit` returns
-    curves = history.get("finetune", history)
-    if not len(curves.get("loss", ())):
+    curves = history.get("finetune", history) if isinstance(history, Mapping) else None
+    if not isinstance(curves, Mapping) or not len(curves.get("loss", ())):
+        received = sorted(curves) if isinstance(curves, Mapping) else type(history).__name__
         raise ValueError(
-            'history should have a "loss", such as ParametricTSNE.history_. '
-            f"Received: {sorted(curves)}."
+            'history should have a "loss": a fitted ParametricTSNE, its history_, or what '
+            f"model.fit returns. Received: {received}."
         )
     ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
     for i, (name, label) in enumerate((("loss", "training rows"), ("val_loss", "held-out rows"))):

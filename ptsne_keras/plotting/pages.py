@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from ptsne_keras import files, ranks
-from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look
+from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, short
 from ptsne_keras.plotting.scatter import checked
 from ptsne_keras.typing import FloatArray
 
@@ -20,7 +20,8 @@ _MOST = 200_000
 _WEBGL = 5000
 # Bokeh's names of `colors.MARKERS`.
 _MARKERS = {"o": "circle", "s": "square", "^": "triangle", "D": "diamond", "v": "inverted_triangle"}
-# Classes that the legend lists one below the other.
+# Classes that the legend lists, and entries above which it has two columns.
+_LISTED = 60
 _COLUMN = 25
 
 
@@ -131,7 +132,15 @@ def _tooltips(read: Labels, values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _figure(title: str, note: str, n: int, tooltips: list[tuple[str, str]]) -> Any:
-    from bokeh.models import HoverTool, PanTool, ResetTool, SaveTool, Title, WheelZoomTool
+    from bokeh.models import (
+        HoverTool,
+        PanTool,
+        PlainText,
+        ResetTool,
+        SaveTool,
+        Title,
+        WheelZoomTool,
+    )
     from bokeh.plotting import figure
 
     wheel = WheelZoomTool()
@@ -144,8 +153,8 @@ def _figure(title: str, note: str, n: int, tooltips: list[tuple[str, str]]) -> A
         output_backend="webgl" if n > _WEBGL else "canvas",
     )
     if note:
-        plot.add_layout(Title(text=note, text_font_style="normal"), "above")
-    plot.add_layout(Title(text=title, text_font_size="14pt"), "above")
+        plot.add_layout(Title(text=PlainText(note), text_font_style="normal"), "above")
+    plot.add_layout(Title(text=PlainText(title), text_font_size="14pt"), "above")
     plot.axis.visible = False
     plot.grid.visible = False
     plot.toolbar.logo = None
@@ -167,24 +176,29 @@ def _classes(plot: Any, columns: dict[str, Any], codes: Any, read: Labels) -> No
             "x", "y", source=source, marker=_MARKERS[marker], **_style(len(codes), color)
         )
         name = "no label" if i < 0 else read.names[i]
-        items.append(LegendItem(label={"value": name}, renderers=[layer]))
+        items.append(LegendItem(label={"value": short(name)}, renderers=[layer]))
+    more = len(items) - _LISTED
+    if more > 0:
+        items[_LISTED:] = [LegendItem(label={"value": f"… and {more} more"})]
     if len(items) > 1:
-        legend = Legend(items=items, title=read.title, click_policy="hide", border_line_color=None)
-        legend.ncols = -(-len(items) // _COLUMN)
-        legend.label_text_font_size = "10pt"
+        title = None if read.title is None else short(read.title)
+        legend = Legend(items=items, title=title, click_policy="hide", border_line_color=None)
+        legend.ncols = 1 if len(items) <= _COLUMN else 2
+        legend.label_text_font_size = "10pt" if len(items) <= _COLUMN else "8pt"
         plot.add_layout(legend, "right")
 
 
 def _numbers(plot: Any, columns: dict[str, Any], read: Labels) -> None:
     """Draw numbers by a scale of colours, which is shown."""
-    from bokeh.models import ColorBar, ColumnDataSource
+    from bokeh.models import ColorBar, ColumnDataSource, PlainText
     from bokeh.transform import linear_cmap
 
     palette = [to_hex(color) for color in mpl.colormaps[CONTINUOUS](np.linspace(0, 1, 256))]
     color = linear_cmap("label", palette, *read.limits(), nan_color=MISSING)
     source = ColumnDataSource(columns)
     plot.scatter("x", "y", source=source, **_style(len(columns["x"]), color))
-    bar = ColorBar(color_mapper=color.transform, title=read.title, title_standoff=8)
+    title = None if read.title is None else PlainText(short(read.title))
+    bar = ColorBar(color_mapper=color.transform, title=title, title_standoff=8)
     plot.add_layout(bar, "right")
 
 

@@ -1,5 +1,6 @@
 """How good a map is, to be seen: distances, neighbours by their number, and row by row."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +36,17 @@ def shepard(X: Any, Y: Any, *, rows: int = 2000, seed: int = 0, ax: Axes | None 
     Raises
     ------
     ValueError
-        If X and Y are not as many rows.
+        If X and Y are not finite and as many rows, or fewer than three.
 
     Examples
     --------
     >>> plotting.shepard(X, Y).figure.savefig("shepard.png")
     """
     X, Y = _pair(X, Y)
+    if X.shape[0] < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {X.shape[0]}.")
+    if rows is not None and rows < 3:
+        raise ValueError(f"rows should be at least 3, or None for all. Received: {rows!r}.")
     chosen = ranks.drawn(X.shape[0], rows, seed)
     part = X[chosen].toarray() if scipy.sparse.issparse(X) else X[chosen]
     far, found = pdist(part), pdist(Y[chosen])
@@ -89,7 +94,7 @@ def recall_curve(
     Raises
     ------
     ValueError
-        If rows and their maps are not as many, or no k is in range.
+        If rows and their maps are not finite and as many, or no k is in range.
 
     Examples
     --------
@@ -107,7 +112,7 @@ def recall_curve(
     shares = ranks.recall(pairs[0], pairs[1], wanted).mean(axis=0)
     ax.plot(wanted, shares, marker="o", markersize=4, color=PALETTE[0], label="training rows")
     if X_test is not None:
-        X_test, Y_test = _pair(X_test, Y_test)
+        X_test, Y_test = _pair(X_test, Y_test, ("X_test", "Y_test"))
         chosen = ranks.drawn(X_test.shape[0], rows, seed)
         true = ranks.nearest(X, wanted[-1], X_new=X_test[chosen])
         found = ranks.nearest(Y, wanted[-1], X_new=Y_test[chosen])
@@ -137,7 +142,7 @@ def point_quality(X: Any, Y: Any, *, k: int = 10, ax: Axes | None = None) -> Axe
     Raises
     ------
     ValueError
-        If X and Y are not as many rows, or k is out of range.
+        If X and Y are not finite and as many rows, or k is out of range.
 
     Examples
     --------
@@ -151,12 +156,30 @@ def point_quality(X: Any, Y: Any, *, k: int = 10, ax: Axes | None = None) -> Axe
     return ax
 
 
-def _pair(X: Any, Y: Any) -> tuple[Any, Any]:
+def _pair(X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> tuple[Any, Any]:
     X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
     Y = np.asarray(Y)
     if X.ndim != 2 or Y.ndim != 2 or X.shape[0] != len(Y):
         raise ValueError(
-            "X and Y should be [N, D] and [N, d], a place for each row. "
+            f"{names[0]} and {names[1]} should be [N, D] and [N, d], a place for each row. "
             f"Received: shapes {X.shape} and {Y.shape}."
         )
-    return X, Y
+    return _finite(X, names[0]), _finite(Y, names[1])
+
+
+def _finite(X: Any, name: str) -> Any:
+    """Return rows as they are, or raise a ValueError if they are not finite numbers."""
+    if X.dtype == object and not scipy.sparse.issparse(X):  # such as a frame of mixed columns
+        with contextlib.suppress(TypeError, ValueError):
+            X = X.astype(np.float64)
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
+    sparse = scipy.sparse.issparse(X)
+    finite = np.isfinite(X.data).all() if sparse else np.isfinite(X).all(axis=1)
+    if not np.all(finite):
+        where = "" if sparse else f", the first at index {np.argmin(finite)}"
+        raise ValueError(
+            f"{name} should be finite; drop or impute the rows with NaN or infinity. "
+            f"Received: NaN or infinity{where}."
+        )
+    return X

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, union
+from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, numeric, short, union
 from ptsne_keras.plotting.density import shade, tint
 from ptsne_keras.typing import FloatArray
 
@@ -19,9 +19,11 @@ _DENSE = 50_000
 _VECTORS = 5000
 # Square inches of the axes of a map in a figure of its own.
 _AREA = 33.0
-# Classes that a legend lists, and how many of them one below the other.
+# Classes that a legend lists; entries above which it has two columns, and rows of it above which
+# they are printed smaller.
 _LISTED = 60
-_COLUMN = 20
+_COLUMN = 25
+_ROWS = 18
 
 
 def map(
@@ -43,7 +45,7 @@ def map(
         Map coordinates.
     labels : array, list, or pandas Series or Categorical [N], optional
         Class or number of each row. Ten colours times five markers tell fifty classes apart. Rows
-        whose label is None or NaN are grey.
+        whose label is None, NaN or empty text are grey.
     ax : matplotlib Axes, optional
         Drawn on; a new figure's by default.
     classes : sequence, optional
@@ -93,8 +95,9 @@ def map(
     ax.set_yticks([])
     if legend and read.values is not None:
         scale = ScalarMappable(norm, CONTINUOUS)
-        ax.figure.colorbar(scale, ax=ax, shrink=0.6, label=read.title or "")
-    elif legend and len(read.names) > 1:
+        bar = ax.figure.colorbar(scale, ax=ax, shrink=0.6, label=short(read.title or ""))
+        bar.ax.yaxis.label.set_parse_math(False)
+    elif legend and len(read.names) + (read.codes < 0).any() > 1:
         _list_classes(ax, read, shaded=bool(shaded), other=classes is not None)
     return ax
 
@@ -118,12 +121,12 @@ def overlay(
     Y_train, Y_test = checked(Y_train, "Y_train"), checked(Y_test, "Y_test")
     # Among all classes, so that one missing from either set does not shift the colours.
     classes = union(labels_train, labels_test)
-    train, test = (
-        Labels.of(labels, len(Y)) for labels, Y in ((labels_train, Y_train), (labels_test, Y_test))
-    )
+    numbers = numeric(labels_train, labels_test)
+    both = ((labels_train, Y_train), (labels_test, Y_test))
+    read = [Labels.of(labels, len(Y), classes=classes, continuous=numbers) for labels, Y in both]
     style: dict[str, Any] = {"classes": classes, "continuous": False}
-    if train.values is not None or test.values is not None:
-        low, high = zip(*(read.limits() for read in (train, test)), strict=True)
+    if numbers:
+        low, high = zip(*(part.limits() for part in read if part.values is not None), strict=True)
         style = {"continuous": True, "norm": Normalize(min(low), max(high))}
     ax = ax or _axes()
     size = _size(len(Y_train), ax)
@@ -147,7 +150,14 @@ def checked(Y: Any, name: str = "Y") -> FloatArray:
     """
     Y = np.asarray(Y)
     if Y.ndim != 2 or Y.shape[1] != 2:
-        raise ValueError(f"{name} should be a 2-D map [N, 2]. Received: shape {Y.shape}.")
+        mend = ""
+        if Y.ndim == 1 or Y.shape[1:] == (1,):
+            mend = f"; give it a second column, np.column_stack([{name}, np.zeros(len({name}))])"
+        elif Y.ndim == 2 and Y.shape[1] > 2:
+            mend = f"; give two of its coordinates, such as {name}[:, :2]"
+        raise ValueError(f"{name} should be a 2-D map [N, 2]{mend}. Received: shape {Y.shape}.")
+    if Y.dtype.kind not in "fiubO":
+        raise ValueError(f"{name} should be numeric. Received: dtype {Y.dtype}.")
     Y = Y.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(Y).all(axis=1))
     if bad.size:
@@ -189,25 +199,31 @@ def _points(
 
 
 def _list_classes(ax: Axes, read: Labels, *, shaded: bool, other: bool) -> None:
-    """List the classes beside the map, in columns where they are many."""
+    """List the classes beside the map, in two columns and smaller where they are many."""
     entries = []
     for i, name in list(enumerate(read.names))[:_LISTED]:
         color, marker = (tint(i), "s") if shaded else look(i)
-        entries.append(_entry(color, marker, name))
+        entries.append((_entry(color, marker), name))
     if (read.codes < 0).any():
-        entries.append(_entry(MISSING, "o", "other" if other else "no label"))
+        entries.append((_entry(MISSING, "o"), "other" if other else "no label"))
     more = len(read.names) - _LISTED
     if more > 0:
-        entries.append(_entry("none", "o", f"… and {more} more"))
-    ax.legend(
-        handles=entries,
-        title=read.title,
+        entries.append((_entry("none", "o"), f"… and {more} more"))
+    columns, most = (1, 30) if len(entries) <= _COLUMN else (2, 20)
+    legend = ax.legend(
+        [handle for handle, _ in entries],
+        [short(name, most) for _, name in entries],
+        title=None if read.title is None else short(read.title),
         frameon=False,
         loc="center left",
         bbox_to_anchor=(1, 0.5),
-        ncols=-(-len(entries) // _COLUMN),
+        ncols=columns,
+        fontsize=10 if len(entries) <= _ROWS * columns else 8,
     )
+    # A name is text, whatever dollars are in it, and no formula.
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
 
 
-def _entry(color: Any, marker: str, name: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, color=color, markersize=6, label=name)
+def _entry(color: Any, marker: str) -> Line2D:
+    return Line2D([], [], linestyle="", marker=marker, color=color, markersize=6)
