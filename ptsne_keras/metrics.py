@@ -53,7 +53,7 @@ def trustworthiness(
     X, Y = _pair(X, Y)
     n = X.shape[0]
     if ranks.positive(k, "k") >= n / 2:
-        raise ValueError(f"k should be at least 1 and below N / 2 = {n / 2:g}. Received: {k!r}.")
+        raise ValueError(f"k should be below N / 2 = {n / 2:g}. Received: {k!r}.")
     chosen = ranks.drawn(n, rows, seed)
     near = ranks.nearest(Y, k, of=chosen if len(chosen) < n else None)
     return trust(ranks.ranks(X, chosen, near), n)

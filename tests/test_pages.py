@@ -6,6 +6,7 @@ import time
 import browser
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -137,6 +138,28 @@ def test_a_page_asks_nothing_of_a_network(page, rng):
     text = page.read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
     assert len(text) < 2_000_000
+
+
+def test_many_classes_are_listed_in_part_and_names_are_no_formulas(page, rng, monkeypatch):
+    from bokeh.models import ColorBar, PlainText, Title
+
+    shown = []
+    monkeypatch.setattr("bokeh.embed.file_html", lambda plot, *_: shown.append(plot) or "")
+    codes = np.arange(400) % 200
+    labels = pd.Series([f"$$x_{{{i}}}$$ of the many classes that there are" for i in codes])
+    plotting.html(rng.normal(size=(400, 2)), page, labels.rename("$$y$$"), title="$$z$$")
+    (legend,) = shown[0].legend
+    names = [item.label.value for item in legend.items]
+    assert len(names) == 61
+    assert names[-1] == "… and 140 more"
+    assert all(len(name) <= 30 for name in names)
+    assert legend.ncols == 2
+    assert len(shown[0].renderers) == 200
+    plotting.html(rng.normal(size=(400, 2)), page, pd.Series(codes + 0.5, name="$$y$$"))
+    (bar,) = shown[1].select(ColorBar)
+    titles = [bar.title, *(title.text for plot in shown for title in plot.select(Title))]
+    assert {title.text for title in titles if title} >= {"$$y$$", "$$z$$"}
+    assert all(isinstance(title, PlainText) for title in titles if title)
 
 
 def test_many_rows_are_thinned_and_the_page_says_so(page, rng, monkeypatch):

@@ -183,8 +183,10 @@ def _classes(plot: Any, columns: dict[str, Any], codes: Any, read: Labels) -> No
     if len(items) > 1:
         title = None if read.title is None else short(read.title)
         legend = Legend(items=items, title=title, click_policy="hide", border_line_color=None)
-        legend.ncols = 1 if len(items) <= _COLUMN else 2
-        legend.label_text_font_size = "10pt" if len(items) <= _COLUMN else "8pt"
+        legend.label_text_font_size = "10pt"
+        if len(items) > _COLUMN:  # which fit in a window of 700 pixels
+            legend.update(ncols=2, label_text_font_size="8pt", spacing=1)
+            legend.update(glyph_height=16, glyph_width=16, label_height=16)
         plot.add_layout(legend, "right")
 
 
