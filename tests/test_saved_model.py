@@ -422,7 +422,7 @@ def test_what_a_stock_server_cannot_run_is_refused_and_nothing_is_written(tmp_pa
     inputs = keras.Input((3,))
     encoder = keras.Model(inputs, layer()(keras.layers.Dense(2)(inputs)))
     with pytest.raises(ValueError, match=REFUSED[layer]):
-        serving.export_saved_model(encoder, tmp_path)
+        serving.export_saved_model(encoder, tmp_path / "served" / "name")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,5 @@
 """SavedModel export for TensorFlow Serving."""
 
-import contextlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ptsne_keras import files
 from ptsne_keras.serving import graphs, inspection, novelty, signature
 from ptsne_keras.serving.graphs import Reference
 
@@ -119,27 +119,23 @@ def export_saved_model(
     _check_precision(precision, reference)
     if version is not None:
         _refuse_existing(base, version)
-    made = not base.exists()
-    base.mkdir(parents=True, exist_ok=True)
     # A server reads integer names only, so it never looks into this one.
     beside = base / f".{uuid.uuid4().hex}"
     inside = beside / "1"
-    try:
-        beside.mkdir()
-        _write(
-            encoder,
-            inside,
-            model=base.resolve().name,
-            reference=None if reference is None else _reference(encoder, reference),
-            bfloat16=precision == "bfloat16",
-            facts={} if dof is None else {"dof": float(dof)},
-        )
-        return _appear(inside, base, version)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if made:
-            with contextlib.suppress(OSError):  # there is a version in it
-                base.rmdir()
+    with files.made(base):
+        try:
+            beside.mkdir()
+            _write(
+                encoder,
+                inside,
+                model=base.resolve().name,
+                reference=None if reference is None else _reference(encoder, reference),
+                bfloat16=precision == "bfloat16",
+                facts={} if dof is None else {"dof": float(dof)},
+            )
+            return _appear(inside, base, version)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _appear(inside: Path, base: Path, version: int | None) -> Path:
