@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import rows
+from ptsne_keras import validation
 from ptsne_keras.calibration import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
 
@@ -127,7 +127,7 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
     ----------
     van der Maaten (2014), Accelerating t-SNE using tree-based algorithms, section 4.1.
     """
-    distances = rows.check(distances, name="distances")
+    distances = validation.check(distances, name="distances")
     k = distances.shape[1]
     if not max(several(perplexity)) < k:
         raise ValueError(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, distribution, rows
-from ptsne_keras.calibration import check_batches, is_variable, several, values
+from ptsne_keras import affinities, distribution, rows, validation
+from ptsne_keras.calibration import is_variable, several, values
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.pairs import PairSampler
-from ptsne_keras.rows import Shuffle
+from ptsne_keras.rows import Shuffle, check_batches
 from ptsne_keras.sources import Source, source
 from ptsne_keras.typing import Perplexity
 
@@ -180,7 +180,7 @@ def from_graph(
     Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2, for drawing
     edges in proportion to their weights.
     """
-    X = rows.check(X)
+    X = validation.check(X)
     n = len(X)
     if n < 4:
         raise ValueError(f"X should have at least 4 rows. Received: {n}.")
@@ -191,7 +191,7 @@ def from_graph(
     if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0 <= jitter < math.inf:
         raise ValueError(f"jitter should be a number of at least 0. Received: {jitter!r}.")
     if places is not None:
-        places = rows.check(places, name="places")
+        places = validation.check(places, name="places")
         if len(places) != n:
             raise ValueError(
                 f"places should be as many as the {n} rows of X. Received: {len(places)}."
@@ -265,7 +265,7 @@ def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
 def _checked(neighbors: Neighbors, n: int) -> Neighbors:
     """Return neighbours found elsewhere, with int32 indices, if they can be those of n rows."""
     indices = np.asarray(neighbors.indices)
-    distances = rows.check(neighbors.distances, name="neighbors.distances")
+    distances = validation.check(neighbors.distances, name="neighbors.distances")
     if indices.shape != distances.shape or indices.ndim != 2 or len(indices) != n:
         raise ValueError(
             f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import rows
 from ptsne_keras.typing import Perplexity, Tensor
 
 # |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
@@ -72,28 +71,6 @@ def values(perplexity: Perplexity) -> list[float]:
     """
     # A variable of a `tf.distribute` strategy is no number, but converts to a tensor.
     return [float(tf.convert_to_tensor(u)) for u in several(perplexity)]
-
-
-def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int = 1) -> None:
-    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity.
-
-    Examples
-    --------
-    >>> check_batches(1000, 30, 50)
-    """
-    if n < 3:
-        raise ValueError(f"X should have at least 3 rows. Received: {n}.")
-    if not isinstance(batch_size, Integral) or batch_size < 3:
-        raise ValueError(
-            f"batch_size should be an integer of at least 3. Received: {batch_size!r}."
-        )
-    count = rows.batch_count(n, batch_size, replicas=replicas)
-    smallest = n // count
-    if not 1 < max(values(perplexity)) < smallest - 1:
-        raise ValueError(
-            f"perplexity should be above 1 and below B - 1 = {smallest - 1}, where B is the "
-            f"smallest batch of {n} rows in {count}. Received: {perplexity!r}."
-        )
 
 
 def calibrate(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ptsne_keras import projection
+from ptsne_keras import arrays, projection
 from ptsne_keras.projection import Projection
 from ptsne_keras.typing import FloatArray
 
@@ -131,7 +131,7 @@ def _components(reduced: Projection, X: Any) -> tuple[FloatArray, FloatArray]:
     length2 = np.square(reduced.components[:, 0]).sum()
     whole = [
         np.square((part - reduced.shift) / reduced.scale).sum(axis=1)
-        for part in projection.dense_blocks(X)
+        for part in arrays.dense_blocks(X)
     ]
     R2 = length2 * np.concatenate(whole) - np.square(Z).sum(axis=1)
     return Z, np.maximum(R2, 0.0).astype(np.float32)

@@ -101,3 +101,16 @@ def own_blocks(replicas: int, seed: int | None) -> range:
     share = replicas // shards
     first = distribution.data_shard_id * share
     return range(first, first + share)
+
+
+def replicas() -> int:
+    """Count the replicas of the `tf.distribute` strategy in whose scope this runs; 1 without.
+
+    Examples
+    --------
+    >>> replicas()
+    1
+    """
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)

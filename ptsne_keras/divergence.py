@@ -8,8 +8,8 @@ import numpy as np
 import scipy.optimize
 
 from ptsne_keras import batches, metrics, recipes, rows
-from ptsne_keras.calibration import check_batches
 from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.rows import check_batches
 from ptsne_keras.typing import FloatArray
 
 # Sizes of a map, its coordinates' deviation, among which that of least divergence is sought.

@@ -13,15 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import (
-    losses,
-    metrics,
-    persistence,
-    projection,
-    recipes,
-    unfinished,
-    validation,
-)
+from ptsne_keras import arrays, losses, metrics, persistence, recipes, unfinished, validation
 from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import Dof, FloatArray
 
@@ -473,7 +465,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return metrics.mean_kl_divergence(model, data, dof=self.dof_)
 
     def _embed(self, X: FloatArray) -> FloatArray:
-        blocks = projection.dense_blocks(X, rows=_BLOCK)
+        blocks = arrays.dense_blocks(X, rows=_BLOCK)
         # float32 whatever the policy that an encoder of one's own was built under.
         maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
         return np.concatenate(maps)

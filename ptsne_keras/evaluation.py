@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import metrics, projection, ranks, rows
+from ptsne_keras import metrics, projection, ranks, validation
 from ptsne_keras.divergence import Divergence
 from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray
@@ -202,12 +202,12 @@ def _parts(
 
 
 def _plain(X: Any, part: str) -> Any:
-    return X.tocsr() if scipy.sparse.issparse(X) else rows.check(X, name=_NAMES[part])
+    return X.tocsr() if scipy.sparse.issparse(X) else validation.check(X, name=_NAMES[part])
 
 
 def _map(estimator: Any, X: Any, part: str) -> FloatArray:
     name = f"{type(estimator).__name__}.transform({_NAMES[part]})"
-    return rows.check(estimator.transform(X), name=name)
+    return validation.check(estimator.transform(X), name=name)
 
 
 def _codes(labels: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -19,16 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import (
-    confidence,
-    persistence,
-    placing,
-    projection,
-    regression,
-    rows,
-    sources,
-    validation,
-)
+from ptsne_keras import arrays, confidence, persistence, placing, regression, sources, validation
 from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import FloatArray
 
@@ -231,8 +222,8 @@ class MapRegressor(
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1
         with np.errstate(over="ignore"):
-            Y = rows.check(Y[:, None] if single else Y, name="y").astype(np.float32)
-        rows.check(Y, name="y, as float32,")
+            Y = validation.check(Y[:, None] if single else Y, name="y").astype(np.float32)
+        validation.check(Y, name="y, as float32,")
         if n is not None and len(Y) != n:
             raise ValueError(
                 f"y should have a place for each of the {n} rows of X; match them by maps.Map.of "
@@ -408,7 +399,7 @@ class MapRegressor(
         return int(self._reference.Y.shape[1])
 
     def _place(self, X: Any) -> FloatArray:
-        blocks = projection.dense_blocks(X, rows=_BLOCK)
+        blocks = arrays.dense_blocks(X, rows=_BLOCK)
         maps = [np.asarray(self.encoder_(np.float32(x), training=False)) for x in blocks]
         return np.concatenate(maps)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras import rows, tables
+from ptsne_keras import tables, validation
 from ptsne_keras.typing import FloatArray
 
 # Rows that an error names, at most.
@@ -237,8 +237,8 @@ def _checked(Y: Any, ids: Ids | None) -> Map:
                 f"Received: {bad.size} such rows: {_listed(ids[bad].tolist())}."
             )
     with np.errstate(over="ignore"):
-        Y = rows.check(Y, name="The map").astype(np.float32)
-    return Map(rows.check(Y, name="The map, as float32,"), ids)
+        Y = validation.check(Y, name="The map").astype(np.float32)
+    return Map(validation.check(Y, name="The map, as float32,"), ids)
 
 
 def _check_unique(ids: Ids, what: str) -> None:

@@ -9,8 +9,8 @@ from scipy.spatial.distance import pdist
 from sklearn.neighbors import KNeighborsClassifier
 
 from ptsne_keras import losses, ranks
-from ptsne_keras.rows import check
 from ptsne_keras.typing import Dof, FloatArray
+from ptsne_keras.validation import check
 
 
 def trustworthiness(

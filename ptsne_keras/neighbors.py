@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras import rows
+from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
 
 # Above this many rows the search is approximate: exact search takes time ∝ N².
@@ -70,7 +70,7 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
     Johnson, Douze & Jégou (2019), Billion-scale similarity search with GPUs; Sivic & Zisserman
     (2003) for the inverted file.
     """
-    X, scale = _prepared(rows.check(X))
+    X, scale = _prepared(validation.check(X))
     n = len(X)
     if not 1 <= k < n:
         raise ValueError(f"k should be from 1 to N - 1 = {n - 1}. Received: {k!r}.")

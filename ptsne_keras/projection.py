@@ -1,19 +1,17 @@
 """Rows onto their first principal components: fewer columns to search, to store and to train on."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from sklearn.decomposition import PCA
 
+from ptsne_keras import arrays
 from ptsne_keras.typing import FloatArray
 
 # Rows from which components are estimated: their error, ~1/√rows, is then far below what matters,
 # and memory stays the same however many rows there are.
 _SAMPLE = 100_000
-# Numbers of dense rows held at a time.
-_BLOCK = 1 << 23
 
 
 class Projection(NamedTuple):
@@ -35,7 +33,7 @@ class Projection(NamedTuple):
         """
         Z = np.empty((X.shape[0], self.components.shape[1]), np.float32)
         start = 0
-        for part in dense_blocks(X):
+        for part in arrays.dense_blocks(X):
             Z[start : start + len(part)] = ((part - self.shift) / self.scale) @ self.components
             start += len(part)
         return Z
@@ -94,20 +92,3 @@ def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projecti
     length = float(np.sqrt(np.mean(np.square(Z)))) or 1.0
     components = (pca.components_.T / length).astype(np.float32)
     return Projection((pca.mean_ * largest).astype(np.float32), largest, components)
-
-
-def dense_blocks(X: Any, *, rows: int = _BLOCK) -> Iterator[FloatArray]:
-    """Yield the rows of an array or sparse matrix [N, D] in order, as dense float32 blocks.
-
-    A block has at most `rows` rows, and fewer where they are wide.
-
-    Examples
-    --------
-    >>> [len(part) for part in dense_blocks(scipy.sparse.csr_matrix(X))]
-    [200]
-    """
-    step = max(1, min(rows, _BLOCK // X.shape[1]))
-    for start in range(0, X.shape[0], step):
-        part = X[start : start + step]
-        part = part.toarray() if scipy.sparse.issparse(part) else part
-        yield np.asarray(part, dtype=np.float32)

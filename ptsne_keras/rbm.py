@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import distribution, rows
+from ptsne_keras import distribution, rows, validation
 from ptsne_keras.typing import Tensor, Units
 
 
@@ -189,7 +189,7 @@ class RBM(keras.Model):
         """
         distribution.check_backend()
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
-            x = rows.check(x)
+            x = validation.check(x)
             check_range(x, self.visible)
             x = rows.from_array(x, batch_size, seed=self.seed)
             steps = int(x.cardinality())
@@ -233,7 +233,7 @@ class RBM(keras.Model):
         weights.
         """
         whole = len(self.trainable_variables) == 3  # built, and nothing of it frozen
-        if keras.backend.backend() != "tensorflow" or rows.replicas() > 1 or not whole:
+        if keras.backend.backend() != "tensorflow" or distribution.replicas() > 1 or not whole:
             return super().train_step(*arguments)
         V, *_ = keras.utils.unpack_x_y_sample_weight(*arguments)
         V = ops.cast(V, self.compute_dtype)

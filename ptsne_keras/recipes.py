@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, conjugate, graph, networks, projection, stages
+from ptsne_keras import arrays, batches, conjugate, graph, networks, projection, stages
 from ptsne_keras.calibration import several
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
@@ -251,7 +251,7 @@ def _finetuned(
 def _projected(encoder: keras.Model, X: Any) -> FloatArray:
     """Rows as the encoder's fixed first layers give them to the trained ones."""
     front = keras.Model(encoder.input, encoder.get_layer("projection").output)
-    parts = [np.asarray(front(part, training=False)) for part in projection.dense_blocks(X)]
+    parts = [np.asarray(front(part, training=False)) for part in arrays.dense_blocks(X)]
     return np.concatenate(parts)
 
 
@@ -390,7 +390,7 @@ def scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
     # One scale for all columns: dividing a nearly constant column by its own deviation would let
     # a new row with an ordinary value there land anywhere.
     mean = X.mean(axis=0, dtype=np.float64)
-    squares = sum(float(np.square(part - mean).sum()) for part in projection.dense_blocks(X))
+    squares = sum(float(np.square(part - mean).sum()) for part in arrays.dense_blocks(X))
     return "gaussian", (mean.astype(np.float32), math.sqrt(squares / X.size) or 1.0)
 
 

@@ -1,61 +1,21 @@
 """Rows through `tf.data`: which rows form which batch, in an order that derives from a seed."""
 
-import contextlib
 from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras.typing import FloatArray
+from ptsne_keras import validation
+from ptsne_keras.calibration import values
+from ptsne_keras.typing import Perplexity
 
 # Batches that wait to be used; those that are being made come on top.
 _AHEAD = 4
 
 Shuffle: TypeAlias = bool | Literal["once"]
 """True: a new order every epoch; "once": one random order, kept; False: the order given."""
-
-
-def check(X: Any, *, name: str = "X", start: int = 0) -> FloatArray:
-    """Return `X` as a float array [N, D], or raise a ValueError that names cause and mend.
-
-    float64 stays float64, anything else numeric becomes float32. `start` is the number of the first
-    row where these are a part of more.
-
-    Raises
-    ------
-    ValueError
-        If `X` is not 2-D, has no rows or no columns, is not numeric, or holds NaN or infinity.
-    """
-    if scipy.sparse.issparse(X):
-        raise ValueError(
-            f"{name} should be dense here, X.toarray(); batches.from_array takes sparse rows. "
-            f"Received: a {type(X).__name__} of shape {X.shape}."
-        )
-    X = np.asarray(X)
-    if X.dtype == object:  # such as a frame of mixed or nullable columns
-        with contextlib.suppress(TypeError, ValueError):
-            X = X.astype(np.float64)
-    if X.dtype.kind not in "fiub":
-        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
-    check_shape(X, name=name)
-    double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
-    X = X.astype(np.float64 if double else np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"{name} should be finite; drop or impute the rows with NaN or infinity. "
-            f"Received: {bad.size} such rows, the first at index {start + bad[0]}."
-        )
-    return X
-
-
-def check_shape(X: Any, *, name: str = "X") -> None:
-    """Raise a ValueError unless the shape of `X` is [N, D] with N ≥ 1 and D ≥ 1."""
-    if len(X.shape) != 2 or 0 in X.shape:
-        raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")
 
 
 def reshuffled(shuffle: Shuffle) -> bool:
@@ -218,17 +178,6 @@ def _random_number(seed: list[Any]) -> tf.Tensor:
     return tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
 
 
-def replicas() -> int:
-    """Count the replicas of the `tf.distribute` strategy in whose scope this runs; 1 without.
-
-    Examples
-    --------
-    >>> replicas()
-    1
-    """
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
 def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Make a few elements ahead of their use, in as many threads as there are cores.
 
@@ -258,7 +207,29 @@ def from_array(
     (100, 64)
     (100, 64)
     """
-    X = tf.constant(check(X))
+    X = tf.constant(validation.check(X))
     indices = index_batches(X.shape[0], batch_size, shuffle=shuffle, seed=seed)
     # Gathering is a memory copy: a thread pool for it costs more than it saves.
     return prefetched(indices.map(lambda i: tf.gather(X, i)))
+
+
+def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int = 1) -> None:
+    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity.
+
+    Examples
+    --------
+    >>> check_batches(1000, 30, 50)
+    """
+    if n < 3:
+        raise ValueError(f"X should have at least 3 rows. Received: {n}.")
+    if not isinstance(batch_size, Integral) or batch_size < 3:
+        raise ValueError(
+            f"batch_size should be an integer of at least 3. Received: {batch_size!r}."
+        )
+    count = batch_count(n, batch_size, replicas=replicas)
+    smallest = n // count
+    if not 1 < max(values(perplexity)) < smallest - 1:
+        raise ValueError(
+            f"perplexity should be above 1 and below B - 1 = {smallest - 1}, where B is the "
+            f"smallest batch of {n} rows in {count}. Received: {perplexity!r}."
+        )

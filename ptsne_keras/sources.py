@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import rows
+from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
 
 # Numbers looked at at a time, so that looking takes little memory.
@@ -59,12 +59,12 @@ def source(X: Any) -> Source:
     if scipy.sparse.issparse(X):
         X = X.tocsr()
     elif not isinstance(X, np.memmap):
-        X = rows.check(X)
+        X = validation.check(X)
         constant = tf.constant(X)
         return Source(len(X), lambda i: tf.gather(constant, i), lambda: _blocks(X))
-    rows.check_shape(X)
+    validation.check_shape(X)
     n, features = X.shape
-    dtype = rows.check(_dense(X[:1])).dtype
+    dtype = validation.check(_dense(X[:1])).dtype
     for _ in _blocks(X):  # raises where they are not finite
         pass
 
@@ -81,7 +81,7 @@ def source(X: Any) -> Source:
 def _blocks(X: Any) -> Iterator[FloatArray]:
     step = max(1, _BLOCK // X.shape[1])
     for start in range(0, X.shape[0], step):
-        yield rows.check(_dense(X[start : start + step]), start=start)
+        yield validation.check(_dense(X[start : start + step]), start=start)
 
 
 def _dense(X: Any) -> FloatArray:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import conjugate, networks, rows
+from ptsne_keras import conjugate, networks, validation
 from ptsne_keras.callbacks import Schedule
 from ptsne_keras.progress import EpochSeconds
 from ptsne_keras.rbm import RBM, check_range
@@ -76,7 +76,7 @@ def pretrain(
     ----------
     van der Maaten (2009), section 3.1 and 4.1: CD-1, 30 epochs, batches of 100; 50 for the top.
     """
-    X = rows.check(X).astype(np.float32)
+    X = validation.check(X).astype(np.float32)
     seeds = np.random.default_rng(seed).integers(2**31, size=len(units))
     _check_below(below, units, X, visible)
     rbms: list[RBM] = []

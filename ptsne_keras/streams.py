@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, rows
-from ptsne_keras.calibration import check_batches
+from ptsne_keras import affinities, rows, validation
+from ptsne_keras.rows import check_batches
 from ptsne_keras.typing import FloatArray, Perplexity
 
 
@@ -212,7 +212,9 @@ def from_parquet(
         f, g = group
         table = tables[f].read_row_group(int(g), columns=columns)
         X = np.column_stack([column.to_numpy() for column in table.columns])
-        return rows.check(X, name=f"{paths[f]}, row group {g},").astype(np.float32, copy=False)
+        return validation.check(X, name=f"{paths[f]}, row group {g},").astype(
+            np.float32, copy=False
+        )
 
     def block(group: tf.Tensor) -> tf.Tensor:
         x = tf.numpy_function(read, [group], tf.float32)

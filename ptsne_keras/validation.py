@@ -3,12 +3,15 @@
 They name cause and mend. The words that scikit-learn's own estimator checks look for are in them.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from sklearn.utils.validation import validate_data
+
+from ptsne_keras.typing import FloatArray
 
 _REMEMBERED = ("n_features_in_", "feature_names_in_")
 
@@ -216,3 +219,43 @@ def _all_same(X: Any) -> bool:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def check(X: Any, *, name: str = "X", start: int = 0) -> FloatArray:
+    """Return `X` as a float array [N, D], or raise a ValueError that names cause and mend.
+
+    float64 stays float64, anything else numeric becomes float32. `start` is the number of the first
+    row where these are a part of more.
+
+    Raises
+    ------
+    ValueError
+        If `X` is not 2-D, has no rows or no columns, is not numeric, or holds NaN or infinity.
+    """
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            f"{name} should be dense here, X.toarray(); batches.from_array takes sparse rows. "
+            f"Received: a {type(X).__name__} of shape {X.shape}."
+        )
+    X = np.asarray(X)
+    if X.dtype == object:  # such as a frame of mixed or nullable columns
+        with contextlib.suppress(TypeError, ValueError):
+            X = X.astype(np.float64)
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
+    check_shape(X, name=name)
+    double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
+    X = X.astype(np.float64 if double else np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"{name} should be finite; drop or impute the rows with NaN or infinity. "
+            f"Received: {bad.size} such rows, the first at index {start + bad[0]}."
+        )
+    return X
+
+
+def check_shape(X: Any, *, name: str = "X") -> None:
+    """Raise a ValueError unless the shape of `X` is [N, D] with N ≥ 1 and D ≥ 1."""
+    if len(X.shape) != 2 or 0 in X.shape:
+        raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")

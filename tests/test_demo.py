@@ -7,16 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import (
-    ParametricTSNE,
-    cli,
-    datasets,
-    demo,
-    metrics,
-    networks,
-    plotting,
-    throughput,
-)
+from ptsne_keras import ParametricTSNE, cli, datasets, demo, metrics, networks, plotting, throughput
 
 QUICK = {"hidden_units": (200, 200), "epochs": 200, "pretraining_epochs": 20, "verbose": 0}
 

@@ -9,15 +9,7 @@ import tensorflow as tf
 from fits import BOTH, GRAPH, SMALL
 from sklearn.exceptions import NotFittedError
 
-from ptsne_keras import (
-    ParametricTSNE,
-    affinities,
-    batches,
-    metrics,
-    projection,
-    recipes,
-    training,
-)
+from ptsne_keras import ParametricTSNE, affinities, batches, metrics, projection, recipes, training
 from ptsne_keras.rows import index_batches
 
 

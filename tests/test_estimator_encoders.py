@@ -6,11 +6,7 @@ import pytest
 import sklearn
 from fits import GRAPH, SMALL
 
-from ptsne_keras import (
-    ParametricTSNE,
-    metrics,
-    recipes,
-)
+from ptsne_keras import ParametricTSNE, metrics, recipes
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from fits import GRAPH, SMALL
 
-from ptsne_keras import (
-    ParametricTSNE,
-    metrics,
-)
+from ptsne_keras import ParametricTSNE, metrics
 
 
 @pytest.fixture(scope="module")

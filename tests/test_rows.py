@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import batches, rows, streams
+from ptsne_keras import batches, rows, streams, validation
 
 
 def epochs(dataset, count=3):
@@ -74,7 +74,7 @@ def test_batches_hold_the_rows(rng):
 )
 def test_bad_rows_are_named(X, message):
     with pytest.raises(ValueError, match=message):
-        rows.check(X)
+        validation.check(X)
 
 
 def test_a_bad_batch_size_is_named():
@@ -87,7 +87,7 @@ def test_a_bad_batch_size_is_named():
     [("int64", "float32"), ("float32", "float32"), ("float64", "float64"), ("bool", "float32")],
 )
 def test_numeric_rows_become_float(dtype, expected):
-    assert rows.check(np.ones((2, 2), dtype)).dtype == expected
+    assert validation.check(np.ones((2, 2), dtype)).dtype == expected
 
 
 @pytest.mark.parametrize("shuffle", [1, "yes", "ONCE", None])
@@ -103,10 +103,13 @@ def test_numpy_true_reshuffles():
 
 
 def test_object_columns_of_numbers_and_big_endian_rows_are_read():
-    assert rows.check(np.array([[1, True], [2.5, 3]], dtype=object)).tolist() == [[1, 1], [2.5, 3]]
+    assert validation.check(np.array([[1, True], [2.5, 3]], dtype=object)).tolist() == [
+        [1, 1],
+        [2.5, 3],
+    ]
     big = np.array([[1.0, 2.0]], dtype=">f8")
-    assert rows.check(big).dtype == np.float64
-    assert rows.check(big).tolist() == [[1, 2]]
+    assert validation.check(big).dtype == np.float64
+    assert validation.check(big).tolist() == [[1, 2]]
 
 
 def test_no_pipeline_has_a_tuning_thread(rng):

@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, rows, sources, streams
+from ptsne_keras import batches, sources, streams, validation
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
     for (x, P), (x_given, P_given) in zip(*pipelines, strict=True):
         np.testing.assert_array_equal(x, x_given)
         np.testing.assert_array_equal(P, P_given)
-        assert x.dtype == x_given.dtype == rows.check(X).dtype
+        assert x.dtype == x_given.dtype == validation.check(X).dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import rows
+from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
 
 # Of a request: gRPC servers read 4 MB unless told otherwise, and JSON takes three times the bytes.
@@ -34,7 +34,7 @@ def features(X: Any, count: int) -> Iterator[FloatArray]:
     X = X.tocsr() if scipy.sparse.issparse(X) else np.asanyarray(X)
     if X.ndim == 2 and X.shape[0] == 0:
         return iter(())
-    rows.check_shape(X)
+    validation.check_shape(X)
     step = min(count, max(1, BYTES // (4 * X.shape[1])))
     starts = range(0, X.shape[0], step)
     for start in starts:
@@ -82,7 +82,7 @@ def _by_size(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
 
 def _chunk(X: Any, start: int, step: int) -> FloatArray:
     part = X[start : start + step]
-    part = rows.check(part.toarray() if scipy.sparse.issparse(part) else part, start=start)
+    part = validation.check(part.toarray() if scipy.sparse.issparse(part) else part, start=start)
     with np.errstate(over="ignore"):
         single = part.astype(np.float32, copy=False)
     beyond = np.flatnonzero(~np.isfinite(single).all(axis=1))

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import rows
+from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
 
 # Landmarks at most, and numbers in them at most: 64 MB beside the weights.
@@ -158,8 +158,8 @@ def taken(X: Any, chosen: Any) -> FloatArray:
     """
     part = X.tocsr()[chosen].toarray() if scipy.sparse.issparse(X) else np.asarray(X)[chosen]
     with np.errstate(over="ignore"):
-        part = rows.check(part, name="reference").astype(np.float32)
-    return rows.check(part, name="reference, as float32,")
+        part = validation.check(part, name="reference").astype(np.float32)
+    return validation.check(part, name="reference, as float32,")
 
 
 def _scaled(scaled: keras.Model, X: Any, chosen: Any) -> FloatArray:
