@@ -3,10 +3,10 @@
 import importlib
 from typing import Any
 
-from ptsne_keras import _requirements
 from ptsne_keras._version import __version__
+from ptsne_keras.utils import requirements
 
-_requirements.install()
+requirements.install()
 
 _MODULES = {
     "affinities",

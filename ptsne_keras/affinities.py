@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import validation
 from ptsne_keras.calibration import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
+from ptsne_keras.utils import validation
 
 # ‖a‖² + ‖b‖² - 2ab came out within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and
 # 2,500 rows. Distances that differ by 8 eps of that or less are equal: equal rows, and neighbours

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptsne_keras import distribution
 from ptsne_keras.typing import Tensor
+from ptsne_keras.utils import distribution
 
 # Rows of a batch that are looked at, by default: a few milliseconds' work in a batch of 2,500.
 _ROWS = 32

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, distribution, rows, validation
+from ptsne_keras import affinities, rows
 from ptsne_keras.calibration import is_variable, several, values
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle, check_batches
 from ptsne_keras.sources import Source, source
 from ptsne_keras.typing import Perplexity
+from ptsne_keras.utils import distribution, validation
 
 # Divides the number of graph batches of an epoch, where they are so many that a few more do not
 # matter: `steps_per_execution` has to divide it, and of a prime number nothing does.

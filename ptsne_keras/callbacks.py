@@ -15,8 +15,9 @@ import scipy.sparse
 import tensorflow as tf
 from matplotlib.animation import writers
 
-from ptsne_keras import files, plotting
+from ptsne_keras import plotting
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
 
 # Matplotlib's writers of animations.
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ptsne_keras import arrays, projection
-from ptsne_keras.projection import Projection
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays, pca
+from ptsne_keras.utils.pca import Projection
 
 # Principal components by which rows are compared, at most.
 _DIMS = 50
@@ -47,7 +47,7 @@ class Reference(NamedTuple):
         >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
         """
         m = min(_DIMS, *X.shape)
-        reduced = projection.principal_components(X, m, seed=seed)
+        reduced = pca.principal_components(X, m, seed=seed)
         found = cls(reduced, *_components(reduced, X), np.asarray(Y, np.float32), np.zeros(0))
         return found._replace(usual=np.sort(found.distances(held_out, placed)))
 

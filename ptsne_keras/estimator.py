@@ -13,9 +13,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import arrays, losses, metrics, persistence, recipes, unfinished, validation
+from ptsne_keras import losses, metrics, persistence, recipes, unfinished
 from ptsne_keras.progress import FitMeter, StageBar
 from ptsne_keras.typing import Dof, FloatArray
+from ptsne_keras.utils import arrays, validation
 
 _AUTO = StrOptions({"auto"})
 # Rows embedded at a time: 130 MB a layer of 2,000 units.

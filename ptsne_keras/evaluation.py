@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import metrics, projection, ranks, validation
+from ptsne_keras import metrics, ranks
 from ptsne_keras.divergence import Divergence
 from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import pca as projection
+from ptsne_keras.utils import validation
 
 # Numbers of neighbours that vote on a label.
 _VOTES = (1, 5)

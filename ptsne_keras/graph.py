@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras import batches, projection, rows
+from ptsne_keras import batches, rows
 from ptsne_keras.neighbors import Neighbors, nearest
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import pca
 
 # Steps that "auto" epochs come to, about: 1.6 a row within these bounds, and at least so many
 # passes over the rows.
@@ -38,7 +39,7 @@ def search(X: FloatArray, perplexity: float, seed: int) -> Neighbors:
     (200, 30)
     """
     if X.shape[1] > _SEARCH_DIMS < len(X):
-        X = projection.principal_components(X, _SEARCH_DIMS, seed=seed).apply(X)
+        X = pca.principal_components(X, _SEARCH_DIMS, seed=seed).apply(X)
     return nearest(X, min(math.ceil(3 * perplexity), len(X) - 1), seed=seed)
 
 

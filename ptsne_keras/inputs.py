@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import class_labels, formats
+from ptsne_keras import formats
 from ptsne_keras.formats import ArrayRows, Source
+from ptsne_keras.utils import labels as class_labels
 
 # Names that a message lists, at most.
 _LISTED = 3

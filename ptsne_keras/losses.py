@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import distribution, xla
 from ptsne_keras.typing import Dof, Tensor
+from ptsne_keras.utils import distribution, xla
 
 # Up to this many map dimensions squared distances are summed coordinate by coordinate, which has
 # no cancellation; above it a matmul is much cheaper and maps are not that far from their centre.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras import tables, validation
+from ptsne_keras import tables
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 # Rows that an error names, at most.
 _NAMED = 3

@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ptsne_keras import losses, ranks
 from ptsne_keras.typing import Dof, FloatArray
-from ptsne_keras.validation import check
+from ptsne_keras.utils.validation import check
 
 
 def trustworthiness(

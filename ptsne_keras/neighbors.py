@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 # Above this many rows the search is approximate: exact search takes time ∝ N².
 _EXACT_ROWS = 100_000

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import files, formats
+from ptsne_keras import formats
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
 
 ENDINGS = (".csv", ".npy", ".parquet")
 """What names of files of maps end in."""

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras import files
 from ptsne_keras._version import __version__
+from ptsne_keras.utils import files
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses a higher one."""

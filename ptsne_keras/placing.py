@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
-from ptsne_keras import affinities, batches, graph, networks, projection, regression, stages
+from ptsne_keras import affinities, batches, graph, networks, regression, stages
 from ptsne_keras.neighbors import Neighbors
 from ptsne_keras.placement import Placement, PlacementError
 from ptsne_keras.regression import Fitted, Preset
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import pca
 
 # Principal components that the network takes, and rows that they are found from, at most.
 _INITIAL_DIMS = 100
@@ -129,7 +130,7 @@ def fit(
     train, held_out = regression.split(X.shape[0], fraction, seeds[0])
     m = min(_INITIAL_DIMS, X.shape[1], len(train))
     some = regression.thinned(train, _SAMPLE)
-    reduced = projection.principal_components(X[some], m, seed=seeds[1])
+    reduced = pca.principal_components(X[some], m, seed=seeds[1])
     Z = reduced.apply(X)
     perplexity = min(perplexity, max(1.5, (len(train) - 1) / 3))
     near = graph.search(Z[train], perplexity, seeds[2])

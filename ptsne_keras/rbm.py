@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import distribution, rows, validation
+from ptsne_keras import rows
 from ptsne_keras.typing import Tensor, Units
+from ptsne_keras.utils import distribution, validation
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")

@@ -12,11 +12,12 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import arrays, batches, conjugate, graph, networks, projection, stages
+from ptsne_keras import batches, conjugate, graph, networks, stages
 from ptsne_keras.calibration import several
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 from ptsne_keras.unfinished import Recorder, Unfinished
+from ptsne_keras.utils import arrays, pca
 
 # Of each RBM; the paper's.
 _PRETRAINING_ROWS = 100
@@ -161,7 +162,7 @@ def fit(
         rows = X = X.toarray() if scipy.sparse.issparse(X) else X
     else:
         if encoder is None:
-            reduced = projection.principal_components(X, settings.initial_dims, seed=seeds[0])
+            reduced = pca.principal_components(X, settings.initial_dims, seed=seeds[0])
         rows = reduced.apply(X) if reduced else _projected(encoder, X)
         watch.lap("project")
     recorder = Recorder(start.left if start else None)
@@ -199,7 +200,7 @@ def _check_optimizer(optimizer: Any) -> None:
 def _untrained(
     X: Any,
     settings: Settings,
-    reduced: projection.Projection | None,
+    reduced: pca.Projection | None,
     seed: int,
     bar: Bar,
     watch: "_Stopwatch",

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras import validation
 from ptsne_keras.calibration import values
 from ptsne_keras.typing import Perplexity
+from ptsne_keras.utils import validation
 
 # Batches that wait to be used; those that are being made come on top.
 _AHEAD = 4

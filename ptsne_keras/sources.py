@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 # Numbers looked at at a time, so that looking takes little memory.
 _BLOCK = 1 << 22

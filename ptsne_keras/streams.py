@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, rows, validation
+from ptsne_keras import affinities, rows
 from ptsne_keras.rows import check_batches
 from ptsne_keras.typing import FloatArray, Perplexity
+from ptsne_keras.utils import validation
 
 
 def from_dataset(

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import distribution
 from ptsne_keras.losses import TSNE, degrees_of_freedom
 from ptsne_keras.typing import Tensor
+from ptsne_keras.utils import distribution
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")

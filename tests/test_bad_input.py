@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from ptsne_keras import MapRegressor, ParametricTSNE, files, persistence
+from ptsne_keras import MapRegressor, ParametricTSNE, persistence
+from ptsne_keras.utils import files
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_input.md"
 CLASSES = {"ParametricTSNE": ParametricTSNE, "MapRegressor": MapRegressor}

@@ -9,8 +9,9 @@ import tensorflow as tf
 from fits import BOTH, GRAPH, SMALL
 from sklearn.exceptions import NotFittedError
 
-from ptsne_keras import ParametricTSNE, affinities, batches, metrics, projection, recipes, training
+from ptsne_keras import ParametricTSNE, affinities, batches, metrics, recipes, training
 from ptsne_keras.rows import index_batches
+from ptsne_keras.utils import pca
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_a_default_fit_projects_searches_and_fine_tunes(mapped, wide):
 
 
 def test_the_projection_is_fixed(mapped, wide):
-    expected = projection.principal_components(wide, 100).components
+    expected = pca.principal_components(wide, 100).components
     kernel = mapped.encoder_.get_layer("projection").get_weights()[0]
     # As subspaces: the sign of a component is arbitrary, and near-ties may rotate.
     np.testing.assert_allclose(

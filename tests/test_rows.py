@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import batches, rows, streams, validation
+from ptsne_keras import batches, rows, streams
+from ptsne_keras.utils import validation
 
 
 def epochs(dataset, count=3):

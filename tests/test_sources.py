@@ -3,7 +3,8 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, sources, streams, validation
+from ptsne_keras import batches, sources, streams
+from ptsne_keras.utils import validation
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from ptsne_keras import files, ranks
+from ptsne_keras import ranks
 from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, short
 from ptsne_keras.plotting.scatter import checked
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
 
 # Rows that a browser still moves smoothly; each takes some 20 bytes of the page.
 _MOST = 200_000

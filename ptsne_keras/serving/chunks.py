@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 # Of a request: gRPC servers read 4 MB unless told otherwise, and JSON takes three times the bytes.
 # Rows of a request, at most, unless a client says otherwise.

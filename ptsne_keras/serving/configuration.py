@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import files
 from ptsne_keras.serving import chunks, graphs
+from ptsne_keras.utils import files
 
 # Rows of a request that are tried.
 _SIZES = (1, 8, 64, 512, 4096)

@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras import files
 from ptsne_keras.serving import graphs, inspection, novelty, signature
 from ptsne_keras.serving.graphs import Reference
+from ptsne_keras.utils import files
 
 # Rows of the reference that the map error is measured by, and that warm a server up.
 _SAMPLE = 2000

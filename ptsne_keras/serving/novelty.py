@@ -7,8 +7,8 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import validation
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 # Landmarks at most, and numbers in them at most: 64 MB beside the weights.
 _LANDMARKS = 4096

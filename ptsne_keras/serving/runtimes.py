@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import files
 from ptsne_keras.serving import signature
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
 
 # Largest difference from Keras, in parts of the map's extent.
 _CLOSE = 1e-5

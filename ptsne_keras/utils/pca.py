@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse
 from sklearn.decomposition import PCA
 
-from ptsne_keras import arrays
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 
 # Rows from which components are estimated: their error, ~1/√rows, is then far below what matters,
 # and memory stays the same however many rows there are.

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of t-SNE: checks, files, arrays, principal components."""
