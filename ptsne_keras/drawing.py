@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import models, outputs, plotting
-from ptsne_keras.inputs import Choice, Reading, Rows
+from ptsne_keras import models, plotting
+from ptsne_keras.io import outputs
+from ptsne_keras.io.inputs import Choice, Reading, Rows
 from ptsne_keras.models import TrainingMap
 
 PICTURES = (".png", ".svg", ".pdf")

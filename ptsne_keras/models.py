@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras import inputs, outputs
 from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.io import inputs, outputs
 from ptsne_keras.map_regressor import MapRegressor
 from ptsne_keras.typing import FloatArray
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import maps, networks, serving
+from ptsne_keras import networks, serving
+from ptsne_keras.io import maps
 from ptsne_keras.serving import bulk
 
 N, D = 100_000, 20

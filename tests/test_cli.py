@@ -24,13 +24,12 @@ from ptsne_keras import (
     cli,
     commands,
     fitting,
-    inputs,
     manual,
     models,
-    outputs,
     plotting,
     serving,
 )
+from ptsne_keras.io import inputs, outputs
 
 NAMES = list("abcde")
 KINDS = np.array(["left", "right", "up"])[np.arange(90) % 3]
@@ -170,7 +169,7 @@ def test_labels_of_which_a_block_is_all_missing_are_written(tmp_path):
 def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
     run("transform", "map", "train.csv", "--id", "sample", "--out", whole, "--quiet")
-    monkeypatch.setattr("ptsne_keras.text_rows._CELLS", 7 * 20)
+    monkeypatch.setattr("ptsne_keras.io.text_rows._CELLS", 7 * 20)
     sizes = []
     real = ParametricTSNE.transform
     monkeypatch.setattr(
@@ -184,7 +183,7 @@ def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
 def test_nothing_half_written_is_left(here, frame, tmp_path, monkeypatch, capsys):
     frame.loc[70, "b"] = np.nan
     frame.to_csv(tmp_path / "bad.csv", index=False)
-    monkeypatch.setattr("ptsne_keras.text_rows._CELLS", 7 * 20)
+    monkeypatch.setattr("ptsne_keras.io.text_rows._CELLS", 7 * 20)
     (tmp_path / "out").mkdir()
     words = ["--id", "sample", "--drop", "kind", "--out", tmp_path / "out" / "new.csv", "--quiet"]
     run("transform", "map", tmp_path / "bad.csv", *words, code=2)
@@ -543,7 +542,7 @@ def test_what_fails_while_saving_leaves_the_old_model_and_its_map(
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("ptsne_keras.outputs._write_csv", fail)
+    monkeypatch.setattr("ptsne_keras.io.outputs._write_csv", fail)
     code = 130 if error is KeyboardInterrupt else 1
     words = ["fit", "train.csv", "--id", "sample", "--label", "kind", *QUICK, "--quiet"]
     run(*words, "--out", old, "--force", code=code)

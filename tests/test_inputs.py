@@ -9,8 +9,8 @@ import pandas
 import pytest
 import scipy.sparse
 
-from ptsne_keras import formats, text_rows
-from ptsne_keras.inputs import Choice, Reading
+from ptsne_keras.io import formats, text_rows
+from ptsne_keras.io.inputs import Choice, Reading
 from ptsne_keras.utils import labels as class_labels
 
 NAMES = ["a", "b", "c", "d", "e"]

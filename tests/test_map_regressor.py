@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ptsne_keras import MapRegressor, maps, metrics
+from ptsne_keras import MapRegressor, metrics
+from ptsne_keras.io import maps
 
 FAST = {"epochs": 20, "random_state": 0}
 BOTH = pytest.mark.parametrize("objective", ["neighbors", "squares"])

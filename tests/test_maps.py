@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ptsne_keras import maps
+from ptsne_keras.io import maps
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import formats
+from ptsne_keras.io import formats
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
 

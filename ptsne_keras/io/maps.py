@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras import tables
+from ptsne_keras.io import tables
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 

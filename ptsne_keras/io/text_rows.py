@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import headers, tables
+from ptsne_keras.io import headers, tables
 from ptsne_keras.typing import FloatArray
 
 # Cells that are held as text at a time.

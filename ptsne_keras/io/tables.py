@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras.headers import LOOKED_AT, Top, decimal_comma, missing, named, number
+from ptsne_keras.io.headers import LOOKED_AT, Top, decimal_comma, missing, named, number
 from ptsne_keras.typing import FloatArray
 
 

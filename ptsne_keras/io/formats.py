@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras.archives import Archive
-from ptsne_keras.text_rows import TextRows, not_numbers
+from ptsne_keras.io.archives import Archive
+from ptsne_keras.io.text_rows import TextRows, not_numbers
 
 # Numbers read at a time.
 _NUMBERS = 1 << 22

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import formats
-from ptsne_keras.formats import ArrayRows, Source
+from ptsne_keras.io import formats
+from ptsne_keras.io.formats import ArrayRows, Source
 from ptsne_keras.utils import labels as class_labels
 
 # Names that a message lists, at most.
