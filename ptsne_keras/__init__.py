@@ -19,7 +19,6 @@ _MODULES = {
     "io",
     "losses",
     "metrics",
-    "neighbors",
     "networks",
     "placement",
     "plotting",

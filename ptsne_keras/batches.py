@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import affinities, rows
-from ptsne_keras.calibration import is_variable, several, values
-from ptsne_keras.neighbors import Neighbors, nearest
+from ptsne_keras.affinities.neighbors import Neighbors, nearest
+from ptsne_keras.affinities.perplexity import is_variable, several, values
 from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle, check_batches
 from ptsne_keras.sources import Source, source

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from ptsne_keras import batches, rows
-from ptsne_keras.neighbors import Neighbors, nearest
+from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras.neighbors import Neighbors
+from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.typing import FloatArray
 
 # Neighbours between which the noise's directions are drawn.

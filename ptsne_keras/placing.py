@@ -10,7 +10,7 @@ import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras import affinities, batches, graph, networks, regression, stages
-from ptsne_keras.neighbors import Neighbors
+from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.placement import Placement, PlacementError
 from ptsne_keras.regression import Fitted, Preset
 from ptsne_keras.typing import FloatArray

@@ -13,7 +13,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import batches, conjugate, graph, networks, stages
-from ptsne_keras.calibration import several
+from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.rows import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 from ptsne_keras.unfinished import Recorder, Unfinished

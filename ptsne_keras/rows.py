@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras.calibration import values
+from ptsne_keras.affinities.perplexity import values
 from ptsne_keras.typing import Perplexity
 from ptsne_keras.utils import validation
 

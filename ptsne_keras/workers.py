@@ -13,7 +13,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import affinities, batches, rows
-from ptsne_keras.calibration import is_variable, several
+from ptsne_keras.affinities.perplexity import is_variable, several
 from ptsne_keras.rows import check_batches
 from ptsne_keras.sources import Source, source
 from ptsne_keras.typing import FloatArray, Perplexity

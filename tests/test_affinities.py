@@ -6,7 +6,8 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import affinities, calibration
+from ptsne_keras import affinities
+from ptsne_keras.affinities import perplexity as calibration
 
 
 def blobs(n=120, d=6, seed=0):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
-from ptsne_keras import affinities, batches, neighbors
+from ptsne_keras import affinities, batches
+from ptsne_keras.affinities import neighbors
 from ptsne_keras.losses import TSNE
 from ptsne_keras.pairs import PairSampler
 

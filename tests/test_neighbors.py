@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ptsne_keras import neighbors
+from ptsne_keras.affinities import neighbors
 
 
 def brute(X, k):

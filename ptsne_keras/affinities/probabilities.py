@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.calibration import calibrate, is_variable, probabilities, several, values
+from ptsne_keras.affinities.perplexity import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
 from ptsne_keras.utils import validation
 
