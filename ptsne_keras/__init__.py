@@ -20,7 +20,6 @@ _MODULES = {
     "losses",
     "metrics",
     "networks",
-    "placement",
     "plotting",
     "rbm",
     "serving",

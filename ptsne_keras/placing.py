@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras import affinities, batches, graph, networks, regression, stages
 from ptsne_keras.affinities.neighbors import Neighbors
-from ptsne_keras.placement import Placement, PlacementError
+from ptsne_keras.losses.placement import Placement, PlacementError
 from ptsne_keras.regression import Fitted, Preset
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca

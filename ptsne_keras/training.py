@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras.losses import TSNE, degrees_of_freedom
+from ptsne_keras.losses.tsne import TSNE, degrees_of_freedom
 from ptsne_keras.typing import Tensor
 from ptsne_keras.utils import distribution
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from ptsne_keras import affinities, batches
-from ptsne_keras.losses import TSNE
+from ptsne_keras.losses.tsne import TSNE
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import reference
 import tensorflow as tf
 
 from ptsne_keras import batch_metrics, batches, losses, networks, stages
-from ptsne_keras.losses import TSNE
+from ptsne_keras.losses.tsne import TSNE
 from ptsne_keras.training import Trainer
 
 

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras import affinities, batches
 from ptsne_keras.affinities import neighbors
-from ptsne_keras.losses import TSNE
+from ptsne_keras.losses.tsne import TSNE
 from ptsne_keras.pairs import PairSampler
 
 

@@ -5,7 +5,7 @@ import reference
 import tensorflow as tf
 
 from ptsne_keras import affinities, losses
-from ptsne_keras.losses import TSNE
+from ptsne_keras.losses.tsne import TSNE
 
 
 def value(P, Y, **options):

@@ -6,8 +6,9 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import batches, losses, networks, placement
-from ptsne_keras.placement import Placement, PlacementError
+from ptsne_keras import batches, losses, networks
+from ptsne_keras.losses import placement
+from ptsne_keras.losses.placement import Placement, PlacementError
 
 
 @pytest.fixture

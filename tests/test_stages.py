@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from ptsne_keras import affinities, batches, metrics, networks, stages
-from ptsne_keras.losses import TSNE
+from ptsne_keras.losses.tsne import TSNE
 
 
 @pytest.fixture(scope="module")

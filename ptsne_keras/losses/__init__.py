@@ -1,0 +1,5 @@
+"""The t-SNE loss, as a function and as a Keras loss."""
+
+from ptsne_keras.losses.tsne import TSNE, degrees_of_freedom, squared_distances, tsne
+
+__all__ = ["TSNE", "degrees_of_freedom", "squared_distances", "tsne"]
