@@ -17,8 +17,8 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import Client, Loopback, ServingError, chunks, client_grpc, client_rest
-from ptsne_keras.serving.transport import Failure
+from ptsne_keras.serving import Client, Loopback, ServingError, _chunks, _client_grpc, _client_rest
+from ptsne_keras.serving._transport import Failure
 
 D = 5
 MODEL = "digits"
@@ -191,7 +191,7 @@ def test_integers_that_json_would_round_are_sent_as_floats(client, server):
 def test_numbers_arrive_over_rest_to_the_bit():
     X = np.random.default_rng(0).integers(0, 2**32, (500, 3), dtype=np.uint32).view("float32")
     X = X[np.isfinite(X).all(axis=1)]
-    text = client_rest.json_rows(X)
+    text = _client_rest.json_rows(X)
     np.testing.assert_array_equal(np.array(json.loads(text), np.float32), X)
     assert all(isinstance(number, float) for row in json.loads(text) for number in row)
 
@@ -216,19 +216,19 @@ def test_examples_go_in_several_requests(url, server):
 
 
 def test_no_request_has_more_than_two_megabytes(monkeypatch, client, server):
-    monkeypatch.setattr(chunks, "BYTES", 4 * D * 6)
+    monkeypatch.setattr(_chunks, "BYTES", 4 * D * 6)
     client.embed(rows(13))
     assert [request.rows for request in server.requests] == [6, 6, 1]
     server.requests.clear()
     size = len(example(rows(1)[0]))
-    monkeypatch.setattr(chunks, "BYTES", 2 * size)
+    monkeypatch.setattr(_chunks, "BYTES", 2 * size)
     client.embed_examples([example(row) for row in rows(5)])
     assert [request.rows for request in server.requests] == [2, 2, 1]
 
 
 def test_wide_rows_fit_the_four_megabytes_of_grpc():
     wide = np.zeros((3, 400_000), np.float64)
-    assert [chunk.nbytes for chunk in chunks.features(wide, 4096)] == [1_600_000] * 3
+    assert [chunk.nbytes for chunk in _chunks.features(wide, 4096)] == [1_600_000] * 3
 
 
 def test_row_that_alone_is_huge_is_refused_with_advice(server):
@@ -244,9 +244,9 @@ def test_row_that_alone_is_huge_is_refused_with_advice(server):
 
 def test_connection_is_kept_over_rest(server, monkeypatch):
     made = []
-    real = client_rest.http.client.HTTPConnection
+    real = _client_rest.http.client.HTTPConnection
     monkeypatch.setattr(
-        client_rest.http.client, "HTTPConnection", lambda *a: made.append(1) or real(*a)
+        _client_rest.http.client, "HTTPConnection", lambda *a: made.append(1) or real(*a)
     )
     with Client(server.rest_url, MODEL, rows=2) as client:
         client.embed(rows(9))
@@ -265,13 +265,13 @@ def test_version_and_label_choose_the_model(url):
 
 def test_headers_go_along(server, monkeypatch):
     sent = []
-    real = client_rest.http.client.HTTPConnection.request
+    real = _client_rest.http.client.HTTPConnection.request
 
     def request(self, method, path, body, headers):
         sent.append(headers)
         return real(self, method, path, body, headers)
 
-    monkeypatch.setattr(client_rest.http.client.HTTPConnection, "request", request)
+    monkeypatch.setattr(_client_rest.http.client.HTTPConnection, "request", request)
     with Client(server.rest_url, MODEL, headers={"authorization": "Bearer x"}) as client:
         client.embed(rows(1))
     assert sent[0]["authorization"] == "Bearer x"
@@ -593,8 +593,8 @@ def test_server_that_ends_is_unavailable(base, url):
 
 
 def test_overload_is_tried_again_but_a_request_too_large_is_not():
-    overload = client_grpc._failure("RESOURCE_EXHAUSTED", "Task queue is full", 1.0)
-    large = client_grpc._failure("RESOURCE_EXHAUSTED", "Received message larger than max", 1.0)
+    overload = _client_grpc._failure("RESOURCE_EXHAUSTED", "Task queue is full", 1.0)
+    large = _client_grpc._failure("RESOURCE_EXHAUSTED", "Received message larger than max", 1.0)
     assert (overload.code, large.code) == ("RESOURCE_EXHAUSTED", "PAYLOAD_TOO_LARGE")
     assert Failure("X", "two\n\t lines").message == "two lines"
 

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import configuration
+from ptsne_keras.serving import server_config
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def base(tmp_path_factory):
 def quick(monkeypatch):
     """Figures that are known, instead of a measurement."""
     seconds = {1: 0.000_25, 8: 0.000_5, 64: 0.001, 512: 0.004, 4096: 0.031}
-    speed = configuration.Speed(3, seconds, {1: 100.0, 2: 180.0, 4: 190.0}, 0.031 / 4096)
-    monkeypatch.setattr(configuration, "measure", lambda path: speed)
+    speed = server_config.Speed(3, seconds, {1: 100.0, 2: 180.0, 4: 190.0}, 0.031 / 4096)
+    monkeypatch.setattr(server_config, "measure", lambda path: speed)
 
 
 def models(base):

@@ -15,7 +15,7 @@ import tensorflow as tf
 import ptsne_keras
 from ptsne_keras import batches, serving
 from ptsne_keras.estimator import ParametricTSNE
-from ptsne_keras.serving import client_rest, sender, transport
+from ptsne_keras.serving import _client_rest, _sender, _transport
 
 MODULES = [
     importlib.import_module(module.name)
@@ -43,7 +43,7 @@ def names(digits, tmp_path_factory):
     base = tmp_path_factory.mktemp("served") / "digits"
     path = serving.export_saved_model(tsne.encoder_, base, reference=X)
     server = serving.Loopback(base, "digits")
-    rest = client_rest.Rest(urlsplit(server.rest_url), "digits", {}, {})
+    rest = _client_rest.Rest(urlsplit(server.rest_url), "digits", {}, {})
     names = {
         **{module.__name__.split(".")[-1]: module for module in MODULES},
         "ptsne_keras": ptsne_keras,
@@ -67,9 +67,9 @@ def names(digits, tmp_path_factory):
         "server": server,
         "client": serving.Client(server.rest_url, "digits"),
         "rest": rest,
-        "sender": sender.Sender(rest, "here", timeout=10, deadline=60, backoff=0.1),
-        "signature": sender.Signature("serving_default", "features", {"embedding": 2}),
-        "failure": transport.Failure("UNAVAILABLE", "Servable not found"),
+        "sender": _sender.Sender(rest, "here", timeout=10, deadline=60, backoff=0.1),
+        "signature": _sender.Signature("serving_default", "features", {"embedding": 2}),
+        "failure": _transport.Failure("UNAVAILABLE", "Servable not found"),
         "urlsplit": urlsplit,
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import graphs, inspection, novelty, precision, warmup
+from ptsne_keras.serving import _graphs, _novelty, _precision, checks, warmup
 
 C_LOADER = Path(__file__).with_name("c_loader.py")
 SIZES = (1, 7, 4096)
@@ -64,7 +64,7 @@ def answers(served, tmp_path_factory):
         rows = served.rows[:n]
         batches[f"serving_default/features@{n}"] = rows
         batches[f"embed_with_confidence/features@{n}"] = rows
-        batches[f"embed_examples/examples@{n}"] = strings([graphs.example(row) for row in rows])
+        batches[f"embed_examples/examples@{n}"] = strings([_graphs.example(row) for row in rows])
     return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
 
 
@@ -105,7 +105,7 @@ def test_without_training_rows_there_is_no_confidence(served, tmp_path):
 
 
 def test_examples_of_another_width_are_refused_by_name(model):
-    short = tf.constant([graphs.example(np.zeros(63))])
+    short = tf.constant([_graphs.example(np.zeros(63))])
     with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
         model.signatures["embed_examples"](examples=short)
 
@@ -159,8 +159,8 @@ def distances(X, others):
 def test_novelty_is_the_quantile_of_the_distance_to_the_nearest_training_row(served, model):
     shift, scale = served.X.mean(axis=0), served.X.std()
     X, rows = (served.X[:150] - shift) / scale, (served.rows[:40] - shift) / scale
-    few = novelty.Landmarks.of(served.X[:150], served.encoder)
-    found = novelty.Novelty(few, served.encoder)(tf.constant(served.rows[:40])).numpy()
+    few = _novelty.Landmarks.of(served.X[:150], served.encoder)
+    found = _novelty.Novelty(few, served.encoder)(tf.constant(served.rows[:40])).numpy()
     usual = [distances(X[i : i + 1], np.delete(X, i, axis=0))[0] for i in range(150)]
     expected = [(np.array(usual) <= d).mean() for d in distances(rows, X)]
     np.testing.assert_allclose(found, expected, atol=0.02)  # quantiles between rows
@@ -180,9 +180,9 @@ def test_novelty_of_usual_rows_is_uniform_and_of_strangers_1(served, model):
 def test_landmarks_are_limited_in_number_and_size(rng):
     wide = networks.encoder(20_000, 2, hidden_units=(4,), seed=0)
     X = rng.normal(size=(900, 20_000)).astype("float32")
-    assert novelty.Landmarks.of(X, wide).rows.nbytes <= 2**26
+    assert _novelty.Landmarks.of(X, wide).rows.nbytes <= 2**26
     many = networks.encoder(3, 2, hidden_units=(4,), seed=0)
-    found = novelty.Landmarks.of(rng.normal(size=(20_000, 3)).astype("float32"), many)
+    found = _novelty.Landmarks.of(rng.normal(size=(20_000, 3)).astype("float32"), many)
     assert found.rows.shape == (4096, 3)
 
 
@@ -190,9 +190,9 @@ def test_training_rows_from_a_file_or_sparse_give_the_same_landmarks(served, tmp
     import scipy.sparse
 
     np.save(tmp_path / "X.npy", served.X.astype("float32"))
-    expected = novelty.Landmarks.of(served.X, served.encoder)
+    expected = _novelty.Landmarks.of(served.X, served.encoder)
     for X in (np.load(tmp_path / "X.npy", mmap_mode="r"), scipy.sparse.csr_array(served.X)):
-        found = novelty.Landmarks.of(X, served.encoder)
+        found = _novelty.Landmarks.of(X, served.encoder)
         np.testing.assert_allclose(found.rows, expected.rows, atol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_training_rows_that_do_not_fit_are_refused(served, tmp_path, reference):
 
 
 def novelties(X, rows, encoder):
-    found = novelty.Novelty(novelty.Landmarks.of(X, encoder), encoder)
+    found = _novelty.Novelty(_novelty.Landmarks.of(X, encoder), encoder)
     return found(tf.constant(rows, tf.float32)).numpy()
 
 
@@ -239,11 +239,11 @@ def test_novelty_is_measured_as_a_sequential_encoder_scales(rng):
     sequential = keras.Sequential([keras.Input((8,)), norm, *dense])
     stranger = X[:5] + 50 * np.eye(8)[3]
     assert (novelties(X, stranger, sequential) == 1).all()
-    assert len(novelty.scaler(sequential).layers) >= 2
+    assert len(_novelty.scaler(sequential).layers) >= 2
     inputs = keras.Input((8,))
     both = [keras.layers.Rescaling(2.0)(inputs), keras.layers.Rescaling(3.0)(inputs)]
     parallel = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(both)))
-    assert np.abs(novelty.scaler(parallel)(np.ones((1, 8)))).max() <= 3  # not of one another
+    assert np.abs(_novelty.scaler(parallel)(np.ones((1, 8)))).max() <= 3  # not of one another
 
 
 # ---------------------------------------------------------------- warm-up
@@ -299,7 +299,7 @@ def test_bfloat16_halves_the_weights_and_tells_how_far_the_map_moves(served, tmp
     path = serving.export_saved_model(
         served.encoder, tmp_path, reference=served.X, precision="bfloat16", dof=2.0
     )
-    told = inspection.facts(path)
+    told = checks.facts(path)
     assert told["dof"] == 2.0
     assert told["precision"] == "bfloat16"
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
@@ -327,7 +327,7 @@ def hidden(path):
 
 def test_bfloat16_leaves_the_encoder_as_it_is(served):
     before = served.encoder.get_weights()
-    smaller = precision.bfloat16(served.encoder)
+    smaller = _precision.bfloat16(served.encoder)
     assert {w.dtype for w in served.encoder.trainable_weights} == {"float32"}
     assert {w.dtype for w in smaller.layers[-1].weights} == {"float32"}
     assert all((a == b).all() for a, b in zip(before, served.encoder.get_weights(), strict=True))
@@ -336,11 +336,11 @@ def test_bfloat16_leaves_the_encoder_as_it_is(served):
 def test_bfloat16_reaches_into_models_inside(tmp_path, rng):
     inside = keras.Sequential([keras.layers.Dense(64), keras.layers.Dense(64)])
     encoder = keras.Sequential([keras.Input((8,)), inside, keras.layers.Dense(2)])
-    smaller = precision.bfloat16(encoder)
+    smaller = _precision.bfloat16(encoder)
     assert [w.dtype for w in smaller.weights] == ["bfloat16"] * 4 + ["float32"] * 2
     single = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="should have a hidden layer with weights"):
-        precision.bfloat16(single)
+        _precision.bfloat16(single)
 
 
 def test_mixed_precision_with_training_rows(tmp_path, rng):
@@ -520,6 +520,6 @@ def test_check_of_no_model_names_what_is_missing(tmp_path):
 
 
 def test_facts_are_told_only_where_there_are_any(served, tmp_path):
-    assert inspection.facts(served.path) == {}
+    assert checks.facts(served.path) == {}
     path = serving.export_saved_model(served.encoder, tmp_path, dof=1)
-    assert json.loads((path / graphs.FACTS).read_text()) == {"dof": 1.0}
+    assert json.loads((path / _graphs.FACTS).read_text()) == {"dof": 1.0}

@@ -8,11 +8,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from ptsne_keras.serving import chunks
-from ptsne_keras.serving.client_grpc import Grpc
-from ptsne_keras.serving.client_rest import Rest
-from ptsne_keras.serving.sender import RETRIED, Sender, Signature
-from ptsne_keras.serving.transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving import _chunks
+from ptsne_keras.serving._client_grpc import Grpc
+from ptsne_keras.serving._client_rest import Rest
+from ptsne_keras.serving._sender import RETRIED, Sender, Signature
+from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
 from ptsne_keras.typing import FloatArray
 
 _WAYS: dict[str, Callable[..., Transport]] = {
@@ -82,7 +82,7 @@ class Client:
         label: str | None = None,
         timeout: float = 10.0,
         deadline: float = 60.0,
-        rows: int = chunks.ROWS,
+        rows: int = _chunks.ROWS,
         backoff: float = 0.1,
         headers: Mapping[str, str] | None = None,
         credentials: Any = None,
@@ -137,7 +137,7 @@ class Client:
         >>> client.embed(X[:3]).shape
         (3, 2)
         """
-        (Y,) = self._predict(chunks.features(X, self._rows), _EMBED)
+        (Y,) = self._predict(_chunks.features(X, self._rows), _EMBED)
         return Y
 
     def embed_with_confidence(self, X: Any) -> tuple[FloatArray, FloatArray]:
@@ -164,7 +164,7 @@ class Client:
         --------
         >>> Y, novelty = client.embed_with_confidence(X)
         """
-        parts = chunks.features(X, self._rows)
+        parts = _chunks.features(X, self._rows)
         Y, novelty = self._predict(parts, _CONFIDENCE)
         return Y, novelty
 
@@ -183,7 +183,7 @@ class Client:
         >>> client.embed_examples([graphs.example(X[0])]).shape
         (1, 2)
         """
-        (Y,) = self._predict(chunks.examples(examples, self._rows), _EXAMPLES)
+        (Y,) = self._predict(_chunks.examples(examples, self._rows), _EXAMPLES)
         return Y
 
     def metadata(self) -> Signatures:

@@ -16,8 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.serving import graphs, inspection, novelty, signature
-from ptsne_keras.serving.graphs import Reference
+from ptsne_keras.serving import _graphs, _novelty, checks, signatures
+from ptsne_keras.serving._graphs import Reference
 from ptsne_keras.utils import files
 
 # Rows of the reference that the map error is measured by, and that warm a server up.
@@ -103,7 +103,7 @@ def export_saved_model(
     >>> export_saved_model(tsne.encoder_, "saved_models/digits", reference=X, dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
-    signature.feature_count(encoder)  # raises where it has none
+    signatures.feature_count(encoder)  # raises where it has none
     base = Path(directory).expanduser()
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
@@ -164,10 +164,10 @@ def _is_version(version: Any) -> bool:
 
 
 def _reference(encoder: keras.Model, X: Any) -> Reference:
-    landmarks = novelty.Landmarks.of(X, encoder)
+    landmarks = _novelty.Landmarks.of(X, encoder)
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     chosen = np.random.default_rng(0).permutation(n)[:_SAMPLE]
-    return Reference(landmarks, novelty.taken(X, np.sort(chosen)))
+    return Reference(landmarks, _novelty.taken(X, np.sort(chosen)))
 
 
 def _write(
@@ -233,8 +233,8 @@ export._write_here(encoder, Path(sys.argv[2]), reference=reference, **options)
 
 def _write_here(encoder: keras.Model, path: Path, **options: Any) -> None:
     """Write the SavedModel by this process's TensorFlow; refuse what no stock server runs."""
-    graphs.write(encoder, path, **options)
-    report = inspection.check(path)
+    _graphs.write(encoder, path, **options)
+    report = checks.check(path)
     if not report.ok:
         failed = [f"{f.what}: {f.found}" for f in report.findings if not f.ok]
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras.serving.transport import Failure
+from ptsne_keras.serving._transport import Failure
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 

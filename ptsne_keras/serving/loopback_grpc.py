@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from ptsne_keras.serving.transport import Failure
+from ptsne_keras.serving._transport import Failure
 
 if TYPE_CHECKING:
     from ptsne_keras.serving.loopback import Loopback

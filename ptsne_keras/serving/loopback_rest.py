@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras.serving.transport import Failure
+from ptsne_keras.serving._transport import Failure
 
 if TYPE_CHECKING:
     from ptsne_keras.serving.loopback import Loopback

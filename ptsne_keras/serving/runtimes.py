@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import signature
+from ptsne_keras.serving import signatures
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
 
@@ -126,7 +126,7 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     def convert(frozen: Any) -> bytes:
         features = frozen.inputs[0].shape[1]
 
-        @tf.function(input_signature=[signature.spec(features)])
+        @tf.function(input_signature=[signatures.spec(features)])
         def embed(features: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"embedding": frozen(features)[0]}
 
@@ -153,7 +153,7 @@ def _export(
     if target.suffix != suffix:
         raise ValueError(f"path should end in {suffix}. Received: {target}.")
     _refuse_existing(target)
-    features = signature.feature_count(encoder)
+    features = signatures.feature_count(encoder)
     single = _in_float32(encoder)
     try:
         written = convert(_frozen(single, features))
@@ -181,7 +181,7 @@ def _frozen(encoder: keras.Model, features: int) -> Any:
     from tensorflow.python.framework import convert_to_constants
 
     embed = tf.function(
-        signature.embedding(encoder), input_signature=[signature.spec(features)], autograph=False
+        signatures.embedding(encoder), input_signature=[signatures.spec(features)], autograph=False
     )
     return convert_to_constants.convert_variables_to_constants_v2(embed.get_concrete_function())
 

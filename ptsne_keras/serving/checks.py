@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import graphs, warmup
+from ptsne_keras.serving import _graphs, warmup
 
 # Operations that are TensorFlow's own and yet need what a stock server has not: Python, or a
 # compiler for the same kind of device.
@@ -196,8 +196,8 @@ def _weights(folder: Path, graph: Any) -> Finding:
 
 def _signatures(graph: Any) -> list[Finding]:
     findings = []
-    if graphs.SERVING not in graph.signature_def:
-        findings.append(Finding(graphs.SERVING, False, "is not there"))
+    if _graphs.SERVING not in graph.signature_def:
+        findings.append(Finding(_graphs.SERVING, False, "is not there"))
     for name, signature in _served(graph).items():
         inputs, outputs = dict(signature.inputs), dict(signature.outputs)
         shapes = [info.tensor_shape for info in (*inputs.values(), *outputs.values())]
@@ -293,5 +293,5 @@ def facts(path: Any) -> dict[str, Any]:
     >>> facts(path)
     {}
     """
-    file = Path(path).expanduser() / graphs.FACTS
+    file = Path(path).expanduser() / _graphs.FACTS
     return json.loads(file.read_text()) if file.is_file() else {}

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import precision, signature, warmup
-from ptsne_keras.serving.novelty import Landmarks, Novelty, scaler
+from ptsne_keras.serving import _precision, signatures, warmup
+from ptsne_keras.serving._novelty import Landmarks, Novelty, scaler
 from ptsne_keras.typing import FloatArray
 
 FACTS = Path("assets.extra") / "ptsne_keras.json"
@@ -62,8 +62,8 @@ def write(
     served, facts = encoder, dict(facts)
     if bfloat16:
         assert reference is not None
-        served = precision.bfloat16(encoder)
-        error = precision.map_error(encoder, served, reference.sample)
+        served = _precision.bfloat16(encoder)
+        error = _precision.map_error(encoder, served, reference.sample)
         facts |= {"precision": "bfloat16", "map_error": error}
     archive = keras.export.ExportArchive()
     # No track(): it writes every weight a second time, and a server then holds both.
@@ -84,7 +84,7 @@ def _endpoints(
 ) -> dict[str, tuple[Callable[[tf.Tensor], dict[str, Any]], tf.TensorSpec]]:
     """Functions by signature, each with the tensor that it takes."""
     features = int(encoder.inputs[0].shape[1])
-    matrix, plain = signature.spec(features), signature.embedding(encoder)
+    matrix, plain = signatures.spec(features), signatures.embedding(encoder)
     strings = tf.TensorSpec((None,), tf.string, name="examples")
     spec = {"features": tf.io.FixedLenFeature([features], tf.float32)}
 

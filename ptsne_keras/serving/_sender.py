@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ptsne_keras.serving import transport
-from ptsne_keras.serving.transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving import _transport
+from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
 from ptsne_keras.typing import FloatArray
 
 _T = TypeVar("_T")
@@ -152,7 +152,7 @@ class Sender:
         return [np.empty((0, *(size or 0 for size in shape)), np.float32) for shape in shapes]
 
     def _signatures(self, timeout: float) -> Signatures:
-        return transport.signatures(self._way.metadata(timeout))
+        return _transport.signatures(self._way.metadata(timeout))
 
     def retry(
         self, what: str, call: Callable[[float], _T], advise: Callable[[Failure], str] | None = None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import chunks, graphs
+from ptsne_keras.serving import _chunks, _graphs
 from ptsne_keras.utils import files
 
 # Rows of a request that are tried.
@@ -168,7 +168,7 @@ def _check_moves(before: dict[str, int], listed: set[int], stable: int, canary: 
 def _request_rows(rows: int | None, speed: Speed) -> int:
     """Rows of the largest request: by default those of `Client`."""
     if rows is None:
-        return max(1, min(chunks.ROWS, chunks.BYTES // (4 * speed.features)))
+        return max(1, min(_chunks.ROWS, _chunks.BYTES // (4 * speed.features)))
     if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
         raise ValueError(f"request_rows should be an integer of at least 1. Received: {rows!r}.")
     return int(rows)
@@ -183,13 +183,13 @@ def measure(path: Path) -> Speed:
     True
     """
     model = tf.saved_model.load(str(path))
-    signature = model.signatures[graphs.SERVING]
+    signature = model.signatures[_graphs.SERVING]
     (spec,) = signature.structured_input_signature[1].values()
     features = int(spec.shape[1])
     sizes = [rows for rows in _SIZES if rows == 1 or 4 * features * rows <= _BYTES]
     rows = {n: tf.zeros((n, features)) for n in sizes}
     seconds = {n: statistics.median(_seconds(signature, rows[n])) for n in sizes}
-    slow = model.signatures.get(graphs.CONFIDENCE, signature)
+    slow = model.signatures.get(_graphs.CONFIDENCE, signature)
     slowest = statistics.median(_seconds(slow, rows[sizes[-1]])) / sizes[-1]
     speed = Speed(features, seconds, {}, slowest)
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]

@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, quote
 
 import numpy as np
 
-from ptsne_keras.serving import transport
-from ptsne_keras.serving.transport import Failure, Rows
+from ptsne_keras.serving import _transport
+from ptsne_keras.serving._transport import Failure, Rows
 from ptsne_keras.typing import FloatArray
 
 # The gRPC code that TF Serving, or a proxy before it, means by an HTTP code.
@@ -82,7 +82,7 @@ class Rest:
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
         for output in outputs:
             if output not in named:
-                raise transport.no_output(output, list(named))
+                raise _transport.no_output(output, list(named))
         try:
             return [np.asarray(named[output], np.float32) for output in outputs]
         except (TypeError, ValueError) as error:  # such as rows of different lengths
@@ -177,7 +177,7 @@ def _left(until: float) -> float:
 def _failure(error: Exception, timeout: float) -> Failure:
     """Say what a broken exchange means."""
     if isinstance(error, TimeoutError):
-        return transport.too_slow(timeout)
+        return _transport.too_slow(timeout)
     if isinstance(error, OSError):  # refused, reset, or no such host
         return Failure("UNAVAILABLE", str(error))
     return Failure("DATA_LOSS", f"an answer cut short: {error}")

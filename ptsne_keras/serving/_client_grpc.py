@@ -8,8 +8,8 @@ from urllib.parse import SplitResult
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import transport
-from ptsne_keras.serving.transport import Failure, Rows
+from ptsne_keras.serving import _transport
+from ptsne_keras.serving._transport import Failure, Rows
 from ptsne_keras.typing import FloatArray
 
 # What gRPC says of a connection cut inside an answer.
@@ -95,7 +95,7 @@ class Grpc:
         answer = self._ask(self._prediction.Predict, request, timeout).outputs
         for output in outputs:
             if output not in answer:
-                raise transport.no_output(output, list(answer))
+                raise _transport.no_output(output, list(answer))
         return [_array(answer[output]) for output in outputs]
 
     def metadata(self, timeout: float) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Grpc:
 def _failure(code: str, details: str, timeout: float) -> Failure:
     """Say what a gRPC error means."""
     if code == "DEADLINE_EXCEEDED":
-        return transport.too_slow(timeout)
+        return _transport.too_slow(timeout)
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
         return Failure("PAYLOAD_TOO_LARGE", details)  # no retry will make it fit
     if any(sign in details for sign in _CUT):
