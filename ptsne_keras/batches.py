@@ -11,6 +11,7 @@ import tensorflow as tf
 from ptsne_keras import affinities, rows
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
+from ptsne_keras.affinities.probabilities import calibrate_neighbors, duplicates_message
 from ptsne_keras.pairs import PairSampler
 from ptsne_keras.rows import Shuffle, check_batches
 from ptsne_keras.sources import Source, source
@@ -222,7 +223,7 @@ def from_graph(
         distances = tf.constant(neighbors.distances)
 
         def probabilities(i: tf.Tensor) -> tf.Tensor:
-            return affinities.calibrate_neighbors(tf.gather(distances, i), perplexity)[0]
+            return calibrate_neighbors(tf.gather(distances, i), perplexity)[0]
     else:
         probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
     draw = PairSampler(X, neighbors, probabilities, jitter, places)
@@ -303,4 +304,4 @@ def warn_of_duplicates(drawn: Source, perplexity: Perplexity) -> None:
     least = min(values(perplexity))
     many = int(counts[counts - 1 >= least].sum())
     if many:
-        warnings.warn(affinities.duplicates_message(many, perplexity), stacklevel=3)
+        warnings.warn(duplicates_message(many, perplexity), stacklevel=3)
