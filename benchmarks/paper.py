@@ -30,7 +30,8 @@ import data
 import kept
 import study
 
-from ptsne_keras import batches, metrics, networks, plotting, stages
+from ptsne_keras import metrics, networks, plotting, stages
+from ptsne_keras.data import batches
 from ptsne_keras.rbm import RBM
 
 FOLDER = Path(__file__).parent / "results/paper"

@@ -60,7 +60,7 @@ def batches_of(kind: str, folder: Path, n: int, features: int) -> Any:
     """Build the pipeline."""
     import tensorflow as tf
 
-    from ptsne_keras import batches, streams
+    from ptsne_keras.data import batches, streams
 
     if kind == "array":
         return batches.from_array(np.load(folder / "X.npy"), 30, BATCH, seed=0)
@@ -83,7 +83,7 @@ def batches_of(kind: str, folder: Path, n: int, features: int) -> Any:
 
 def one(kind: str, folder: Path, n: int, features: int, count: int) -> dict[str, float]:
     """Make so many batches; measure."""
-    from ptsne_keras import batches
+    from ptsne_keras.data import batches
 
     warm = np.random.default_rng(0).normal(size=(BATCH, features)).astype("float32")
     list(batches.from_array(warm, 30, BATCH, seed=0))  # what TensorFlow takes by itself

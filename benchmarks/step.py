@@ -26,16 +26,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import (
-    affinities,
-    batch_metrics,
-    batches,
-    losses,
-    networks,
-    rows,
-    throughput,
-    training,
-)
+from ptsne_keras import affinities, batch_metrics, losses, networks, throughput, training
+from ptsne_keras.data import batches, order
 
 REPEATS = 9
 
@@ -147,7 +139,7 @@ def pipeline_ratios(X: Any, B: int) -> dict[str, float]:
     features = X.shape[1]
     live = batches.from_array(X, 30, B, seed=0)
     x, P = next(iter(live))
-    ready = rows.prefetched(tf.data.Dataset.from_tensors((x, P)).repeat())
+    ready = order.prefetched(tf.data.Dataset.from_tensors((x, P)).repeat())
     both = [batch_metrics.NeighborRecall(), batch_metrics.Trustworthiness()]
     model = encoder(features)
     result = fit_seconds(
@@ -186,7 +178,7 @@ def compilation_ratios(X: Any, B: int) -> dict[str, float]:
     """Measure part 4, against the plain float32 step."""
     x = tf.constant(X[:B])
     data = tf.data.Dataset.from_tensors((x, affinities.joint_probabilities(x, 30))).repeat()
-    data = rows.prefetched(data)
+    data = order.prefetched(data)
     runs = {}
     for policy in ("float32", "mixed_bfloat16"):
         for name, options in {

@@ -11,9 +11,9 @@ requirements.install()
 _MODULES = {
     "affinities",
     "batch_metrics",
-    "batches",
     "callbacks",
     "conjugate",
+    "data",
     "datasets",
     "evaluation",
     "io",
@@ -24,9 +24,7 @@ _MODULES = {
     "rbm",
     "serving",
     "stages",
-    "streams",
     "training",
-    "workers",
 }
 _NAMES = {"MapRegressor": "map_regressor", "ParametricTSNE": "estimator"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras import batches, rows
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
+from ptsne_keras.data import batches, order
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 
@@ -51,7 +51,7 @@ def count(n: int, batch_size: int) -> int:
     >>> count(60_000, 1024)
     120
     """
-    return rows.batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
+    return order.batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
 
 
 def epochs(n: int, batch_size: int) -> int:

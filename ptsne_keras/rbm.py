@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ptsne_keras import rows
+from ptsne_keras.data import order
 from ptsne_keras.typing import Tensor, Units
 from ptsne_keras.utils import distribution, validation
 
@@ -192,7 +192,7 @@ class RBM(keras.Model):
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
             x = validation.check(x)
             check_range(x, self.visible)
-            x = rows.from_array(x, batch_size, seed=self.seed)
+            x = order.from_array(x, batch_size, seed=self.seed)
             steps = int(x.cardinality())
             if keras.backend.backend() == "tensorflow" and self.steps_per_execution != steps:
                 # The whole sweep in one call: a step is as short as a call from Python. Without

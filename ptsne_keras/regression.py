@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptsne_keras import networks, rows, sources
+from ptsne_keras import networks
+from ptsne_keras.data import order, sources
+from ptsne_keras.data.sources import Source
 from ptsne_keras.progress import EpochSeconds
-from ptsne_keras.sources import Source
 from ptsne_keras.typing import FloatArray, Scaling
 
 # Rows to train on, at least.
@@ -161,13 +162,13 @@ def pairs(
     """
     numbers = tf.constant(np.asarray(chosen, np.int64))
     targets = tf.constant(Y)
-    batches = rows.index_batches(len(chosen), batch_size, shuffle=shuffle, seed=seed)
+    batches = order.index_batches(len(chosen), batch_size, shuffle=shuffle, seed=seed)
 
     def take(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         own = tf.gather(numbers, i)
         return source.take(own), tf.gather(targets, own)
 
-    return rows.prefetched(batches.map(take))
+    return order.prefetched(batches.map(take))
 
 
 def fit(

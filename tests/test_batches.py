@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import affinities, batches
+from ptsne_keras import affinities
+from ptsne_keras.data import batches
 from ptsne_keras.losses.tsne import TSNE
 
 

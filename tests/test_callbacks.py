@@ -16,7 +16,8 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins.projector import ProjectorConfig
 
-from ptsne_keras import batches, callbacks, losses
+from ptsne_keras import callbacks, losses
+from ptsne_keras.data import batches
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import batches, conjugate, networks
+from ptsne_keras import conjugate, networks
+from ptsne_keras.data import batches
 from ptsne_keras.training import Trainer
 
 

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 import ptsne_keras
-from ptsne_keras import batches, serving
+from ptsne_keras import serving
+from ptsne_keras.data import batches
 from ptsne_keras.estimator import ParametricTSNE
 from ptsne_keras.serving import _client_rest, _sender, _transport
 

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
-from ptsne_keras import affinities, batches
+from ptsne_keras import affinities
 from ptsne_keras.affinities import neighbors
+from ptsne_keras.data import batches
+from ptsne_keras.data._pairs import PairSampler
 from ptsne_keras.losses.tsne import TSNE
-from ptsne_keras.pairs import PairSampler
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import batches, losses, networks
+from ptsne_keras import losses, networks
+from ptsne_keras.data import batches
 from ptsne_keras.losses import placement
 from ptsne_keras.losses.placement import Placement, PlacementError
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from ptsne_keras import networks, regression, sources
+from ptsne_keras import networks, regression
+from ptsne_keras.data import sources
 
 
 @pytest.fixture

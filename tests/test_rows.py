@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import batches, rows, streams
+from ptsne_keras.data import batches, order, streams
 from ptsne_keras.utils import validation
 
 
@@ -19,7 +19,7 @@ def flat(batches):
 @pytest.mark.parametrize("shuffle", [True, "once", False])
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (10, 5), (10, 10), (10, 99), (7, 1), (1001, 100)])
 def test_every_row_comes_once_an_epoch_in_even_batches(n, size, shuffle):
-    dataset = rows.index_batches(n, size, shuffle=shuffle, seed=0)
+    dataset = order.index_batches(n, size, shuffle=shuffle, seed=0)
     for epoch in epochs(dataset):
         assert sorted(flat(epoch)) == list(range(n))
         sizes = [len(batch) for batch in epoch]
@@ -29,21 +29,21 @@ def test_every_row_comes_once_an_epoch_in_even_batches(n, size, shuffle):
 
 
 def test_the_order_is_new_each_epoch_kept_or_as_given():
-    reshuffled = epochs(rows.index_batches(100, 10, shuffle=True, seed=0))
+    reshuffled = epochs(order.index_batches(100, 10, shuffle=True, seed=0))
     assert reshuffled[0] != reshuffled[1] != reshuffled[2] != reshuffled[0]
-    kept = epochs(rows.index_batches(100, 10, shuffle="once", seed=0))
+    kept = epochs(order.index_batches(100, 10, shuffle="once", seed=0))
     assert kept[0] == kept[1] == kept[2]
-    given = epochs(rows.index_batches(100, 10, shuffle=False))
+    given = epochs(order.index_batches(100, 10, shuffle=False))
     assert flat(given[0]) == list(range(100)) != flat(kept[0])
 
 
 @pytest.mark.parametrize("shuffle", [True, "once"])
 def test_a_seed_fixes_the_order_and_another_seed_another(shuffle):
     first, again, other = (
-        epochs(rows.index_batches(100, 10, shuffle=shuffle, seed=seed)) for seed in (1, 1, 2)
+        epochs(order.index_batches(100, 10, shuffle=shuffle, seed=seed)) for seed in (1, 1, 2)
     )
     assert first == again != other
-    unseeded = [epochs(rows.index_batches(100, 10, shuffle=shuffle)) for _ in range(2)]
+    unseeded = [epochs(order.index_batches(100, 10, shuffle=shuffle)) for _ in range(2)]
     assert unseeded[0] != unseeded[1]
 
 
@@ -51,13 +51,13 @@ def test_the_order_does_not_depend_on_the_global_seed():
     orders = []
     for seed in (1, 2):
         tf.random.set_seed(seed)
-        orders.append(epochs(rows.index_batches(100, 10, seed=0)))
+        orders.append(epochs(order.index_batches(100, 10, seed=0)))
     assert orders[0] == orders[1]
 
 
 def test_batches_hold_the_rows(rng):
     X = rng.normal(size=(23, 3))
-    batches = list(rows.from_array(X, 10, shuffle=False))
+    batches = list(order.from_array(X, 10, shuffle=False))
     np.testing.assert_array_equal(np.concatenate(batches), X)
 
 
@@ -80,7 +80,7 @@ def test_bad_rows_are_named(X, message):
 
 def test_a_bad_batch_size_is_named():
     with pytest.raises(ValueError, match="batch_size should be an integer of at least 1"):
-        rows.index_batches(10, 0)
+        order.index_batches(10, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_numeric_rows_become_float(dtype, expected):
 @pytest.mark.parametrize("shuffle", [1, "yes", "ONCE", None])
 def test_a_shuffle_that_is_none_of_the_three_is_named(shuffle):
     with pytest.raises(ValueError, match='shuffle should be True, False or "once"'):
-        rows.index_batches(10, 5, shuffle=shuffle)
+        order.index_batches(10, 5, shuffle=shuffle)
 
 
 def test_numpy_true_reshuffles():
-    dataset = rows.index_batches(100, 10, shuffle=np.True_, seed=0)
+    dataset = order.index_batches(100, 10, shuffle=np.True_, seed=0)
     first, second = epochs(dataset, 2)
     assert first != second
 
@@ -118,7 +118,7 @@ def test_no_pipeline_has_a_tuning_thread(rng):
     X = rng.normal(size=(60, 4)).astype("float32")
     data = tf.data.Dataset.from_tensor_slices(X)
     for pipeline in (
-        rows.from_array(X, 20),
+        order.from_array(X, 20),
         batches.from_array(X, 5, 20),
         batches.from_array(X, 5, 20, shuffle="once"),
         batches.from_graph(X, 5, 20),

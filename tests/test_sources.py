@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import batches, sources, streams
+from ptsne_keras.data import batches, sources, streams
 from ptsne_keras.utils import validation
 
 

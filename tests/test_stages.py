@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import affinities, batches, metrics, networks, stages
+from ptsne_keras import affinities, metrics, networks, stages
+from ptsne_keras.data import batches
 from ptsne_keras.losses.tsne import TSNE
 
 

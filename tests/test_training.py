@@ -6,7 +6,8 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import batch_metrics, batches, callbacks, losses, networks, stages
+from ptsne_keras import batch_metrics, callbacks, losses, networks, stages
+from ptsne_keras.data import batches
 from ptsne_keras.training import Trainer
 
 

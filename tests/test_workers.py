@@ -13,11 +13,13 @@ import pytest
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import affinities, batches, losses, workers
+from ptsne_keras import affinities, losses
+from ptsne_keras.data import batches
+from ptsne_keras.data import service as workers
 
 
 def start(*arguments):
-    command = [sys.executable, "-m", "ptsne_keras.workers", *map(str, arguments)]
+    command = [sys.executable, "-m", "ptsne_keras.data.service", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 

@@ -9,7 +9,8 @@ import sys
 import keras
 import numpy as np
 
-from ptsne_keras import batch_metrics, batches, callbacks, losses, networks, rbm, training
+from ptsne_keras import batch_metrics, callbacks, losses, networks, rbm, training
+from ptsne_keras.data import batches
 
 CASES = {
     f"d{d}_dof{dof}_c{c}": (d, dof, c)

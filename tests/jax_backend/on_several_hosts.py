@@ -4,7 +4,8 @@ import sys
 
 import keras
 
-from ptsne_keras import batches, datasets, losses, stages
+from ptsne_keras import datasets, losses, stages
+from ptsne_keras.data import batches
 
 address, hosts, host = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 keras.distribution.initialize(address, hosts, host)

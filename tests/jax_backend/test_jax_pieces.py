@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from sklearn.neighbors import KNeighborsClassifier
 
-from ptsne_keras import ParametricTSNE, batches, callbacks, losses, networks, serving, stages
+from ptsne_keras import ParametricTSNE, callbacks, losses, networks, serving, stages
+from ptsne_keras.data import batches
 from ptsne_keras.training import Trainer
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import reference
 
-from ptsne_keras import batches, losses, networks
+from ptsne_keras import losses, networks
+from ptsne_keras.data import batches
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/keras.md"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, rows
-from ptsne_keras.rows import check_batches
+from ptsne_keras import affinities
+from ptsne_keras.data import order
+from ptsne_keras.data.order import check_batches
 from ptsne_keras.typing import FloatArray, Perplexity
 from ptsne_keras.utils import validation
 
@@ -83,11 +84,11 @@ def from_dataset(
         data = data.shuffle(buffer, seed=seed)
     # Of rows, too: a batch more or less would not tell of a few rows.
     data = data.apply(tf.data.experimental.assert_cardinality(n))
-    batches = data.batch(batch_size).rebatch(rows.batch_sizes(n, batch_size))
+    batches = data.batch(batch_size).rebatch(order.batch_sizes(n, batch_size))
     batches = batches.apply(
-        tf.data.experimental.assert_cardinality(rows.batch_count(n, batch_size))
+        tf.data.experimental.assert_cardinality(order.batch_count(n, batch_size))
     )
-    return rows.prefetched(
+    return order.prefetched(
         batches.map(lambda x: (x, affinities.joint_probabilities(x, perplexity)), tf.data.AUTOTUNE)
     )
 

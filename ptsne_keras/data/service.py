@@ -12,10 +12,12 @@ from typing import Any
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import affinities, batches, rows
+from ptsne_keras import affinities
 from ptsne_keras.affinities.perplexity import is_variable, several
-from ptsne_keras.rows import check_batches
-from ptsne_keras.sources import Source, source
+from ptsne_keras.data import batches
+from ptsne_keras.data import order as rows
+from ptsne_keras.data.order import check_batches
+from ptsne_keras.data.sources import Source, source
 from ptsne_keras.typing import FloatArray, Perplexity
 
 # Seconds in which a dispatcher that runs accepts a connection.
@@ -81,7 +83,7 @@ def from_array(
     >>> worker = tf.data.experimental.service.WorkerServer(
     ...     tf.data.experimental.service.WorkerConfig(dispatcher.target.split("://")[1])
     ... )
-    >>> dataset = workers.from_array(X, 30, 100, service=dispatcher.target, folder="shared", seed=0)
+    >>> dataset = service.from_array(X, 30, 100, service=dispatcher.target, folder="shared", seed=0)
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(dataset, epochs=2, shuffle=False)
     """
@@ -237,7 +239,7 @@ def _connect(service: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a dispatcher or a worker until it is killed: `python -m ptsne_keras.workers --help`.
+    """Run a dispatcher or a worker until it is killed: `python -m ptsne_keras.data.service --help`.
 
     Examples
     --------
@@ -245,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Traceback (most recent call last):
     SystemExit: 0
     """
-    parser = argparse.ArgumentParser(prog="python -m ptsne_keras.workers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ptsne_keras.data.service", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="tells workers what to do; one of them")
     dispatcher.add_argument("--port", type=int, default=5050)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, rows
+from ptsne_keras import affinities
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
 from ptsne_keras.affinities.probabilities import calibrate_neighbors, duplicates_message
-from ptsne_keras.pairs import PairSampler
-from ptsne_keras.rows import Shuffle, check_batches
-from ptsne_keras.sources import Source, source
+from ptsne_keras.data import order
+from ptsne_keras.data._pairs import PairSampler
+from ptsne_keras.data.order import Shuffle, check_batches
+from ptsne_keras.data.sources import Source, source
 from ptsne_keras.typing import Perplexity
 from ptsne_keras.utils import distribution, validation
 
@@ -94,7 +95,7 @@ def from_array(
     check_batches(drawn.count, perplexity, batch_size, replicas)
     own = distribution.own_blocks(replicas, seed)
     warn_of_duplicates(drawn, perplexity)
-    indices = rows.index_batches(
+    indices = order.index_batches(
         drawn.count, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, replicas=replicas
     )
 
@@ -105,10 +106,10 @@ def from_array(
     dataset = _blocks(indices, own, replicas).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
     single = batch_size >= drawn.count and replicas == 1
-    fixed = single or not rows.reshuffled(shuffle)
+    fixed = single or not order.reshuffled(shuffle)
     if fixed and not any(map(is_variable, several(perplexity))):
         dataset = dataset.cache()
-    return rows.prefetched(stacked(dataset, len(own)))
+    return order.prefetched(stacked(dataset, len(own)))
 
 
 def from_graph(
@@ -210,7 +211,7 @@ def from_graph(
     else:
         neighbors = _checked(neighbors, n)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    heads = rows.index_batches(
+    heads = order.index_batches(
         n,
         batch_size // 2,
         multiple=GRAPH_MULTIPLE,
@@ -227,9 +228,9 @@ def from_graph(
     else:
         probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
     draw = PairSampler(X, neighbors, probabilities, jitter, places)
-    dataset = tf.data.Dataset.zip((heads, rows.random_numbers(draw_seed, epoch)))
+    dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
-    return rows.prefetched(stacked(dataset, len(own)))
+    return order.prefetched(stacked(dataset, len(own)))
 
 
 def _blocks(dataset: tf.data.Dataset, own: range, replicas: int) -> tf.data.Dataset:
