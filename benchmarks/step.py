@@ -26,8 +26,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import affinities, batch_metrics, losses, networks, throughput, training
+from ptsne_keras import affinities, losses, networks, throughput, training
 from ptsne_keras.data import batches, order
+from ptsne_keras.metrics import batch
 
 REPEATS = 9
 
@@ -140,7 +141,7 @@ def pipeline_ratios(X: Any, B: int) -> dict[str, float]:
     live = batches.from_array(X, 30, B, seed=0)
     x, P = next(iter(live))
     ready = order.prefetched(tf.data.Dataset.from_tensors((x, P)).repeat())
-    both = [batch_metrics.NeighborRecall(), batch_metrics.Trustworthiness()]
+    both = [batch.NeighborRecall(), batch.Trustworthiness()]
     model = encoder(features)
     result = fit_seconds(
         {

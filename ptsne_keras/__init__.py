@@ -10,7 +10,6 @@ requirements.install()
 
 _MODULES = {
     "affinities",
-    "batch_metrics",
     "callbacks",
     "conjugate",
     "data",

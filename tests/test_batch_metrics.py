@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import affinities, batch_metrics, losses, metrics
+from ptsne_keras import affinities, losses, metrics
+from ptsne_keras.metrics import batch
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def value(metric, P, Y):
 
 @pytest.mark.parametrize("k", [1, 5, 12])
 def test_trustworthiness_is_that_of_all_rows(X, Y, k):
-    found = value(batch_metrics.Trustworthiness(k, rows=60), conditional(X), Y)
+    found = value(batch.Trustworthiness(k, rows=60), conditional(X), Y)
     assert found == pytest.approx(metrics.trustworthiness(X, Y, k), abs=1e-6)
 
 
@@ -42,7 +43,7 @@ def test_recall_is_the_share_of_neighbours_found(X, Y, k):
     wanted = np.mean(
         [len(set(a) & set(b)) / k for a, b in zip(nearest(X), nearest(Y), strict=True)]
     )
-    found = value(batch_metrics.NeighborRecall(k, rows=60), conditional(X), Y)
+    found = value(batch.NeighborRecall(k, rows=60), conditional(X), Y)
     assert found == pytest.approx(wanted, abs=1e-6)
 
 
@@ -52,13 +53,13 @@ def test_equal_probabilities_have_their_mean_rank():
     P = (1 - np.eye(B)) / (B * (B - 1))
     Y = np.random.default_rng(0).normal(size=(B, 2))
     expected = 1 - 2 * (B / 2 - k) / (2 * B - 3 * k - 1)
-    metric = batch_metrics.Trustworthiness(k, rows=B)
+    metric = batch.Trustworthiness(k, rows=B)
     assert value(metric, P, Y) == pytest.approx(expected, abs=1e-6)
 
 
 def test_some_rows_estimate_all(X, Y):
-    all_rows = value(batch_metrics.NeighborRecall(5, rows=60), conditional(X), Y)
-    some = value(batch_metrics.NeighborRecall(5, rows=30), conditional(X), Y)
+    all_rows = value(batch.NeighborRecall(5, rows=60), conditional(X), Y)
+    some = value(batch.NeighborRecall(5, rows=30), conditional(X), Y)
     assert some == pytest.approx(all_rows, abs=0.1)
     assert some != all_rows
 
@@ -68,16 +69,16 @@ def test_recall_of_pairs_is_the_share_of_partners_found(rng):
     far = rng.permutation(half)
     P = np.full((60, 1), 1 / 60)
     near = np.concatenate([half, half + 0.01])
-    assert value(batch_metrics.NeighborRecall(1, rows=60), P, near) == 1.0
-    assert value(batch_metrics.NeighborRecall(1, rows=60), P, np.concatenate([half, far])) < 0.3
+    assert value(batch.NeighborRecall(1, rows=60), P, near) == 1.0
+    assert value(batch.NeighborRecall(1, rows=60), P, np.concatenate([half, far])) < 0.3
 
 
 def test_pairs_have_no_trustworthiness():
     with pytest.raises(ValueError, match=r"Trustworthiness should have P \[B, B\]"):
-        batch_metrics.Trustworthiness().update_state(np.full((60, 1), 1 / 60), np.zeros((60, 2)))
+        batch.Trustworthiness().update_state(np.full((60, 1), 1 / 60), np.zeros((60, 2)))
 
 
-@pytest.mark.parametrize("kind", [batch_metrics.NeighborRecall, batch_metrics.Trustworthiness])
+@pytest.mark.parametrize("kind", [batch.NeighborRecall, batch.Trustworthiness])
 def test_bad_sizes(kind):
     for k in (0, 1.5, "3", None):
         with pytest.raises(ValueError, match="k and rows should be integers of at least 1"):
@@ -85,7 +86,7 @@ def test_bad_sizes(kind):
 
 
 @pytest.mark.parametrize(
-    ("metric", "B"), [(batch_metrics.NeighborRecall(7), 7), (batch_metrics.Trustworthiness(4), 8)]
+    ("metric", "B"), [(batch.NeighborRecall(7), 7), (batch.Trustworthiness(4), 8)]
 )
 def test_batches_with_too_few_rows(metric, B, rng):
     """An error where their size is known before they run, NaN where it is not; k + 1 rows do."""
@@ -107,7 +108,7 @@ def test_in_a_model_of_ones_own(X, Y, tmp_path, jit_compile):
     P = conditional(X).astype("float32")
     P = (P + P.T) / (2 * len(P))
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
-    both = [batch_metrics.NeighborRecall(5), batch_metrics.Trustworthiness(5)]
+    both = [batch.NeighborRecall(5), batch.Trustworthiness(5)]
     model.compile("adam", loss=losses.TSNE(), metrics=both, jit_compile=jit_compile)
     model.fit(X.astype("float32"), P, batch_size=60, shuffle=False, verbose=0)
     model.save(tmp_path / "model.keras")

@@ -6,7 +6,8 @@ import reference
 import scipy.sparse
 import sklearn.manifold
 
-from ptsne_keras import affinities, metrics, networks, ranks
+from ptsne_keras import affinities, metrics, networks
+from ptsne_keras.metrics import ranks
 
 
 def slow_ranks(X):

@@ -6,8 +6,9 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import batch_metrics, callbacks, losses, networks, stages
+from ptsne_keras import callbacks, losses, networks, stages
 from ptsne_keras.data import batches
+from ptsne_keras.metrics import batch
 from ptsne_keras.training import Trainer
 
 
@@ -67,7 +68,7 @@ def test_validation_loss_is_kl_whatever_the_exaggeration(X, data):
 
 def test_graph_batches_can_have_dense_validation_batches(X, data):
     trainer = Trainer(encoder())
-    trainer.compile("adam", metrics=[batch_metrics.NeighborRecall(3)])
+    trainer.compile("adam", metrics=[batch.NeighborRecall(3)])
     graph = batches.from_graph(X, 8, 30, seed=0)
     history = trainer.fit(graph, validation_data=data, epochs=2, verbose=0).history
     assert set(history) == {"loss", "neighbor_recall", "val_loss", "val_neighbor_recall"}

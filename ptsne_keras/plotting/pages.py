@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from ptsne_keras import ranks
+from ptsne_keras.metrics import ranks
 from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, short
 from ptsne_keras.plotting.scatter import checked
 from ptsne_keras.typing import FloatArray

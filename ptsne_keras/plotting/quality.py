@@ -11,7 +11,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 from scipy.spatial.distance import pdist
 
-from ptsne_keras import ranks
+from ptsne_keras.metrics import ranks
 from ptsne_keras.plotting.colors import PALETTE
 from ptsne_keras.plotting.scatter import map
 

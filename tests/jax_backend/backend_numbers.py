@@ -9,8 +9,9 @@ import sys
 import keras
 import numpy as np
 
-from ptsne_keras import batch_metrics, callbacks, losses, networks, rbm, training
+from ptsne_keras import callbacks, losses, networks, rbm, training
 from ptsne_keras.data import batches
+from ptsne_keras.metrics import batch
 
 CASES = {
     f"d{d}_dof{dof}_c{c}": (d, dof, c)
@@ -99,12 +100,12 @@ def fits():
         model.compile(keras.optimizers.SGD(0.1), loss=losses.TSNE(dof=2.0, blocks=blocks))
         yield f"fit_{name}", fit(model, data)["loss"]
     trainer = training.Trainer(encoder(3), dof="learn", exaggeration=2.0, dof_warmup=3)
-    metrics = [batch_metrics.NeighborRecall(3), batch_metrics.Trustworthiness(3)]
+    metrics = [batch.NeighborRecall(3), batch.Trustworthiness(3)]
     trainer.compile(keras.optimizers.SGD(0.1), metrics=metrics)
     history = fit(trainer, array, validation_data=array)
     yield from ((f"trainer_{name}", curve) for name, curve in history.items())
     trainer = training.Trainer(encoder(), blocks=2)
-    trainer.compile(keras.optimizers.SGD(0.1), metrics=[batch_metrics.NeighborRecall(3, blocks=2)])
+    trainer.compile(keras.optimizers.SGD(0.1), metrics=[batch.NeighborRecall(3, blocks=2)])
     history = fit(trainer, pairs, validation_data=stacked)
     yield from ((f"trainer_blocks_{name}", curve) for name, curve in history.items())
 

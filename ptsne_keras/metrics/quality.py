@@ -8,7 +8,8 @@ import scipy.stats
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import KNeighborsClassifier
 
-from ptsne_keras import losses, ranks
+from ptsne_keras import losses
+from ptsne_keras.metrics import ranks
 from ptsne_keras.typing import Dof, FloatArray
 from ptsne_keras.utils.validation import check
 

@@ -1,0 +1,28 @@
+"""How good a map is: measures of whole maps, and Keras metrics of batches."""
+
+from ptsne_keras.metrics.batch import NeighborRecall, Trustworthiness
+from ptsne_keras.metrics.quality import (
+    continuity,
+    distance_correlation,
+    kl_divergence,
+    knn_accuracy,
+    mean_kl_divergence,
+    neighborhood_recall,
+    neighborhood_recall_per_row,
+    procrustes_correlation,
+    trustworthiness,
+)
+
+__all__ = [
+    "NeighborRecall",
+    "Trustworthiness",
+    "continuity",
+    "distance_correlation",
+    "kl_divergence",
+    "knn_accuracy",
+    "mean_kl_divergence",
+    "neighborhood_recall",
+    "neighborhood_recall_per_row",
+    "procrustes_correlation",
+    "trustworthiness",
+]
