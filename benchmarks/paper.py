@@ -32,7 +32,7 @@ import study
 
 from ptsne_keras import metrics, networks, plotting, stages
 from ptsne_keras.data import batches
-from ptsne_keras.rbm import RBM
+from ptsne_keras.networks.rbm import RBM
 
 FOLDER = Path(__file__).parent / "results/paper"
 UNITS = (500, 500, 2000)

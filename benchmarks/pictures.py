@@ -7,7 +7,8 @@ import sys
 
 import matplotlib.pyplot as plt
 
-from ptsne_keras import ParametricTSNE, datasets, plotting, rbm
+from ptsne_keras import ParametricTSNE, datasets, plotting
+from ptsne_keras.networks import rbm
 
 
 def main(path: str = "docs/pictures.png") -> None:

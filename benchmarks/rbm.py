@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from ptsne_keras import throughput
-from ptsne_keras.rbm import RBM
+from ptsne_keras.networks.rbm import RBM
 
 LAYERS = ((784, 500, "bernoulli"), (500, 500, "bernoulli"), (500, 2000, "bernoulli"))
 TOP = (2000, 2, "gaussian")

@@ -20,7 +20,6 @@ _MODULES = {
     "metrics",
     "networks",
     "plotting",
-    "rbm",
     "serving",
     "stages",
     "training",

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from ptsne_keras import conjugate, networks
 from ptsne_keras.callbacks import Schedule
+from ptsne_keras.networks.rbm import RBM, check_range
 from ptsne_keras.progress import EpochSeconds
-from ptsne_keras.rbm import RBM, check_range
 from ptsne_keras.training import Trainer
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
 from ptsne_keras.utils import validation

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ptsne_keras import networks
-from ptsne_keras.rbm import RBM
+from ptsne_keras.networks.rbm import RBM
 
 
 def stack(*widths):

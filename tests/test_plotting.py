@@ -10,7 +10,8 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from ptsne_keras import metrics, plotting, rbm
+from ptsne_keras import metrics, plotting
+from ptsne_keras.networks import rbm
 from ptsne_keras.plotting import density
 from ptsne_keras.plotting.colors import MISSING, Labels, look, numeric, union
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras.rbm import RBM
+from ptsne_keras.networks.rbm import RBM
 
 
 @pytest.fixture(scope="module")

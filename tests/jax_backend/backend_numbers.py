@@ -9,9 +9,10 @@ import sys
 import keras
 import numpy as np
 
-from ptsne_keras import callbacks, losses, networks, rbm, training
+from ptsne_keras import callbacks, losses, networks, training
 from ptsne_keras.data import batches
 from ptsne_keras.metrics import batch
+from ptsne_keras.networks import rbm
 
 CASES = {
     f"d{d}_dof{dof}_c{c}": (d, dof, c)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from ptsne_keras.rbm import RBM
+from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
 
 
