@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from ptsne_keras import plotting
-from ptsne_keras.plotting import pages
+from ptsne_keras.plotting import html
 
 pytest.importorskip("bokeh")
 
@@ -163,7 +163,7 @@ def test_many_classes_are_listed_in_part_and_names_are_no_formulas(page, rng, mo
 
 
 def test_many_rows_are_thinned_and_the_page_says_so(page, rng, monkeypatch):
-    monkeypatch.setattr(pages, "_MOST", 500)
+    monkeypatch.setattr(html, "_MOST", 500)
     plotting.html(rng.normal(size=(1234, 2)), page, names=[f"name{i}" for i in range(1234)])
     text = page.read_text()
     assert "500 of 1,234 rows, drawn at random" in text
@@ -198,7 +198,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(page, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pages.os, "replace", full)
+    monkeypatch.setattr(html.os, "replace", full)
     with pytest.raises(OSError, match=r"map\.html could not be written: the disk is full"):
         plotting.html(np.zeros((4, 2)), page)
     assert page.read_text() == "old"

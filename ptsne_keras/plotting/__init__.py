@@ -2,9 +2,9 @@
 
 from ptsne_keras.plotting.colors import CONTINUOUS, MARKERS, PALETTE
 from ptsne_keras.plotting.curves import correlations, kl_curve, learning_curve
-from ptsne_keras.plotting.filters import rbm_filters
-from ptsne_keras.plotting.pages import html
+from ptsne_keras.plotting.html import html
 from ptsne_keras.plotting.quality import point_quality, recall_curve, shepard
+from ptsne_keras.plotting.rbm_filters import rbm_filters
 from ptsne_keras.plotting.scatter import map, overlay
 
 __all__ = [
