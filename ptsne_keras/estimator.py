@@ -13,8 +13,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import losses, metrics, persistence, recipes, unfinished
-from ptsne_keras.progress import FitMeter, StageBar
+from ptsne_keras import losses, metrics, persistence, recipes
+from ptsne_keras.callbacks import checkpoint
+from ptsne_keras.callbacks.progress import FitMeter, StageBar
 from ptsne_keras.typing import Dof, FloatArray
 from ptsne_keras.utils import arrays, validation
 
@@ -337,7 +338,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             "kl_divergence": self.kl_divergence_,
             "dof": self.dof_,
             "history": self.history_,
-            **unfinished.state(self._left),
+            **checkpoint.state(self._left),
         }
         persistence.save(
             path,
@@ -345,7 +346,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             state=state,
             models={"encoder": self.encoder_}
             | ({} if self.encoder is None else {"initial_encoder": self.encoder}),
-            arrays={"embedding": self.embedding_, **unfinished.arrays(self._left)},
+            arrays={"embedding": self.embedding_, **checkpoint.arrays(self._left)},
         )
 
     @classmethod
@@ -369,7 +370,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         # A folder from before degrees of freedom could be learned does not name them.
         estimator.dof_ = state.get("dof") or losses.degrees_of_freedom(estimator.dof, d)
         estimator.history_ = state["history"]
-        estimator._left = unfinished.loaded(state, arrays)
+        estimator._left = checkpoint.loaded(state, arrays)
         return estimator
 
     def __sklearn_tags__(self) -> Any:

@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from ptsne_keras import conjugate, graph, networks, stages
 from ptsne_keras.affinities.perplexity import several
+from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
 from ptsne_keras.data.order import batch_count
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
-from ptsne_keras.unfinished import Recorder, Unfinished
 from ptsne_keras.utils import arrays, pca
 
 # Of each RBM; the paper's.

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ptsne_keras import networks
+from ptsne_keras.callbacks.progress import EpochSeconds
 from ptsne_keras.data import order, sources
 from ptsne_keras.data.sources import Source
-from ptsne_keras.progress import EpochSeconds
 from ptsne_keras.typing import FloatArray, Scaling
 
 # Rows to train on, at least.

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import conjugate, networks
-from ptsne_keras.callbacks import Schedule
+from ptsne_keras.callbacks.progress import EpochSeconds
+from ptsne_keras.callbacks.schedule import Schedule
 from ptsne_keras.networks.rbm import RBM, check_range
-from ptsne_keras.progress import EpochSeconds
 from ptsne_keras.training import Trainer
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
 from ptsne_keras.utils import validation

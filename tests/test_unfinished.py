@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from ptsne_keras import MapRegressor, ParametricTSNE
-from ptsne_keras.progress import FitMeter, Meter
+from ptsne_keras.callbacks.progress import FitMeter, Meter
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 WAYS = {

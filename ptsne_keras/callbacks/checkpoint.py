@@ -127,7 +127,7 @@ def loaded(state: dict[str, Any], arrays: dict[str, Any]) -> Unfinished | None:
     Examples
     --------
     >>> kept = Unfinished(3, 0, [np.zeros(2)])
-    >>> loaded(unfinished.state(kept), unfinished.arrays(kept)).epochs
+    >>> loaded(checkpoint.state(kept), checkpoint.arrays(kept)).epochs
     3
     """
     if "unfinished" not in state:

@@ -1,0 +1,17 @@
+"""Keras callbacks: schedules, pictures of the growing map, progress, checkpoints."""
+
+from ptsne_keras.callbacks.progress import EpochSeconds, FitMeter, Meter, StageBar
+from ptsne_keras.callbacks.schedule import Schedule, geometric
+from ptsne_keras.callbacks.snapshots import MapSnapshots, Projector, align
+
+__all__ = [
+    "EpochSeconds",
+    "FitMeter",
+    "MapSnapshots",
+    "Meter",
+    "Projector",
+    "Schedule",
+    "StageBar",
+    "align",
+    "geometric",
+]
