@@ -30,9 +30,10 @@ import data
 import kept
 import study
 
-from ptsne_keras import metrics, networks, plotting, stages
+from ptsne_keras import metrics, networks, plotting
 from ptsne_keras.data import batches
 from ptsne_keras.networks.rbm import RBM
+from ptsne_keras.training import stages
 
 FOLDER = Path(__file__).parent / "results/paper"
 UNITS = (500, 500, 2000)

@@ -20,8 +20,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import rbm
 
-from ptsne_keras import metrics, networks, stages, throughput
+from ptsne_keras import metrics, networks, throughput
 from ptsne_keras.data import batches
+from ptsne_keras.training import stages
 
 UNITS = (500, 500, 2000)
 ROWS, BATCH, SEED = 20_000, 5_000, 0

@@ -11,7 +11,6 @@ requirements.install()
 _MODULES = {
     "affinities",
     "callbacks",
-    "conjugate",
     "data",
     "datasets",
     "evaluation",
@@ -21,7 +20,6 @@ _MODULES = {
     "networks",
     "plotting",
     "serving",
-    "stages",
     "training",
 }
 _NAMES = {"MapRegressor": "map_regressor", "ParametricTSNE": "estimator"}

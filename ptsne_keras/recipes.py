@@ -12,11 +12,12 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import conjugate, graph, networks, stages
+from ptsne_keras import graph, networks
 from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
 from ptsne_keras.data.order import batch_count
+from ptsne_keras.training import conjugate_gradient, stages
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 from ptsne_keras.utils import arrays, pca
 
@@ -192,8 +193,8 @@ def fit(
 def _check_optimizer(optimizer: Any) -> None:
     """Raise before any work, so that an optimizer that cannot run costs no time."""
     if optimizer == "cg":
-        conjugate.check_backend()
-        conjugate.check_precision(keras.config.dtype_policy().compute_dtype)
+        conjugate_gradient.check_backend()
+        conjugate_gradient.check_precision(keras.config.dtype_policy().compute_dtype)
     else:
         _fresh(optimizer)
 

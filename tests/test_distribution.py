@@ -8,11 +8,12 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import losses, networks, stages
+from ptsne_keras import losses, networks
 from ptsne_keras.data import batches
 from ptsne_keras.losses.tsne import TSNE
 from ptsne_keras.metrics import batch as batch_metrics
-from ptsne_keras.training import Trainer
+from ptsne_keras.training import stages
+from ptsne_keras.training.trainer import Trainer
 
 
 def stack(rng, blocks, pairs=False, b=12):

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import affinities, metrics, networks, stages
+from ptsne_keras import affinities, metrics, networks
 from ptsne_keras.data import batches
 from ptsne_keras.losses.tsne import TSNE
+from ptsne_keras.training import stages
 
 
 @pytest.fixture(scope="module")

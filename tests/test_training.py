@@ -6,10 +6,11 @@ import pytest
 import reference
 import tensorflow as tf
 
-from ptsne_keras import callbacks, losses, networks, stages
+from ptsne_keras import callbacks, losses, networks
 from ptsne_keras.data import batches
 from ptsne_keras.metrics import batch
-from ptsne_keras.training import Trainer
+from ptsne_keras.training import stages
+from ptsne_keras.training.trainer import Trainer
 
 
 def encoder(features=5, d=2, seed=0):

@@ -4,8 +4,9 @@ import sys
 
 import keras
 
-from ptsne_keras import datasets, losses, stages
+from ptsne_keras import datasets, losses
 from ptsne_keras.data import batches
+from ptsne_keras.training import stages
 
 address, hosts, host = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 keras.distribution.initialize(address, hosts, host)

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 from sklearn.neighbors import KNeighborsClassifier
 
-from ptsne_keras import ParametricTSNE, callbacks, losses, networks, serving, stages
+from ptsne_keras import ParametricTSNE, callbacks, losses, networks, serving
 from ptsne_keras.data import batches
-from ptsne_keras.training import Trainer
+from ptsne_keras.training import stages
+from ptsne_keras.training.trainer import Trainer
 
 
 def test_a_stack_is_pretrained_unrolled_and_finetuned(digits):

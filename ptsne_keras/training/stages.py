@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras import conjugate, networks
+from ptsne_keras import networks
 from ptsne_keras.callbacks.progress import EpochSeconds
 from ptsne_keras.callbacks.schedule import Schedule
 from ptsne_keras.networks.rbm import RBM, check_range
-from ptsne_keras.training import Trainer
+from ptsne_keras.training import conjugate_gradient
+from ptsne_keras.training.trainer import Trainer
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Tensor, Units
 from ptsne_keras.utils import validation
 
@@ -236,7 +237,7 @@ def finetune(
     )
     callbacks = [EpochSeconds(), *callbacks]
     if conjugate_gradients:
-        fitted = conjugate.fit(
+        fitted = conjugate_gradient.fit(
             trainer,
             batches,
             epochs=epochs,
