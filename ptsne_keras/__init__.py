@@ -22,7 +22,7 @@ _MODULES = {
     "serving",
     "training",
 }
-_NAMES = {"MapRegressor": "map_regressor", "ParametricTSNE": "estimator"}
+_NAMES = {"MapRegressor": "estimators", "ParametricTSNE": "estimators"}
 
 __all__ = ["MapRegressor", "ParametricTSNE", "__version__", *sorted(_MODULES)]
 

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras import drawing, fitting, models, serving
+from ptsne_keras import drawing, fitting, serving
 from ptsne_keras.callbacks.progress import FitMeter, Meter, duration
 from ptsne_keras.drawing import choice, reading_for
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.estimators import models
+from ptsne_keras.estimators.map_regressor import MapRegressor
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import outputs
 from ptsne_keras.io.inputs import Reading
-from ptsne_keras.map_regressor import MapRegressor
 
 # What a MapRegressor knows of the options of `ptsne fit`.
 _OF_MAPS = {

@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 from sklearn.decomposition import PCA
 
-from ptsne_keras import datasets, metrics, networks, plotting, recipes, serving, throughput
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras import datasets, metrics, networks, plotting, serving, throughput
+from ptsne_keras.estimators import recipes
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.typing import FloatArray
 
 # Both ways to a map: the defaults, and the three stages of 2009.

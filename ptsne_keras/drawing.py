@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import models, plotting
+from ptsne_keras import plotting
+from ptsne_keras.estimators import models
+from ptsne_keras.estimators.models import TrainingMap
 from ptsne_keras.io import outputs
 from ptsne_keras.io.inputs import Choice, Reading, Rows
-from ptsne_keras.models import TrainingMap
 
 PICTURES = (".png", ".svg", ".pdf")
 """What names of pictures end in."""

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from ptsne_keras import metrics
-from ptsne_keras.divergence import Divergence
+from ptsne_keras._divergence import Divergence
 from ptsne_keras.metrics import ranks
 from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray

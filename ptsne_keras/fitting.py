@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras import models
 from ptsne_keras.callbacks.interruption import Interruption
 from ptsne_keras.callbacks.progress import FitMeter
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.estimators import models
+from ptsne_keras.estimators.map_regressor import MapRegressor
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import maps, outputs
 from ptsne_keras.io.inputs import Rows
-from ptsne_keras.map_regressor import MapRegressor
 
 
 class Fitted(NamedTuple):

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from ptsne_keras import MapRegressor, ParametricTSNE, persistence
+from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras.estimators import persistence
 from ptsne_keras.utils import files
 
 PAGE = Path(__file__).parent.parent / "docs" / "bad_input.md"

@@ -25,10 +25,10 @@ from ptsne_keras import (
     commands,
     fitting,
     manual,
-    models,
     plotting,
     serving,
 )
+from ptsne_keras.estimators import models
 from ptsne_keras.io import inputs, outputs
 
 NAMES = list("abcde")
@@ -475,7 +475,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, caps
     def interrupt(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("ptsne_keras.recipes._batches", interrupt)
+    monkeypatch.setattr("ptsne_keras.estimators.recipes._batches", interrupt)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", "--json", code=130)
     shown = capsys.readouterr()
     assert shown.err == "ptsne: interrupted; nothing was written\n"

@@ -15,7 +15,7 @@ import tensorflow as tf
 import ptsne_keras
 from ptsne_keras import serving
 from ptsne_keras.data import batches
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.serving import _client_rest, _sender, _transport
 
 MODULES = [

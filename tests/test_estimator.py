@@ -9,9 +9,10 @@ import tensorflow as tf
 from fits import BOTH, GRAPH, SMALL
 from sklearn.exceptions import NotFittedError
 
-from ptsne_keras import ParametricTSNE, affinities, metrics, recipes, training
+from ptsne_keras import ParametricTSNE, affinities, metrics, training
 from ptsne_keras.data import batches
 from ptsne_keras.data.order import index_batches
+from ptsne_keras.estimators import recipes
 from ptsne_keras.utils import pca
 
 

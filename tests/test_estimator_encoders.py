@@ -6,7 +6,8 @@ import pytest
 import sklearn
 from fits import GRAPH, SMALL
 
-from ptsne_keras import ParametricTSNE, metrics, recipes
+from ptsne_keras import ParametricTSNE, metrics
+from ptsne_keras.estimators import recipes
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 import sklearn
 from fits import BOTH, SMALL
 
-from ptsne_keras import ParametricTSNE, persistence
+from ptsne_keras import ParametricTSNE
+from ptsne_keras.estimators import persistence
 
 
 @pytest.fixture(scope="module")

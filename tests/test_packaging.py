@@ -156,7 +156,7 @@ USES = [
     "import ptsne_keras; ptsne_keras.ParametricTSNE",
     "from ptsne_keras import MapRegressor",
     "from ptsne_keras import serving",
-    "from ptsne_keras.estimator import ParametricTSNE",
+    "from ptsne_keras.estimators.parametric_tsne import ParametricTSNE",
     "import ptsne_keras.losses",
     "import ptsne_keras.serving.client",
 ]
@@ -195,7 +195,7 @@ def test_what_needs_no_tensorflow_works_without():
 
 
 def test_another_missing_module_is_not_taken_for_tensorflow():
-    code = "sys.modules['keras'] = None\nimport ptsne_keras.estimator"
+    code = "sys.modules['keras'] = None\nimport ptsne_keras.estimators.parametric_tsne"
     failed = run(BLOCKED + code)
     assert "import of keras halted" in failed.stderr.splitlines()[-1]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from fits import FEW
 
-from ptsne_keras import ParametricTSNE, recipes
+from ptsne_keras import ParametricTSNE
+from ptsne_keras.estimators import recipes
 
 
 class TestPaper:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from ptsne_keras import networks, regression
+from ptsne_keras import networks
 from ptsne_keras.data import sources
+from ptsne_keras.estimators import regression
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import losses, metrics, persistence, recipes
+from ptsne_keras import losses, metrics
 from ptsne_keras.callbacks import checkpoint
 from ptsne_keras.callbacks.progress import FitMeter, StageBar
+from ptsne_keras.estimators import persistence, recipes
 from ptsne_keras.typing import Dof, FloatArray
 from ptsne_keras.utils import arrays, validation
 

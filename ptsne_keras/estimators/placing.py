@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 from sklearn.neighbors import NearestNeighbors
 
-from ptsne_keras import affinities, graph, networks, regression
+from ptsne_keras import affinities, networks
 from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.data import batches
+from ptsne_keras.estimators import graph, regression
+from ptsne_keras.estimators.regression import Fitted, Preset
 from ptsne_keras.losses.placement import Placement, PlacementError
-from ptsne_keras.regression import Fitted, Preset
 from ptsne_keras.training import stages
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca

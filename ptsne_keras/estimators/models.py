@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.estimators.map_regressor import MapRegressor
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import inputs, outputs
-from ptsne_keras.map_regressor import MapRegressor
 from ptsne_keras.typing import FloatArray
 
 MAP = "map.csv"

@@ -12,11 +12,12 @@ import numpy as np
 import scipy.sparse
 import tensorflow as tf
 
-from ptsne_keras import graph, networks
+from ptsne_keras import networks
 from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
 from ptsne_keras.data.order import batch_count
+from ptsne_keras.estimators import graph
 from ptsne_keras.training import conjugate_gradient, stages
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 from ptsne_keras.utils import arrays, pca

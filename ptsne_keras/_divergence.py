@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from ptsne_keras import metrics, recipes
+from ptsne_keras import metrics
 from ptsne_keras.data import batches
 from ptsne_keras.data import order as rows
 from ptsne_keras.data.order import check_batches
-from ptsne_keras.estimator import ParametricTSNE
+from ptsne_keras.estimators import recipes
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.typing import FloatArray
 
 # Sizes of a map, its coordinates' deviation, among which that of least divergence is sought.

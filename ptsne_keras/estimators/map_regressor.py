@@ -19,9 +19,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import confidence, persistence, placing, regression
 from ptsne_keras.callbacks.progress import FitMeter, StageBar
 from ptsne_keras.data import sources
+from ptsne_keras.estimators import confidence, persistence, placing, regression
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, validation
 

@@ -168,7 +168,7 @@ def estimator(cls: type, state: Mapping[str, Any], **parameters: Any) -> Any:
     Examples
     --------
     >>> type(estimator(ParametricTSNE, state(tsne)))
-    <class 'ptsne_keras.estimator.ParametricTSNE'>
+    <class 'ptsne_keras.estimators.parametric_tsne.ParametricTSNE'>
     """
     kept: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
