@@ -49,7 +49,9 @@ def write(folder: Path, n: int, features: int) -> None:
 
 def one(objective: str, folder: Path, epochs: int) -> dict[str, float]:
     """Fit once; measure."""
-    from ptsne_keras import MapRegressor, networks, throughput
+    import throughput
+
+    from ptsne_keras import MapRegressor, networks
 
     options: dict[str, Any] = {"objective": objective, "batch_size": BATCH, "random_state": 0}
     features = np.load(folder / "X.npy", mmap_mode="r").shape[1]

@@ -16,8 +16,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import throughput
 
-from ptsne_keras import throughput
 from ptsne_keras.networks.rbm import RBM
 
 LAYERS = ((784, 500, "bernoulli"), (500, 500, "bernoulli"), (500, 2000, "bernoulli"))

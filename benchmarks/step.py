@@ -25,8 +25,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import throughput
 
-from ptsne_keras import affinities, losses, networks, throughput, training
+from ptsne_keras import affinities, losses, networks, training
 from ptsne_keras.data import batches, order
 from ptsne_keras.metrics import batch
 

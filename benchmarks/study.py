@@ -19,8 +19,9 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import rbm
+import throughput
 
-from ptsne_keras import metrics, networks, throughput
+from ptsne_keras import metrics, networks
 from ptsne_keras.data import batches
 from ptsne_keras.training import stages
 

@@ -11,7 +11,7 @@ import scipy.sparse
 
 from ptsne_keras import metrics
 from ptsne_keras._divergence import Divergence
-from ptsne_keras.metrics import ranks
+from ptsne_keras.metrics import quality, ranks
 from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca as projection
@@ -265,8 +265,8 @@ def _neighborhoods(
         candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
         true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
         for (name, Y), rank in zip(maps.items(), np.split(found, len(near), axis=1), strict=True):
-            results[name]["trustworthiness"] = metrics.trust(rank, n)
-            results[name]["continuity"] = metrics.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
+            results[name]["trustworthiness"] = quality.trust(rank, n)
+            results[name]["continuity"] = quality.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
     if part == "test":  # their nearest training rows
         true = ranks.nearest(training.X, neighbors, X_new=X[chosen])
         near = {

@@ -18,16 +18,8 @@ import pandas
 import pytest
 
 import ptsne_keras
-from ptsne_keras import (
-    MapRegressor,
-    ParametricTSNE,
-    cli,
-    commands,
-    fitting,
-    manual,
-    plotting,
-    serving,
-)
+from ptsne_keras import MapRegressor, ParametricTSNE, cli, plotting, serving
+from ptsne_keras.cli import commands, fitting, manual
 from ptsne_keras.estimators import models
 from ptsne_keras.io import inputs, outputs
 
@@ -421,7 +413,7 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     ]
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "ptsne_keras", *map(str, words), *slow, "--json"]
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(cli.__file__).parents[2])
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

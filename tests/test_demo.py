@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptsne_keras import ParametricTSNE, cli, datasets, demo, metrics, networks, plotting, throughput
+from ptsne_keras import ParametricTSNE, cli, datasets, metrics, plotting
+from ptsne_keras.cli import demo
 
 QUICK = {"hidden_units": (200, 200), "epochs": 200, "pretraining_epochs": 20, "verbose": 0}
 
@@ -31,7 +32,7 @@ def test_the_table_has_what_was_measured(results):
     assert results["kl"]["ParametricTSNE"] == pytest.approx(expected)
     text = demo.table(results)
     shown = ("neighbors", "pretrain", "unroll", "finetune", "KL(P||Q)", "three stages", "PCA")
-    for words in (*shown, "GFLOP/s: ratio"):
+    for words in shown:
         assert words in text
     assert f"{ours['1-NN accuracy']:.3f}" in text
     json.dumps(results)  # plain numbers and text
@@ -51,25 +52,6 @@ def test_the_picture_is_drawn_and_the_model_answers(results):
     assert results["saved_model"].endswith("digits/1")
     served = tf.saved_model.load(results["saved_model"]).signatures["serving_default"]
     assert served(features=tf.zeros((3, 64)))["embedding"].shape == (3, 2)
-
-
-def test_the_ratio_counts_the_steps_matrix_products():
-    encoder = networks.encoder(64, 2, hidden_units=(500, 300))
-    shapes = throughput.matmul_shapes(encoder, 100)
-    forward = 100 * (64 * 500 + 500 * 300 + 300 * 2)
-    # Backward: once for the weights, once for the layer below, which the first layer has not.
-    assert throughput.flops(shapes) == 2 * (3 * forward - 100 * 64 * 500)
-    assert throughput.matmul_seconds(shapes, repeats=3) > 0
-
-
-def test_the_ratio_is_of_the_products_alone_to_the_whole_step(monkeypatch, digits):
-    tsne = ParametricTSNE(hidden_units=(50,), epochs=3, sampling="batch").fit(digits[0][0])
-    tsne.history_["finetune"]["seconds"] = [9.0, 0.2, 0.2]
-    monkeypatch.setattr(throughput, "matmul_seconds", lambda shapes: 0.05)
-    figures = demo._throughput(tsne, 1257)
-    assert figures["ratio"] == pytest.approx(0.25)
-    assert figures["step_seconds"] == pytest.approx(0.2)
-    assert figures["step_gflops"] == pytest.approx(0.25 * figures["matmul_gflops"])
 
 
 def test_the_picture_has_training_and_test_rows(monkeypatch, tmp_path):

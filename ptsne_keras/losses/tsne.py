@@ -254,14 +254,14 @@ class TSNE(keras.losses.Loss):
     --------
     >>> model = keras.Sequential([keras.layers.Dense(64, "relu"), keras.layers.Dense(2)])
     >>> model.compile("adam", loss=TSNE())
-    >>> model.fit(ptsne_keras.data.batches.from_array(X, perplexity=30), epochs=100)
+    >>> model.fit(batches.from_array(X, perplexity=30), epochs=100)
 
     Early exaggeration:
 
     >>> exaggeration = ptsne_keras.callbacks.Schedule(lambda epoch: 12.0 if epoch < 10 else 1.0)
     >>> model.compile("adam", loss=TSNE(exaggeration=exaggeration.value))
     >>> model.fit(
-    ...     ptsne_keras.data.batches.from_array(X, perplexity=30), epochs=50, callbacks=[exaggeration]
+    ...     batches.from_array(X, perplexity=30), epochs=50, callbacks=[exaggeration]
     ... )
 
     References

@@ -2,14 +2,12 @@
 
 import os
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import matplotlib.pyplot as plt
 from sklearn.decomposition import PCA
 
-from ptsne_keras import datasets, metrics, networks, plotting, serving, throughput
-from ptsne_keras.estimators import recipes
+from ptsne_keras import datasets, metrics, plotting, serving
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.typing import FloatArray
 
@@ -70,7 +68,6 @@ def run(
         "seconds": {name: fit.history_["seconds"] for name, fit in fits.items()},
         "kl": {name: (fit.kl_divergence_, -fit.score(test[0])) for name, fit in fits.items()},
         "quality": {name: _quality(*pair, train, test) for name, pair in maps.items()},
-        "throughput": {name: _throughput(fit, len(train[0])) for name, fit in fits.items()},
         "picture": str(picture),
         "saved_model": str(serving.export_saved_model(tsne.encoder_, export, dof=tsne.dof_)),
     }
@@ -89,13 +86,6 @@ def table(results: dict[str, Any]) -> str:
     for measure in next(iter(quality.values())):
         values = "".join(f"{row[measure]:>18.3f}" for row in quality.values())
         lines.append(f"  {measure:<20}{values}")
-    lines.append("")
-    for name, t in results["throughput"].items():
-        lines.append(
-            f"  {name:<16}step {t['step_seconds'] * 1e3:.1f} ms, {t['step_gflops']:.0f} GFLOP/s in "
-            f"its matrix products; those alone {t['matmul_gflops']:.0f} GFLOP/s: "
-            f"ratio {t['ratio']:.2f}"
-        )
     lines += [
         "",
         f"  map          {results['picture']}",
@@ -112,22 +102,4 @@ def _quality(Y_train: FloatArray, Y_test: FloatArray, train: Any, test: Any) -> 
         "5-NN accuracy": metrics.knn_accuracy(Y_train, labels_train, Y_test, labels_test, 5),
         "trustworthiness T(12)": metrics.trustworthiness(X_test, Y_test, 12),
         "recall of 10 nearest": metrics.neighborhood_recall(X_train, Y_train, X_test, Y_test, 10),
-    }
-
-
-def _throughput(tsne: ParametricTSNE, rows: int) -> dict[str, float]:
-    """FLOP rate of a fine-tuning step, all of it, and of its matrix products alone."""
-    settings = recipes.resolve(tsne.get_params(), rows, tsne.n_features_in_)
-    batches, batch_rows = recipes.batches_an_epoch(settings.sampling, settings.batch_size, rows)
-    trained = networks.head(tsne.encoder_) if settings.initial_dims else tsne.encoder_
-    shapes = throughput.matmul_shapes(trained, batch_rows)
-    seconds = tsne.history_["finetune"]["seconds"]
-    step = median(seconds) * len(seconds) / (settings.epochs * batches)
-    products = throughput.matmul_seconds(shapes)
-    work = throughput.flops(shapes)
-    return {
-        "step_seconds": step,
-        "step_gflops": work / step / 1e9,
-        "matmul_gflops": work / products / 1e9,
-        "ratio": products / step,
     }

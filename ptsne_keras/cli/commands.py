@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras import drawing, fitting, serving
+from ptsne_keras import serving
 from ptsne_keras.callbacks.progress import FitMeter, Meter, duration
-from ptsne_keras.drawing import choice, reading_for
+from ptsne_keras.cli import drawing, fitting
+from ptsne_keras.cli.drawing import choice, reading_for
 from ptsne_keras.estimators import models
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
@@ -321,7 +322,7 @@ def demo(options: Namespace) -> Report:
     >>> options = cli.parser().parse_args(["demo", "--seed", "3"])
     >>> report = demo(options)  # doctest: +SKIP
     """
-    from ptsne_keras import demo as shown
+    from ptsne_keras.cli import demo as shown
 
     outputs.check(options.picture, drawing.PICTURES, option="--picture")
     outputs.check_writable(Path(options.export).expanduser())

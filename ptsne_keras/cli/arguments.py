@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ptsne_keras import __version__, manual
+from ptsne_keras import __version__
+from ptsne_keras.cli import manual
 
 _OPTIONS = {"n_components": "dimensions", "random_state": "seed"}
 _KINDS = ("map", "overlay", "kl", "shepard", "recall", "quality")

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ptsne_keras import arguments
-from ptsne_keras.arguments import Usage, parser
+from ptsne_keras.cli import arguments
+from ptsne_keras.cli.arguments import Usage, parser
 
 # TensorFlow's start-up notices are no part of the answer. Before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             # Here, so that --help answers at once, without TensorFlow too.
             with _silenced():
-                from ptsne_keras import commands
+                from ptsne_keras.cli import commands
 
             report = getattr(commands, options.command)(options)
             _say(commands.dumps(report.facts) if options.json else report.text)
