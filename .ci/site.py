@@ -90,7 +90,7 @@ def _references() -> dict[str, list[str]]:
     """Pages of the reference, and what each shows."""
     names = sorted(ptsne_keras._NAMES.items(), reverse=True)  # ParametricTSNE first
     classes = {name: [f"ptsne_keras.{module}.{name}"] for name, module in names}
-    return classes | {name: [f"ptsne_keras.{name}"] for name in sorted(ptsne_keras._MODULES)}
+    return classes | {name: [f"ptsne_keras.{name}"] for name in sorted(ptsne_keras._SUBPACKAGES)}
 
 
 def _notebooks() -> list[Path]:

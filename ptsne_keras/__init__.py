@@ -1,18 +1,16 @@
-"""Parametric t-SNE for Keras: learn the map as a network, embed new rows with it, serve it."""
+"""Parametric t-SNE for Keras: learn the map as a network, place new rows on it, serve it."""
 
 import importlib
 from typing import Any
 
 from ptsne_keras._version import __version__
-from ptsne_keras.utils import requirements
 
-requirements.install()
-
-_MODULES = {
+_SUBPACKAGES = {
     "affinities",
     "callbacks",
     "data",
     "datasets",
+    "estimators",
     "evaluation",
     "io",
     "losses",
@@ -22,18 +20,29 @@ _MODULES = {
     "serving",
     "training",
 }
-_NAMES = {"MapRegressor": "estimators", "ParametricTSNE": "estimators"}
+_NAMES = {
+    "MapRegressor": "estimators",
+    "ParametricTSNE": "estimators",
+    "evaluate": "evaluation",
+    "load": "estimators",
+}
+_WITHOUT_TENSORFLOW = {"datasets", "io", "plotting"}
 
-__all__ = ["MapRegressor", "ParametricTSNE", "__version__", *sorted(_MODULES)]
+__all__ = ["MapRegressor", "ParametricTSNE", "__version__", "evaluate", "load"]
+__all__ += sorted(_SUBPACKAGES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: TensorFlow alone takes seconds."""
-    module = name if name in _MODULES else _NAMES.get(name)
+    """Import a public name when it is first used, since TensorFlow takes seconds to import."""
+    module = name if name in _SUBPACKAGES else _NAMES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if module not in _WITHOUT_TENSORFLOW:
+        from ptsne_keras.utils.optional import check_tensorflow
+
+        check_tensorflow()
     loaded = importlib.import_module(f"{__name__}.{module}")
-    return loaded if name in _MODULES else getattr(loaded, name)
+    return loaded if name in _SUBPACKAGES else getattr(loaded, name)
 
 
 def __dir__() -> list[str]:

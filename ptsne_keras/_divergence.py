@@ -20,22 +20,7 @@ _SIZES = (1e-2, 1e4)
 
 
 class Divergence:
-    """KL(P‖Q) of an estimator's map, and of others beside it, with the P of `score`.
-
-    P is made once for all the maps. That of the estimator, where it is a `ParametricTSNE`, is
-    measured as it is; any other map is first scaled to the size at which its divergence on the rows
-    that are measured first is least, as the kernel of t-SNE has a width and PCA has none.
-
-    Parameters
-    ----------
-    estimator : ParametricTSNE, or another, whose `perplexity` is taken if it has one
-
-    Examples
-    --------
-    >>> found = Divergence(tsne).of(X, {"ParametricTSNE": tsne.transform(X), "first": X[:, 20:22]})
-    >>> abs(found["ParametricTSNE"] + tsne.score(X)) < 1e-3
-    True
-    """
+    """KL(P‖Q) of an estimator's map, and of others beside it, with the P of `score`."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -45,17 +30,7 @@ class Divergence:
             self.scales[type(estimator).__name__] = 1.0
 
     def of(self, X: Any, maps: dict[str, FloatArray]) -> dict[str, float | None]:
-        """Measure maps of rows X [N, D], the estimator's under the name of its class, in nats.
-
-        None where rows are too few for the perplexity. Training rows should come first: they decide
-        how a map is scaled.
-
-        Examples
-        --------
-        >>> divergence = Divergence(tsne)
-        >>> of_training_rows = divergence.of(X, {"ParametricTSNE": tsne.transform(X)})
-        >>> of_new_rows = divergence.of(X_new, {"ParametricTSNE": tsne.transform(X_new)})
-        """
+        """Measure maps of rows X [N, D], the estimator's under the name of its class, in nats."""
         total, count = dict.fromkeys(maps, 0.0), 0
         for P, i in self._joint(X):
             for name, Y in maps.items():
@@ -67,10 +42,7 @@ class Divergence:
         return {name: total[name] / count if count else None for name in maps}
 
     def _joint(self, X: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield P [b, b] of batches of rows, and their numbers; nothing where they are too few.
-
-        The very batches of `ParametricTSNE.score`.
-        """
+        """Yield P [b, b] of batches of rows, and their numbers; nothing where they are too few."""
         parameters = ParametricTSNE().get_params()
         if isinstance(self.estimator, ParametricTSNE):
             parameters = self.estimator.get_params()

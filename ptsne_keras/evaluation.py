@@ -1,6 +1,5 @@
 """How good a fitted map is, in one table: training and test rows, and PCA beside it."""
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ptsne_keras.plotting.colors import Labels, numeric, union
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca as projection
 from ptsne_keras.utils import validation
+from ptsne_keras.utils.stopwatch import Stopwatch
 
 # Numbers of neighbours that vote on a label.
 _VOTES = (1, 5)
@@ -118,7 +118,7 @@ def evaluate(
     ----------
     van der Maaten (2009), section 4.2, for T(12) and 1-NN; Venna & Kaski (2001).
     """
-    watch = _Stopwatch()
+    watch = Stopwatch()
     parts = _parts(estimator, X, X_test, labels, labels_test, pca=pca, seed=seed, watch=watch)
     _check_counts(parts, k, neighbors, sample)
     divergence = Divergence(estimator)
@@ -184,7 +184,7 @@ def _parts(
     *,
     pca: bool,
     seed: int,
-    watch: "_Stopwatch",
+    watch: Stopwatch,
 ) -> dict[str, _Part]:
     """Place the rows on the maps, and number their classes."""
     given = {"training": X} | ({} if X_test is None else {"test": X_test})
@@ -205,12 +205,12 @@ def _parts(
 
 
 def _plain(X: Any, part: str) -> Any:
-    return X.tocsr() if scipy.sparse.issparse(X) else validation.check(X, name=_NAMES[part])
+    return X.tocsr() if scipy.sparse.issparse(X) else validation.check_rows(X, name=_NAMES[part])
 
 
 def _map(estimator: Any, X: Any, part: str) -> FloatArray:
     name = f"{type(estimator).__name__}.transform({_NAMES[part]})"
-    return validation.check(estimator.transform(X), name=name)
+    return validation.check_rows(estimator.transform(X), name=name)
 
 
 def _codes(labels: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -304,15 +304,3 @@ def _distances(part: _Part, seed: int) -> dict[str, Measures]:
         name: {"distance_correlation": metrics.distance_correlation(part.X, Y, seed=seed)}
         for name, Y in part.maps.items()
     }
-
-
-class _Stopwatch:
-    """Seconds of each step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self._start = now - self._start, now

@@ -75,7 +75,7 @@ def test_batches_hold_the_rows(rng):
 )
 def test_bad_rows_are_named(X, message):
     with pytest.raises(ValueError, match=message):
-        validation.check(X)
+        validation.check_rows(X)
 
 
 def test_a_bad_batch_size_is_named():
@@ -88,7 +88,7 @@ def test_a_bad_batch_size_is_named():
     [("int64", "float32"), ("float32", "float32"), ("float64", "float64"), ("bool", "float32")],
 )
 def test_numeric_rows_become_float(dtype, expected):
-    assert validation.check(np.ones((2, 2), dtype)).dtype == expected
+    assert validation.check_rows(np.ones((2, 2), dtype)).dtype == expected
 
 
 @pytest.mark.parametrize("shuffle", [1, "yes", "ONCE", None])
@@ -104,13 +104,13 @@ def test_numpy_true_reshuffles():
 
 
 def test_object_columns_of_numbers_and_big_endian_rows_are_read():
-    assert validation.check(np.array([[1, True], [2.5, 3]], dtype=object)).tolist() == [
+    assert validation.check_rows(np.array([[1, True], [2.5, 3]], dtype=object)).tolist() == [
         [1, 1],
         [2.5, 3],
     ]
     big = np.array([[1.0, 2.0]], dtype=">f8")
-    assert validation.check(big).dtype == np.float64
-    assert validation.check(big).tolist() == [[1, 2]]
+    assert validation.check_rows(big).dtype == np.float64
+    assert validation.check_rows(big).tolist() == [[1, 2]]
 
 
 def test_no_pipeline_has_a_tuning_thread(rng):

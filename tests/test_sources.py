@@ -38,7 +38,7 @@ def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
     for (x, P), (x_given, P_given) in zip(*pipelines, strict=True):
         np.testing.assert_array_equal(x, x_given)
         np.testing.assert_array_equal(P, P_given)
-        assert x.dtype == x_given.dtype == validation.check(X).dtype
+        assert x.dtype == x_given.dtype == validation.check_rows(X).dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)

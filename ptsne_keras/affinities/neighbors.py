@@ -70,7 +70,7 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
     Johnson, Douze & Jégou (2019), Billion-scale similarity search with GPUs; Sivic & Zisserman
     (2003) for the inverted file.
     """
-    X, scale = _prepared(validation.check(X))
+    X, scale = _prepared(validation.check_rows(X))
     n = len(X)
     if not 1 <= k < n:
         raise ValueError(f"k should be from 1 to N - 1 = {n - 1}. Received: {k!r}.")
@@ -89,10 +89,7 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
 
 
 def _prepared(X: FloatArray) -> tuple[FloatArray, float]:
-    """Rows moved and scaled so that float32 squares neither overflow nor cancel; and the scale.
-
-    The median, because one far outlier would drag the mean away from all the other rows.
-    """
+    """Rows moved and scaled so that float32 squares neither overflow nor cancel; and the scale."""
     X = X - np.median(X, axis=0)
     scale = float(max(X.max(), -X.min())) or 1.0
     X /= scale

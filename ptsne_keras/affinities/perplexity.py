@@ -20,18 +20,7 @@ _MAX_STEP = 3.0
 
 
 def several(perplexity: Perplexity) -> tuple[float | Tensor, ...]:
-    """List the perplexities: numbers above 1, or scalar variables, which are taken as they are.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or one that is not a finite number above 1.
-
-    Examples
-    --------
-    >>> several(30), several((10, 30, 100))
-    ((30.0,), (10.0, 30.0, 100.0))
-    """
+    """List the perplexities: numbers above 1, or scalar variables, which are taken as they are."""
     if isinstance(perplexity, np.ndarray):
         perplexity = perplexity.tolist()
     values = tuple(perplexity) if isinstance(perplexity, Sequence) else (perplexity,)
@@ -51,24 +40,12 @@ def several(perplexity: Perplexity) -> tuple[float | Tensor, ...]:
 
 
 def is_variable(perplexity: Any) -> bool:
-    """Whether this is a tensor or variable, whose value may be another one in each batch.
-
-    Examples
-    --------
-    >>> is_variable(30), is_variable(tf.Variable(30.0))
-    (False, True)
-    """
+    """Whether this is a tensor or variable, whose value may be another one in each batch."""
     return isinstance(perplexity, tf.Tensor | tf.Variable)
 
 
 def values(perplexity: Perplexity) -> list[float]:
-    """List the perplexities as they are now.
-
-    Examples
-    --------
-    >>> values((10, tf.Variable(30.0)))
-    [10.0, 30.0]
-    """
+    """List the perplexities as they are now."""
     # A variable of a `tf.distribute` strategy is no number, but converts to a tensor.
     return [float(tf.convert_to_tensor(u)) for u in several(perplexity)]
 
@@ -76,39 +53,7 @@ def values(perplexity: Perplexity) -> list[float]:
 def calibrate(
     D2: tf.Tensor, perplexity: Perplexity, *, rounding: Tensor = 0.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scale each row of squared distances so that its perplexity is the one asked for.
-
-    Newton's method on H(log β) = log perplexity, kept inside a bracket; dH/dlog β = -β² Var(d²).
-    Of several perplexities, the mean of the probabilities.
-
-    Parameters
-    ----------
-    D2 : tensor [B, B]
-        Squared distances; the diagonal is ignored.
-    perplexity : float, sequence of float or scalar variable
-        Above 1.
-    rounding : tensor [B, B] or float
-        Distances that exceed a row's smallest by no more than this are equal to it.
-
-    Returns
-    -------
-    C : tf.Tensor [B, B], float64
-        Conditional probabilities.
-    unreachable : tf.Tensor [], int32
-        How many rows have at least `perplexity` neighbours at their smallest distance, so that
-        they took the limit β → ∞.
-
-    Raises
-    ------
-    tf.errors.InvalidArgumentError
-        If a row does not converge; names the rows.
-
-    Examples
-    --------
-    >>> C, unreachable = calibrate(losses.squared_distances(X), 30)
-    >>> int(unreachable)
-    0
-    """
+    """Scale each row of squared distances so that its perplexity is the one asked for."""
     delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
     return probabilities(delta, perplexity, 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64))
 
@@ -116,17 +61,7 @@ def calibrate(
 def probabilities(
     delta: tf.Tensor, perplexity: Perplexity, others: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calibrate relative distances [B, k], each row's smallest 0: C, and the unreachable rows.
-
-    `others` is 0 at the pairs of a row with itself, 1 elsewhere; None where there are no such
-    pairs.
-
-    Examples
-    --------
-    >>> C, _ = probabilities(tf.constant([[0.0, 1.0, 2.0, 5.0]], tf.float64), 2)
-    >>> round(float(tf.exp(-tf.reduce_sum(C * tf.math.log(C)))), 3)
-    2.0
-    """
+    """Calibrate relative distances [B, k], each row's smallest 0: C, and the unreachable rows."""
     each = [_probabilities(delta, tf.cast(u, tf.float64), others) for u in several(perplexity)]
     C = tf.add_n([C for C, _ in each]) / len(each)
     return C, tf.reduce_max(tf.stack([unreachable for _, unreachable in each]))
@@ -163,10 +98,7 @@ def _probabilities(
 def _solve(
     delta: tf.Tensor, perplexity: tf.Tensor, unreachable: tf.Tensor, own: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find log β [B] for relative distances `delta`, and which rows converged.
-
-    `own` is how many entries of a row of `delta` are its distance to itself: 1 or 0.
-    """
+    """Find log β [B] for relative distances `delta`, and which rows converged."""
     target = tf.math.log(perplexity)
     zeros = tf.zeros_like(delta[:, 0])
 
@@ -215,11 +147,7 @@ def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tens
 
 
 def _centred_distances(D2: tf.Tensor, rounding: Tensor) -> tf.Tensor:
-    """Subtract each row's smallest distance and divide by its mean; zero diagonal.
-
-    The first leaves the probabilities alone and keeps exp() from underflowing; the second makes
-    log β = 0 a fair start whatever the units of X.
-    """
+    """Subtract each row's smallest distance and divide by its mean; zero diagonal."""
     rows = tf.shape(D2)[:1]
     others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
     delta = D2 - tf.reduce_min(others, axis=1, keepdims=True)

@@ -127,7 +127,7 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
     ----------
     van der Maaten (2014), Accelerating t-SNE using tree-based algorithms, section 4.1.
     """
-    distances = validation.check(distances, name="distances")
+    distances = validation.check_rows(distances, name="distances")
     k = distances.shape[1]
     if not max(several(perplexity)) < k:
         raise ValueError(
@@ -148,15 +148,7 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
 def calibrate_neighbors(
     distances: tf.Tensor, perplexity: Perplexity
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calibrate distances [b, k] to neighbours, in graph ops: p_{j|i}, and the unreachable rows.
-
-    Examples
-    --------
-    >>> found = neighbors.nearest(X, 90)
-    >>> P, unreachable = calibrate_neighbors(tf.constant(found.distances), 30)
-    >>> P.shape, int(unreachable)
-    (TensorShape([200, 90]), 0)
-    """
+    """Calibrate distances [b, k] to neighbours, in graph ops: p_{j|i}, and the unreachable rows."""
     distances = tf.cast(distances, tf.float64)
     for u in filter(is_variable, several(perplexity)):
         tf.debugging.Assert(
@@ -184,13 +176,7 @@ def _conditional(X: Tensor, perplexity: Perplexity, dtype: Any) -> tf.Tensor:
 
 
 def duplicates_message(rows: int, perplexity: Perplexity) -> str:
-    """Say how many rows have so many duplicates that no β reaches the perplexity.
-
-    Examples
-    --------
-    >>> print(duplicates_message(3, 30))
-    3 of the rows have at least 30 (the perplexity) neighbours at exactly ...
-    """
+    """Say how many rows have so many duplicates that no β reaches the perplexity."""
     least = min(values(perplexity))
     return (
         f"{rows} of the rows have at least {least:g} (the perplexity) neighbours at exactly "

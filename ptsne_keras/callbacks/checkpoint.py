@@ -8,13 +8,7 @@ import numpy as np
 
 
 class Unfinished(NamedTuple):
-    """What fine-tuning that was stopped goes on from.
-
-    Examples
-    --------
-    >>> Unfinished(epochs=3, seed=0, weights=[]).epochs
-    3
-    """
+    """What fine-tuning that was stopped goes on from."""
 
     epochs: int
     """Whole ones that were done, as Keras counts them."""
@@ -27,40 +21,7 @@ class Unfinished(NamedTuple):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps what a stopped training goes on from, and lets one go on.
-
-    The last in the list of callbacks, so that it sees what the others have stopped. What it keeps
-    are the weights in training; a running average of them, if the optimizer takes one, becomes the
-    model's own as training ends.
-
-    Parameters
-    ----------
-    start : Unfinished, optional
-        To go on from.
-
-    Attributes
-    ----------
-    epochs : int
-        Whole ones that are done, those before the stop too.
-    before : int
-        Those alone.
-    weights : list of array or None
-        Where training stopped; None where it came to its end.
-
-    Examples
-    --------
-    >>> class Stop(keras.callbacks.Callback):
-    ...     def on_epoch_end(self, epoch, logs=None):
-    ...         self.model.stop_training = epoch == 1
-    >>> recorder = Recorder()
-    >>> history = stages.finetune(encoder, dataset, epochs=5, callbacks=[Stop(), recorder])
-    >>> recorder.epochs
-    2
-    >>> again = Recorder(Unfinished(recorder.epochs, 0, recorder.weights))
-    >>> history = stages.finetune(encoder, dataset, epochs=5, callbacks=[again])
-    >>> len(history.history["loss"])
-    3
-    """
+    """Keeps what a stopped training goes on from, and lets one go on."""
 
     def __init__(self, start: Unfinished | None = None) -> None:
         super().__init__()
@@ -96,13 +57,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def state(kept: Unfinished | None) -> dict[str, Any]:
-    """Give all but the weights as JSON can hold it, for a model's manifest.
-
-    Examples
-    --------
-    >>> state(Unfinished(3, 0, []))
-    {'unfinished': {'epochs': 3, 'seed': 0, 'parameters': {}}}
-    """
+    """Give all but the weights as JSON can hold it, for a model's manifest."""
     if kept is None:
         return {}
     names = ("epochs", "seed", "parameters")
@@ -110,26 +65,13 @@ def state(kept: Unfinished | None) -> dict[str, Any]:
 
 
 def arrays(kept: Unfinished | None) -> dict[str, Any]:
-    """Give the weights under names, for a model's file of arrays.
-
-    Examples
-    --------
-    >>> list(arrays(Unfinished(3, 0, [np.zeros(2)])))
-    ['unfinished_0']
-    """
+    """Give the weights under names, for a model's file of arrays."""
     weights: Sequence[Any] = () if kept is None else kept.weights
     return {f"unfinished_{i}": weight for i, weight in enumerate(weights)}
 
 
 def loaded(state: dict[str, Any], arrays: dict[str, Any]) -> Unfinished | None:
-    """Read what :func:`state` and :func:`arrays` gave.
-
-    Examples
-    --------
-    >>> kept = Unfinished(3, 0, [np.zeros(2)])
-    >>> loaded(checkpoint.state(kept), checkpoint.arrays(kept)).epochs
-    3
-    """
+    """Read what :func:`state` and :func:`arrays` gave."""
     if "unfinished" not in state:
         return None
     count = sum(name.startswith("unfinished_") for name in arrays)

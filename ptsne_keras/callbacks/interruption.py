@@ -10,23 +10,7 @@ import keras
 
 
 class Interruption(keras.callbacks.Callback):
-    """Stops training after the step at hand when Ctrl-C is pressed; give it to `fit(callbacks=…)`.
-
-    As a context it takes the signal over. Before training has begun, Ctrl-C raises
-    KeyboardInterrupt as ever, since there is nothing to keep; so does a second one.
-
-    Attributes
-    ----------
-    requested : bool
-        Whether Ctrl-C was pressed while training.
-
-    Examples
-    --------
-    >>> with Interruption() as interruption:
-    ...     tsne = ParametricTSNE(epochs=2).fit(X, callbacks=[interruption])
-    >>> interruption.requested
-    False
-    """
+    """Stops training after the current step when Ctrl-C is pressed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,23 +9,7 @@ import keras
 
 
 class StageBar(keras.callbacks.Callback):
-    """A progress bar over all epochs of a stage, which may be several calls of `fit`.
-
-    Parameters
-    ----------
-    title : str
-        Printed above the bar.
-    epochs : int
-        Of the whole stage.
-    values : sequence of str
-        Names in the epoch's logs to show beside the bar.
-
-    Examples
-    --------
-    >>> bar = StageBar("Fine-tuning", 50)
-    Fine-tuning
-    >>> history = stages.finetune(encoder, dataset, epochs=50, callbacks=[bar])
-    """
+    """A progress bar over all epochs of a stage, which may be several calls of `fit`."""
 
     def __init__(self, title: str, epochs: int, values: tuple[str, ...] = ("loss",)) -> None:
         super().__init__()
@@ -46,14 +30,7 @@ class StageBar(keras.callbacks.Callback):
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Adds the seconds of each epoch to the history.
-
-    Examples
-    --------
-    >>> history = stages.finetune(encoder, dataset, epochs=2)  # has it
-    >>> len(history.history["seconds"])
-    2
-    """
+    """Adds the seconds of each epoch to the history."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the clock."""
@@ -70,21 +47,7 @@ _OFTEN, _SELDOM = 0.2, 30.0
 
 
 class Meter:
-    """Rows done, rows/s and time left, on stderr: a line that changes, or one every 30 s in logs.
-
-    Parameters
-    ----------
-    title : str
-        What is being done.
-    total : int, optional
-        Rows in all; without it neither a part nor the time left is shown.
-
-    Examples
-    --------
-    >>> meter = Meter("transform", 2000)
-    >>> meter.update(1000)
-    >>> meter.close()
-    """
+    """Shows rows done, rows/s and the time left on stderr; one line every 30 s in logs."""
 
     def __init__(self, title: str, total: int | None = None) -> None:
         self.title, self.total, self.done = title, total, 0
@@ -107,15 +70,7 @@ class Meter:
             sys.stderr.write("\n")
 
     def line(self, seconds: float) -> str:
-        """Give the line as it is after so many seconds.
-
-        Examples
-        --------
-        >>> meter = Meter("transform", 3000)
-        >>> meter.update(1000)
-        >>> meter.line(2.0)
-        'transform: 1,000 of 3,000 rows, 33 %, 500 rows/s, 0:04 left'
-        """
+        """Give the line as it is after so many seconds."""
         rate = self.done / max(seconds, 1e-9)
         parts = [f"{self.title}: {self.done:,} rows"]
         if self.total is not None:
@@ -192,13 +147,7 @@ class FitMeter(keras.callbacks.Callback):
 
 
 def duration(seconds: float) -> str:
-    """Give minutes and seconds, or hours, minutes and seconds.
-
-    Examples
-    --------
-    >>> duration(75.4), duration(3700)
-    ('1:15', '1:01:40')
-    """
+    """Give minutes and seconds, or hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -28,13 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands.
-
-    Examples
-    --------
-    >>> parser().parse_args(["fit", "rows.npy", "--out", "map", "--perplexity", "20"]).parameters
-    {'perplexity': 20.0}
-    """
+    """Make the parser of all commands."""
     formatter = argparse.RawDescriptionHelpFormatter
     top = _Parser(
         prog="ptsne",
@@ -221,13 +215,7 @@ _units.__name__ = "widths"
 
 
 def option(name: str) -> str:
-    """Give the option of a parameter.
-
-    Examples
-    --------
-    >>> option("n_components"), option("batch_size")
-    ('--dimensions', '--batch-size')
-    """
+    """Give the option of a parameter."""
     return f"--{_OPTIONS.get(name, name).replace('_', '-')}"
 
 

@@ -30,13 +30,7 @@ _OF_MAPS = {
 
 
 class Report(NamedTuple):
-    """What a command has done.
-
-    Examples
-    --------
-    >>> Report({"rows": 5}, "five rows").code
-    0
-    """
+    """What a command has done."""
 
     facts: dict[str, Any]
     """What JSON can hold."""
@@ -46,15 +40,7 @@ class Report(NamedTuple):
 
 
 def fit(options: Namespace) -> Report:
-    """Fit a model: `ptsne fit`.
-
-    Examples
-    --------
-    >>> np.save("rows.npy", X)
-    >>> options = cli.parser().parse_args("fit rows.npy --out new --epochs 2 --quiet".split())
-    >>> fit(options).facts["rows"]
-    200
-    """
+    """Fit a model: `ptsne fit`."""
     out = Path(options.out).expanduser()
     fitting.check_folder(out, force=options.force, resume=options.resume)
     embedding = None
@@ -172,16 +158,7 @@ def _resume_command(options: Namespace) -> str:
 
 
 def transform(options: Namespace) -> Report:
-    """Place new rows on a map: `ptsne transform`.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> np.save("new.npy", X_new)
-    >>> options = cli.parser().parse_args("transform map new.npy --out new.csv --quiet".split())
-    >>> transform(options).facts["rows"]
-    540
-    """
+    """Place new rows on a map: `ptsne transform`."""
     out = outputs.check(options.out)
     model = models.load(options.model)
     confidence = options.confidence
@@ -220,15 +197,7 @@ def transform(options: Namespace) -> Report:
 
 
 def evaluate(options: Namespace) -> Report:
-    """Measure a map on training and on test rows: `ptsne evaluate`.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> np.save("rows.npy", X)
-    >>> options = cli.parser().parse_args("evaluate map --train rows.npy --quiet".split())
-    >>> report = evaluate(options)
-    """
+    """Measure a map on training and on test rows: `ptsne evaluate`."""
     from ptsne_keras import evaluation
 
     model = models.load(options.model)
@@ -250,15 +219,7 @@ def evaluate(options: Namespace) -> Report:
 
 
 def export(options: Namespace) -> Report:
-    """Write a model for a server or another runtime: `ptsne export`.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> options = cli.parser().parse_args("export map --out served/digits".split())
-    >>> export(options).facts["path"]
-    'served/digits/1'
-    """
+    """Write a model for a server or another runtime: `ptsne export`."""
     model = models.load(options.model)
     form = options.format
     if form != "savedmodel":
@@ -286,15 +247,7 @@ def export(options: Namespace) -> Report:
 
 
 def plot(options: Namespace) -> Report:
-    """Draw a map, or how good it is: `ptsne plot`.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> options = cli.parser().parse_args("plot map --out map.png".split())
-    >>> plot(options).facts["kind"]
-    'map'
-    """
+    """Draw a map, or how good it is: `ptsne plot`."""
     if options.kind is None:
         options.kind = "map" if options.test is None else "overlay"
     if options.test and options.kind not in ("overlay", "recall"):
@@ -315,13 +268,7 @@ def plot(options: Namespace) -> Report:
 
 
 def demo(options: Namespace) -> Report:
-    """Fit digits, measure, draw and export: `ptsne demo`.
-
-    Examples
-    --------
-    >>> options = cli.parser().parse_args(["demo", "--seed", "3"])
-    >>> report = demo(options)  # doctest: +SKIP
-    """
+    """Fit digits, measure, draw and export: `ptsne demo`."""
     from ptsne_keras.cli import demo as shown
 
     outputs.check(options.picture, drawing.PICTURES, option="--picture")
@@ -333,13 +280,7 @@ def demo(options: Namespace) -> Report:
 
 
 def dumps(facts: dict[str, Any]) -> str:
-    """Give what was done as one line of JSON; what is no number there is null.
-
-    Examples
-    --------
-    >>> dumps({"rows": np.int64(5), "loss": float("nan")})
-    '{"rows": 5, "loss": null}'
-    """
+    """Give what was done as one line of JSON; what is no number there is null."""
     return json.dumps(_plain(facts), allow_nan=False)
 
 

@@ -25,28 +25,7 @@ def run(
     seed: int = 0,
     **parameters: Any,
 ) -> dict[str, Any]:
-    """Fit digits with the default settings, and by the three stages; measure, draw and export.
-
-    Parameters
-    ----------
-    picture : path
-        Where the default map is drawn, training rows faint, test rows strong.
-    export : path
-        Base path of the SavedModel.
-    seed : int
-        Of the split and of the fits.
-    **parameters
-        To `ParametricTSNE`.
-
-    Returns
-    -------
-    dict
-        What :func:`table` prints.
-
-    Examples
-    --------
-    >>> print(table(run()))
-    """
+    """Fit digits with the default settings, and by the three stages; measure, draw and export."""
     Path(picture).parent.mkdir(parents=True, exist_ok=True)  # not after all the training
     train, test = datasets.digits(seed=seed)
     fits = {}

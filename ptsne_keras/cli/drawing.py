@@ -18,26 +18,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 class Subject:
-    """What is drawn: a model, or a map alone; and rows for it, if they are given.
-
-    Attributes
-    ----------
-    model : ParametricTSNE, MapRegressor or None
-    map : TrainingMap
-        Of the rows that are given, or else of the training rows.
-
-    Raises
-    ------
-    ValueError
-        If rows are given where there is no model to place them.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> subject = Subject(cli.parser().parse_args("plot map --out map.png".split()))
-    >>> subject.map.Y.shape
-    (1257, 2)
-    """
+    """What is drawn: a model, or a map alone; and rows for it, if they are given."""
 
     def __init__(self, options: Namespace) -> None:
         self._options = options
@@ -64,42 +45,14 @@ class Subject:
             self.map = TrainingMap(Y, self.rows.ids, self.rows.labels)
 
     def test(self) -> tuple[Rows, Any]:
-        """Give the test rows and their places.
-
-        Raises
-        ------
-        ValueError
-            If there are none.
-
-        Examples
-        --------
-        >>> tsne.save("map")
-        >>> np.save("new.npy", X_new)
-        >>> words = "plot map --test new.npy --kind overlay --out map.png"
-        >>> Subject(cli.parser().parse_args(words.split())).test()[1].shape
-        (540, 2)
-        """
+        """Give the test rows and their places."""
         rows = self._read(self._options.test)
         if rows is None or self.model is None:
             raise ValueError(f"--test should give rows, for --kind {self._options.kind}.")
         return rows, self.model.transform(rows.X)
 
     def needed_rows(self) -> Any:
-        """Give the rows X that the map is of, dense.
-
-        Raises
-        ------
-        ValueError
-            If they are not given.
-
-        Examples
-        --------
-        >>> np.save("rows.npy", X)
-        >>> words = "plot map --rows rows.npy --kind shepard --out map.png"
-        >>> tsne.save("map")
-        >>> Subject(cli.parser().parse_args(words.split())).needed_rows().shape
-        (200, 64)
-        """
+        """Give the rows X that the map is of, dense."""
         if self.rows is None:
             raise ValueError(f"--rows should give the rows, for --kind {self._options.kind}.")
         return _dense(self.rows.X)
@@ -111,15 +64,7 @@ class Subject:
 
 
 def picture(subject: Subject, options: Namespace) -> Path:
-    """Draw what the options ask for into a .png, .svg or .pdf file.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> options = cli.parser().parse_args("plot map --kind map --out map.png".split())
-    >>> picture(Subject(options), options)
-    PosixPath('map.png')
-    """
+    """Draw what the options ask for into a .png, .svg or .pdf file."""
     import matplotlib.pyplot as plt
 
     file = outputs.check(options.out, PICTURES)
@@ -133,14 +78,7 @@ def picture(subject: Subject, options: Namespace) -> Path:
 
 
 def page(subject: Subject, options: Namespace) -> Path:
-    """Write a page with the map, to look at in a browser.
-
-    Examples
-    --------
-    >>> options = cli.parser().parse_args("plot map --html map.html".split())
-    >>> page(Subject(options), options)  # doctest: +SKIP
-    PosixPath('map.html')
-    """
+    """Write a page with the map, to look at in a browser."""
     file = outputs.check(options.html, (".html",), option="--html")
     Y, ids, labels = subject.map
     with outputs.replaced(file) as beside:
@@ -197,13 +135,7 @@ _DRAWN = {
 
 
 def choice(options: Namespace) -> Choice:
-    """Give what the options say of the columns of a file.
-
-    Examples
-    --------
-    >>> choice(cli.parser().parse_args("transform map rows.csv --out new.csv".split())).drop
-    ()
-    """
+    """Give what the options say of the columns of a file."""
     return Choice(
         columns=options.columns,
         drop=options.drop or (),
@@ -216,20 +148,7 @@ def choice(options: Namespace) -> Choice:
 
 
 def reading_for(model: models.Model, path: str, options: Namespace) -> Reading:
-    """Open rows for a model: columns by its names, as many as it knows.
-
-    Raises
-    ------
-    ValueError
-        If they are not.
-
-    Examples
-    --------
-    >>> np.save("rows.npy", X)
-    >>> options = cli.parser().parse_args("transform map rows.npy --out new.csv".split())
-    >>> reading_for(tsne, "rows.npy", options).count
-    200
-    """
+    """Open rows for a model: columns by its names, as many as it knows."""
     like = getattr(model, "feature_names_in_", None)
     reading = Reading(path, choice(options), like=None if like is None else like.tolist())
     if reading.ignored:

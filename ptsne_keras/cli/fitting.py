@@ -16,13 +16,7 @@ from ptsne_keras.io.inputs import Rows
 
 
 class Fitted(NamedTuple):
-    """How a fit ended, and where its model is.
-
-    Examples
-    --------
-    >>> Fitted(True, Path("map")).ended
-    True
-    """
+    """How a fit ended, and where its model is."""
 
     ended: bool
     """False where Ctrl-C ended it."""
@@ -30,19 +24,7 @@ class Fitted(NamedTuple):
 
 
 def check_folder(out: Path, *, force: bool, resume: bool) -> None:
-    """Raise unless a model may be written into a folder.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there, and neither to be replaced nor to be gone on with.
-    FileNotFoundError
-        If there is nothing to go on with.
-
-    Examples
-    --------
-    >>> check_folder(Path("new"), force=False, resume=False)
-    """
+    """Raise unless a model may be written into a folder."""
     outputs.check_writable(out)
     if resume:
         if not models.is_model(out):
@@ -57,17 +39,7 @@ def check_folder(out: Path, *, force: bool, resume: bool) -> None:
 
 
 def check_map(target: Path, out: Path, given: str | None) -> None:
-    """Raise where the map of the rows would be written over one that is somebody's own.
-
-    Raises
-    ------
-    FileExistsError
-        If it is the map that was given, or lies in a folder without a model.
-
-    Examples
-    --------
-    >>> check_map(Path("new/map.csv"), Path("new"), None)
-    """
+    """Raise where the map of the rows would be written over one that is somebody's own."""
     if not target.exists():
         return
     if given is not None and target.samefile(Path(given).expanduser()):
@@ -83,20 +55,7 @@ def check_map(target: Path, out: Path, given: str | None) -> None:
 
 
 def resumed(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
-    """Load what an unfinished fit goes on from; these parameters should be those that it has.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left to do, or a parameter is another.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> resumed(Path("map"), {})
-    Traceback (most recent call last):
-    ValueError: --resume should be of a fit that was interrupted. Received: map, which is finished.
-    """
+    """Load what an unfinished fit goes on from; these parameters should be those that it has."""
     model = models.load(out)
     if isinstance(model, MapRegressor):
         raise ValueError(
@@ -117,19 +76,7 @@ def resumed(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
 
 
 def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
-    """Read the map that rows have, in the order of the rows: by names if both have them.
-
-    Raises
-    ------
-    ValueError
-        If a row has no place.
-
-    Examples
-    --------
-    >>> np.save("map.npy", Y)
-    >>> places("map.npy", Rows(X, None, None), None, None).shape
-    (200, 2)
-    """
+    """Read the map that rows have, in the order of the rows: by names if both have them."""
     path = Path(file).expanduser()
     own = path.suffix == ".csv" and path.is_file() and columns is None and ids is None
     if own:
@@ -164,39 +111,7 @@ def fit(
     replace: bool = False,
     meter: FitMeter | None = None,
 ) -> Fitted:
-    """Fit a model and save it with the map of its rows.
-
-    Ctrl-C in training saves what there is, too.
-
-    Parameters
-    ----------
-    model : ParametricTSNE or MapRegressor
-    rows : Rows
-    out : Path
-        The model folder.
-    names : list of str, optional
-        Of the columns.
-    Y : array [N, d], optional
-        For a `MapRegressor`.
-    resume : bool
-        Whether `model` goes on.
-    embedding : Path, optional
-        Where the map goes, by default into the folder.
-    replace : bool
-        Whether a model that is there may be replaced; else this one goes beside it.
-    meter : FitMeter, optional
-        Shows the progress.
-
-    Raises
-    ------
-    ValueError
-        If training diverged.
-
-    Examples
-    --------
-    >>> fit(ParametricTSNE(epochs=2), Rows(X, None, labels), Path("map"))
-    Fitted(ended=True, folder=PosixPath('map'))
-    """
+    """Fit a model and save it with the map of its rows."""
     with Interruption() as interruption:
         callbacks = [interruption, *([] if meter is None else [meter])]
         if isinstance(model, MapRegressor):
@@ -228,18 +143,7 @@ def _check_finite(found: Any, model: models.Model) -> None:
 
 
 def unclaimed(out: Path) -> Path:
-    """Give the folder, or one beside it where another fit has put its model there meanwhile.
-
-    Warns
-    -----
-    UserWarning
-        If it is another.
-
-    Examples
-    --------
-    >>> unclaimed(Path("new"))
-    PosixPath('new')
-    """
+    """Give the folder, or one beside it where another fit has put its model there meanwhile."""
     number, free = 1, out
     while models.is_model(free):
         number += 1
@@ -253,12 +157,6 @@ def unclaimed(out: Path) -> Path:
 
 
 def named(rows: Rows) -> dict[str, Any]:
-    """Give what a map's file has beside the coordinates.
-
-    Examples
-    --------
-    >>> list(named(Rows(X, None, labels)))
-    ['label']
-    """
+    """Give what a map's file has beside the coordinates."""
     beside = {"id": rows.ids, "label": rows.labels}
     return {name: values for name, values in beside.items() if values is not None}

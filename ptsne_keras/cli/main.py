@@ -26,17 +26,7 @@ _WRONG = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirecto
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run `ptsne` with these arguments (by default the process's) and return its exit status.
-
-    Examples
-    --------
-    >>> np.save("rows.npy", X)
-    >>> main(["fit", "rows.npy", "--out", "map", "--epochs", "2", "--quiet"])
-    KL(P||Q) ... nats after ...
-    model  map
-    map    map/map.csv
-    0
-    """
+    """Run `ptsne` with these arguments (by default the process's) and return its exit status."""
     words = sys.argv[1:] if words is None else list(words)
     # A process that was started without them has None here.
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()

@@ -17,29 +17,7 @@ _BLOCK = 1 << 15
 
 
 class PairSampler:
-    """Draws one neighbour j of each row i from p_{j|i}, and the noise on both.
-
-    Parameters
-    ----------
-    X : array [N, D]
-        Rows.
-    neighbors : Neighbors
-        Of these rows, [N, k].
-    probabilities : array [N, k] or callable
-        p_{j|i}, rows total 1; or what gives those [h, k] of rows i [h], in graph ops.
-    jitter : float
-        Amount of noise; see `batches.from_graph`.
-    places : array [N, d], optional
-        Of the rows on a map that is given.
-
-    Examples
-    --------
-    >>> found = neighbors.nearest(X, 90)
-    >>> sampler = PairSampler(X, found, affinities.neighbor_probabilities(found.distances, 30))
-    >>> pairs, P = sampler(tf.range(10), 7)
-    >>> pairs.shape, P.shape
-    (TensorShape([20, 64]), TensorShape([20, 1]))
-    """
+    """Draws one neighbour j of each row i from p_{j|i}, and the noise on both."""
 
     def __init__(
         self,
@@ -65,10 +43,7 @@ class PairSampler:
             self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
 
     def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Make a batch of rows i [h] and their partners: X [2h, D] and P [2h, 1], or [2h, 1 + d].
-
-        `number` is a random integer: all that is drawn derives from it.
-        """
+        """Return rows i [h] and their partners as X [2h, D] and P [2h, 1] or [2h, 1 + d]."""
         number = tf.cast(number, tf.int64)
         partners = self._partners(i, tf.stack([number, 0]))
         both = tf.concat([tf.cast(i, tf.int32), partners], axis=0)  # [2h]

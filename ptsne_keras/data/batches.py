@@ -183,7 +183,7 @@ def from_graph(
     Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2, for drawing
     edges in proportion to their weights.
     """
-    X = validation.check(X)
+    X = validation.check_rows(X)
     n = len(X)
     if n < 4:
         raise ValueError(f"X should have at least 4 rows. Received: {n}.")
@@ -194,7 +194,7 @@ def from_graph(
     if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0 <= jitter < math.inf:
         raise ValueError(f"jitter should be a number of at least 0. Received: {jitter!r}.")
     if places is not None:
-        places = validation.check(places, name="places")
+        places = validation.check_rows(places, name="places")
         if len(places) != n:
             raise ValueError(
                 f"places should be as many as the {n} rows of X. Received: {len(places)}."
@@ -247,14 +247,7 @@ def _blocks(dataset: tf.data.Dataset, own: range, replicas: int) -> tf.data.Data
 
 
 def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
-    """Stack so many batches of one size: X [R b, D], P [R b, b].
-
-    Examples
-    --------
-    >>> X_batches, P = next(iter(stacked(dataset, 2)))
-    >>> X_batches.shape, P.shape
-    (TensorShape([200, 64]), TensorShape([200, 100]))
-    """
+    """Stack so many batches of one size: X [R b, D], P [R b, b]."""
     if replicas == 1:
         return dataset
 
@@ -268,7 +261,7 @@ def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
 def _checked(neighbors: Neighbors, n: int) -> Neighbors:
     """Return neighbours found elsewhere, with int32 indices, if they can be those of n rows."""
     indices = np.asarray(neighbors.indices)
-    distances = validation.check(neighbors.distances, name="neighbors.distances")
+    distances = validation.check_rows(neighbors.distances, name="neighbors.distances")
     if indices.shape != distances.shape or indices.ndim != 2 or len(indices) != n:
         raise ValueError(
             f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
@@ -289,12 +282,7 @@ def _checked(neighbors: Neighbors, n: int) -> Neighbors:
 
 
 def warn_of_duplicates(drawn: Source, perplexity: Perplexity) -> None:
-    """Warn if rows have too many exact duplicates, once here rather than in each batch.
-
-    Examples
-    --------
-    >>> warn_of_duplicates(sources.source(X), 30)
-    """
+    """Warn if rows have too many exact duplicates, once here rather than in each batch."""
     # By hashes: comparing the rows themselves would take a copy of all of them.
     hashes = np.fromiter(
         (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0

@@ -19,26 +19,12 @@ Shuffle: TypeAlias = bool | Literal["once"]
 
 
 def reshuffled(shuffle: Shuffle) -> bool:
-    """Whether the order is new in every epoch.
-
-    Examples
-    --------
-    >>> reshuffled("once")
-    False
-    """
+    """Whether the order is new in every epoch."""
     return not isinstance(shuffle, str) and bool(shuffle)
 
 
 def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -> int:
-    """Count the batches of at most `batch_size` rows; of many, the next multiple of `multiple`.
-
-    Always a multiple of `replicas`.
-
-    Examples
-    --------
-    >>> batch_count(1000, 300), batch_count(60_000, 512, multiple=8)
-    (4, 120)
-    """
+    """Count the batches of at most `batch_size` rows; of many, the next multiple of `multiple`."""
     if not isinstance(replicas, Integral) or replicas < 1:
         raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
     count = -(-n // batch_size)
@@ -47,51 +33,24 @@ def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -
 
 
 def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """List the sizes of the batches, which differ by one at most.
-
-    Examples
-    --------
-    >>> batch_sizes(1000, 300)
-    [250, 250, 250, 250]
-    """
+    """List the sizes of the batches, which differ by one at most."""
     return np.diff(batch_bounds(n, batch_count(n, batch_size))).tolist()
 
 
 def batch_bounds(n: int, count: int, replicas: int = 1) -> npt.NDArray[np.int64]:
-    """Where in the order each batch starts, and where the last one ends: int64 [count + 1].
-
-    The sizes differ by one row at most; for several replicas they are all the same, and the last
-    rows in the order are left out.
-
-    Examples
-    --------
-    >>> batch_bounds(1001, 4), batch_bounds(1001, 4, replicas=2)
-    (array([   0,  250,  500,  750, 1001]), array([   0,  250,  500,  750, 1000]))
-    """
+    """Where in the order each batch starts, and where the last one ends: int64 [count + 1]."""
     used = n if replicas == 1 else n // count * count
     # ⌊i n / count⌋ spreads the remainder over the batches.
     return np.arange(count + 1, dtype=np.int64) * used // count
 
 
 def own_seed(seed: int | None) -> int:
-    """Derive the seed that the orders of all epochs derive from; at random from None.
-
-    Examples
-    --------
-    >>> own_seed(0) == own_seed(0), own_seed(None) == own_seed(None)
-    (True, False)
-    """
+    """Derive the seed that the orders of all epochs derive from; at random from None."""
     return int(np.random.default_rng(seed).integers(2**31))
 
 
 def epoch_order(n: int, seed: int, number: Any) -> tf.Tensor:
-    """Order n rows, int64 [n], as `seed` and the random number of an epoch say.
-
-    Examples
-    --------
-    >>> epoch_order(5, 0, number=7).shape
-    TensorShape([5])
-    """
+    """Order n rows, int64 [n], as `seed` and the random number of an epoch say."""
     indices = tf.range(n, dtype=tf.int64)
     return tf.random.experimental.stateless_shuffle(indices, seed=[seed, number])
 
@@ -106,22 +65,7 @@ def index_batches(
     epoch: tf.Variable | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of row indices, each of the n rows exactly once an epoch, in graph ops alone.
-
-    There are `batch_count` batches whose sizes differ by one row at most: a small last batch
-    would have a neighbourhood graph of its own, or too few rows for any.
-
-    `epoch`, if it is given, is the number from which the order derives; otherwise each iteration
-    has another one.
-
-    For several `replicas` their number divides that of the batches, which are all of one size:
-    fewer rows than there are batches are left out, other ones in each epoch.
-
-    Returns
-    -------
-    tf.data.Dataset of int64 [b]
-        Of known cardinality.
-    """
+    """Batches of row indices, each of the n rows exactly once an epoch, in graph ops alone."""
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(
             f"batch_size should be an integer of at least 1. Received: {batch_size!r}."
@@ -145,17 +89,7 @@ def index_batches(
 
 
 def random_numbers(seed: int, epoch: tf.Variable | None = None) -> tf.data.Dataset:
-    """Random int64 numbers: other ones in each iteration over the data set, that is each epoch.
-
-    With `epoch`, a variable, they derive from its value. `tf.data.Dataset.random` would mix in the
-    global seed, so that what a user does elsewhere changed the order here.
-
-    Examples
-    --------
-    >>> numbers = random_numbers(0).take(2)
-    >>> [len(set(numbers.as_numpy_iterator())) for epoch in range(2)]
-    [2, 2]
-    """
+    """Random int64 numbers: other ones in each iteration over the data set, that is each epoch."""
     if epoch is not None:
 
         def number(i: tf.Tensor) -> tf.Tensor:
@@ -179,17 +113,7 @@ def _random_number(seed: list[Any]) -> tf.Tensor:
 
 
 def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Make a few elements ahead of their use, in as many threads as there are cores.
-
-    Without the thread that would tune their number: when an iterator is let go, TensorFlow (2.21)
-    may wait until that thread has slept out, and its sleep doubles from 10 ms on. A `fit` that was
-    done after 2.6 seconds returned after 5.1.
-
-    Examples
-    --------
-    >>> prefetched(tf.data.Dataset.range(3)).options().autotune.enabled
-    False
-    """
+    """Make a few elements ahead of their use, in as many threads as there are cores."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(_AHEAD).with_options(options)
@@ -198,28 +122,15 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def from_array(
     X: Any, batch_size: int, *, shuffle: Shuffle = True, seed: int | None = None
 ) -> tf.data.Dataset:
-    """Batches of rows X [b, D] of an array [N, D]; for what needs rows alone, such as an RBM.
-
-    Examples
-    --------
-    >>> for part in from_array(X, 100, shuffle=False):
-    ...     print(part.shape)
-    (100, 64)
-    (100, 64)
-    """
-    X = tf.constant(validation.check(X))
+    """Batches of rows X [b, D] of an array [N, D]; for what needs rows alone, such as an RBM."""
+    X = tf.constant(validation.check_rows(X))
     indices = index_batches(X.shape[0], batch_size, shuffle=shuffle, seed=seed)
     # Gathering is a memory copy: a thread pool for it costs more than it saves.
     return prefetched(indices.map(lambda i: tf.gather(X, i)))
 
 
 def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int = 1) -> None:
-    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity.
-
-    Examples
-    --------
-    >>> check_batches(1000, 30, 50)
-    """
+    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity."""
     if n < 3:
         raise ValueError(f"X should have at least 3 rows. Received: {n}.")
     if not isinstance(batch_size, Integral) or batch_size < 3:

@@ -239,14 +239,7 @@ def _connect(service: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a dispatcher or a worker until it is killed: `python -m ptsne_keras.data.service --help`.
-
-    Examples
-    --------
-    >>> main(["worker", "--help"])
-    Traceback (most recent call last):
-    SystemExit: 0
-    """
+    """Run a dispatcher or a worker until it is killed."""
     parser = argparse.ArgumentParser(prog="python -m ptsne_keras.data.service", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="tells workers what to do; one of them")

@@ -17,23 +17,7 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that batches are drawn from.
-
-    Attributes
-    ----------
-    count : int
-        N.
-    take : callable
-        From row numbers [b] to rows [b, D], in `tf.data`.
-    blocks : callable
-        All rows in order, in parts.
-
-    Examples
-    --------
-    >>> x = source(X).take(tf.constant([3, 1]))
-    >>> x.shape
-    TensorShape([2, 64])
-    """
+    """Rows that batches are drawn from."""
 
     count: int
     take: Callable[[tf.Tensor], tf.Tensor]
@@ -41,30 +25,16 @@ class Source:
 
 
 def source(X: Any) -> Source:
-    """Draw rows from an array, a `np.memmap` or a SciPy sparse matrix or array [N, D].
-
-    An array is copied once. Of a `np.memmap` and of sparse rows only the rows of a batch are read
-    or made dense, by NumPy: such a pipeline cannot be moved to another process.
-
-    Raises
-    ------
-    ValueError
-        If X is not finite numeric rows.
-
-    Examples
-    --------
-    >>> source(scipy.sparse.csr_array(X)).count
-    200
-    """
+    """Draw rows from an array, a `np.memmap` or a SciPy sparse matrix or array [N, D]."""
     if scipy.sparse.issparse(X):
         X = X.tocsr()
     elif not isinstance(X, np.memmap):
-        X = validation.check(X)
+        X = validation.check_rows(X)
         constant = tf.constant(X)
         return Source(len(X), lambda i: tf.gather(constant, i), lambda: _blocks(X))
     validation.check_shape(X)
     n, features = X.shape
-    dtype = validation.check(_dense(X[:1])).dtype
+    dtype = validation.check_rows(_dense(X[:1])).dtype
     for _ in _blocks(X):  # raises where they are not finite
         pass
 
@@ -81,7 +51,7 @@ def source(X: Any) -> Source:
 def _blocks(X: Any) -> Iterator[FloatArray]:
     step = max(1, _BLOCK // X.shape[1])
     for start in range(0, X.shape[0], step):
-        yield validation.check(_dense(X[start : start + step]), start=start)
+        yield validation.check_rows(_dense(X[start : start + step]), start=start)
 
 
 def _dense(X: Any) -> FloatArray:

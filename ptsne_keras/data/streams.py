@@ -214,7 +214,7 @@ def from_parquet(
         f, g = group
         table = tables[f].read_row_group(int(g), columns=columns)
         X = np.column_stack([column.to_numpy() for column in table.columns])
-        return validation.check(X, name=f"{paths[f]}, row group {g},").astype(
+        return validation.check_rows(X, name=f"{paths[f]}, row group {g},").astype(
             np.float32, copy=False
         )
 

@@ -18,14 +18,7 @@ _BLOCK = 4096
 
 
 class Reference(NamedTuple):
-    """Training rows that placements are compared with, and how far apart is usual.
-
-    Examples
-    --------
-    >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-    >>> found.Z.shape, found.usual.shape
-    ((150, 50), (50,))
-    """
+    """Training rows that placements are compared with, and how far apart is usual."""
 
     reduced: Projection
     """From rows to those of their components that are compared."""
@@ -40,31 +33,14 @@ class Reference(NamedTuple):
 
     @classmethod
     def of(cls, X: Any, Y: FloatArray, held_out: Any, placed: FloatArray, *, seed: int) -> Self:
-        """Take training rows X [m, D] at Y [m, d], and held-out rows [h, D] where they were placed.
-
-        Examples
-        --------
-        >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-        """
+        """Compare training rows X [m, D] at Y [m, d] with held-out rows [h, D]."""
         m = min(_DIMS, *X.shape)
         reduced = pca.principal_components(X, m, seed=seed)
         found = cls(reduced, *_components(reduced, X), np.asarray(Y, np.float32), np.zeros(0))
         return found._replace(usual=np.sort(found.distances(held_out, placed)))
 
     def distances(self, X: Any, placed: FloatArray) -> FloatArray:
-        """Distance [n] to the nearest, in the data, of the 15 rows that are nearest on the map.
-
-        Small where a row lies among its like. Large where it was put among others, and where it is
-        like none of them, wherever it lies. What the components leave of two rows is taken to be
-        orthogonal: D² = ‖z - z_j‖² + r² + r_j². That part tells most of strangers.
-
-        Examples
-        --------
-        >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-        >>> at_home, astray = found.distances(X, Y), found.distances(X, Y[::-1])
-        >>> bool(np.median(at_home) < np.median(astray))
-        True
-        """
+        """Distance [n] to the nearest, in the data, of the 15 rows that are nearest on the map."""
         Z, R2 = _components(self.reduced, X)
         tree = cKDTree(self.Y)
         k = min(_NEIGHBORS, len(self.Y))
@@ -77,36 +53,16 @@ class Reference(NamedTuple):
         return nearest
 
     def errors(self, X: Any, placed: FloatArray) -> FloatArray:
-        """Distances [n] in units of what is usual.
-
-        Examples
-        --------
-        >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-        >>> float(np.median(found.errors(X[150:], Y[150:])))
-        1.0
-        """
+        """Distances [n] in units of what is usual."""
         return self.distances(X, placed) / (float(np.median(self.usual)) or 1.0)
 
     def confidence(self, X: Any, placed: FloatArray) -> FloatArray:
-        """Part [n] of the held-out rows whose distance is larger.
-
-        Examples
-        --------
-        >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-        >>> float(found.confidence(X[150:], Y[150:]).max()) <= 1
-        True
-        """
+        """Part [n] of the held-out rows whose distance is larger."""
         below = np.searchsorted(self.usual, self.distances(X, placed), side="left")
         return 1.0 - below / len(self.usual)
 
     def arrays(self) -> dict[str, Any]:
-        """Give all of it as arrays to be saved.
-
-        Examples
-        --------
-        >>> found = Reference.of(X[:150], Y[:150], X[150:], Y[150:], seed=0)
-        >>> again = Reference.from_arrays(found.arrays())
-        """
+        """Give all of it as arrays to be saved."""
         return {
             "shift": self.reduced.shift,
             "scale": np.float64(self.reduced.scale),
@@ -131,7 +87,7 @@ def _components(reduced: Projection, X: Any) -> tuple[FloatArray, FloatArray]:
     length2 = np.square(reduced.components[:, 0]).sum()
     whole = [
         np.square((part - reduced.shift) / reduced.scale).sum(axis=1)
-        for part in arrays.dense_blocks(X)
+        for part in arrays.row_blocks(X)
     ]
     R2 = length2 * np.concatenate(whole) - np.square(Z).sum(axis=1)
     return Z, np.maximum(R2, 0.0).astype(np.float32)

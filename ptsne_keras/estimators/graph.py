@@ -29,80 +29,37 @@ _SEARCH_DIMS = 50
 
 
 def search(X: FloatArray, perplexity: float, seed: int) -> Neighbors:
-    """Find 3 · perplexity neighbours of each row [N, D], on principal components.
-
-    For more columns than those the search is sooner done, and sees less noise.
-
-    Examples
-    --------
-    >>> search(X, 10, seed=0).indices.shape
-    (200, 30)
-    """
+    """Find 3 · perplexity neighbours of each row [N, D], on principal components."""
     if X.shape[1] > _SEARCH_DIMS < len(X):
         X = pca.principal_components(X, _SEARCH_DIMS, seed=seed).apply(X)
     return nearest(X, min(math.ceil(3 * perplexity), len(X) - 1), seed=seed)
 
 
 def count(n: int, batch_size: int) -> int:
-    """How many batches of `batches.from_graph` an epoch over n rows has.
-
-    Examples
-    --------
-    >>> count(60_000, 1024)
-    120
-    """
+    """How many batches of `batches.from_graph` an epoch over n rows has."""
     return order.batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
 
 
 def epochs(n: int, batch_size: int) -> int:
-    """How many passes over n rows make a good map.
-
-    Examples
-    --------
-    >>> epochs(60_000, 1024)
-    134
-    """
+    """How many passes over n rows make a good map."""
     steps = int(np.clip(1.6 * n, *_STEPS))
     return max(_EPOCHS, -(-steps // count(n, batch_size)))
 
 
 def joined(batches: int, epochs: int) -> int:
-    """How many passes over the rows Keras takes for one epoch: a divisor of `epochs`.
-
-    Examples
-    --------
-    >>> joined(3, 2700)  # 60 batches a call from Python, 135 points of a curve
-    20
-    """
+    """How many passes over the rows Keras takes for one epoch: a divisor of `epochs`."""
     most = min(_STEPS_PER_CALL // batches, epochs // _CURVE)
     return max((p for p in range(1, most + 1) if epochs % p == 0), default=1)
 
 
 def averaged(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Make an Adam of a steady rate whose weights are averaged over the last sixteenth of steps.
-
-    Its map is sharper for new rows than that of a rate which falls to 0 (docs/experiments.md).
-
-    Examples
-    --------
-    >>> optimizer = averaged(3e-3, 8000)
-    """
+    """Make an Adam of a steady rate whose weights are averaged over the last sixteenth of steps."""
     momentum = max(0.0, 1 - 1 / (_AVERAGED * steps))
     return keras.optimizers.Adam(learning_rate, use_ema=True, ema_momentum=momentum)
 
 
 def compilation(steps: int, epochs: int) -> dict[str, Any]:
-    """How a training step is compiled, of so many an epoch: options of `stages.finetune`.
-
-    Small steps, thousands of them, gain from XLA and from many a call of Python; hundreds do not
-    pay for the seconds that XLA takes. Its matrix products on CPUs are the slower ones, so that
-    wide networks lose.
-
-    Examples
-    --------
-    >>> compilation(120, epochs=134)
-    {'jit_compile': True, 'steps_per_execution': 60}
-    """
+    """How a training step is compiled, of so many an epoch: options of `stages.finetune`."""
     divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
     compiled = True if steps * epochs >= _COMPILED else "auto"
     return {"jit_compile": compiled, "steps_per_execution": divisor}

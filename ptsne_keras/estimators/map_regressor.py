@@ -224,8 +224,8 @@ class MapRegressor(
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1
         with np.errstate(over="ignore"):
-            Y = validation.check(Y[:, None] if single else Y, name="y").astype(np.float32)
-        validation.check(Y, name="y, as float32,")
+            Y = validation.check_rows(Y[:, None] if single else Y, name="y").astype(np.float32)
+        validation.check_rows(Y, name="y, as float32,")
         if n is not None and len(Y) != n:
             raise ValueError(
                 f"y should have a place for each of the {n} rows of X; match them by maps.Map.of "
@@ -401,14 +401,14 @@ class MapRegressor(
         return int(self._reference.Y.shape[1])
 
     def _place(self, X: Any) -> FloatArray:
-        blocks = arrays.dense_blocks(X, rows=_BLOCK)
+        blocks = arrays.row_blocks(X, rows=_BLOCK)
         maps = [np.asarray(self.encoder_(np.float32(x), training=False)) for x in blocks]
         return np.concatenate(maps)
 
     def _checked(self, X: Any, *, reset: bool = False) -> Any:
         """Check rows; those of a file are looked at block by block, and not held."""
         if not isinstance(X, np.memmap):
-            return validation.rows(self, X, reset=reset, least=_LEAST if reset else 1)
+            return validation.estimator_rows(self, X, reset=reset, least=_LEAST if reset else 1)
         sources.source(X)
         if reset and len(X) < _LEAST:
             raise ValueError(f"X should have at least {_LEAST} rows. Received: {len(X)}.")

@@ -42,35 +42,17 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder has a model.
-
-    Examples
-    --------
-    >>> is_model("nowhere")
-    False
-    """
+    """Tell whether a folder has a model."""
     return (Path(path).expanduser() / "model.json").is_file()
 
 
 def unfinished(model: Model) -> bool:
-    """Tell whether the fit of a model was interrupted and can go on.
-
-    Examples
-    --------
-    >>> unfinished(tsne)
-    False
-    """
+    """Tell whether the fit of a model was interrupted and can go on."""
     return "stopped" in getattr(model, "history_", {})
 
 
 class TrainingMap(NamedTuple):
-    """The map of rows, as `ptsne fit` and `ptsne transform` write it.
-
-    Examples
-    --------
-    >>> TrainingMap(Y, None, labels).Y.shape
-    (200, 2)
-    """
+    """The map of rows, as `ptsne fit` and `ptsne transform` write it."""
 
     Y: FloatArray
     ids: Any
@@ -80,27 +62,7 @@ class TrainingMap(NamedTuple):
 def read_map(
     file: str | os.PathLike[str], *, ids: str | None = None, labels: str | None = None
 ) -> TrainingMap:
-    """Read a map in CSV, Parquet or .npy: columns x and y, and id and label, if there are any.
-
-    Parameters
-    ----------
-    file : path
-    ids, labels : str, optional
-        As in `inputs.Choice`; by default the columns id and label.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no such map.
-
-    Examples
-    --------
-    >>> size = outputs.write("map.csv", [(Y, {"label": labels})])
-    >>> read_map("map.csv").labels.shape
-    (200,)
-    """
+    """Read a map in CSV, Parquet or .npy: columns x and y, and id and label, if there are any."""
     path = Path(file).expanduser()
     header = inputs.Reading(path).source.names
     if path.suffix == ".npy":
@@ -118,19 +80,7 @@ def read_map(
 
 
 def training_map(model: Model, folder: str | os.PathLike[str]) -> TrainingMap:
-    """Give the map of the training rows that a model folder has.
-
-    Raises
-    ------
-    ValueError
-        If there is none, as where `MapRegressor.save` alone wrote the folder.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> len(training_map(tsne, "map").Y)
-    1257
-    """
+    """Give the map of the training rows that a model folder has."""
     file = Path(folder).expanduser() / MAP
     Y = getattr(model, "embedding_", None)
     if file.is_file():

@@ -270,7 +270,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self._validate_network()
         start = self._start() if resume else None
         # The columns of a fit that goes on are what they were.
-        X = validation.rows(self, X, reset=start is None, least=4)
+        X = validation.estimator_rows(self, X, reset=start is None, least=4)
         if start and start.left:
             self._check_rows(X)
             seed = start.left.seed
@@ -381,7 +381,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     def _checked(self, X: Any) -> Any:
-        return validation.rows(self, X, reset=False)
+        return validation.estimator_rows(self, X, reset=False)
 
     def _start(self) -> recipes.Fitted:
         """Give what an unfinished fit goes on from, or raise where there is none."""
@@ -468,7 +468,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return metrics.mean_kl_divergence(model, data, dof=self.dof_)
 
     def _embed(self, X: FloatArray) -> FloatArray:
-        blocks = arrays.dense_blocks(X, rows=_BLOCK)
+        blocks = arrays.row_blocks(X, rows=_BLOCK)
         # float32 whatever the policy that an encoder of one's own was built under.
         maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
         return np.concatenate(maps)

@@ -34,28 +34,7 @@ def save(
     models: Mapping[str, keras.Model],
     arrays: Mapping[str, Any],
 ) -> None:
-    """Write a model folder; an older model there is replaced in one step, or stays.
-
-    Parameters
-    ----------
-    path : path
-        The folder, made if it is missing.
-    kind : str
-        Name of the class that can read it.
-    state : mapping
-        What JSON can hold.
-    models : mapping of str to keras.Model
-        Saved in Keras's own format.
-    arrays : mapping of str to array
-        Numeric arrays.
-
-    Raises
-    ------
-    NotADirectoryError
-        If `path` is a file.
-    OSError
-        If it cannot be written, as on a disk that is full; an older model there stays.
-    """
+    """Write a model folder; an older model there is replaced in one step, or stays."""
     folder = Path(path).expanduser()
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
@@ -135,20 +114,7 @@ def load(
 
 
 def state(estimator: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """Give an estimator's parameters, and the columns it was fitted with, as JSON can hold them.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        Fitted. A `random_state` that is not an int is kept as None.
-    without : names
-        Parameters that are kept elsewhere.
-
-    Examples
-    --------
-    >>> state(tsne, without={"encoder"})["n_features_in"]
-    64
-    """
+    """Give an estimator's parameters, and the columns it was fitted with, as JSON can hold them."""
     parameters = estimator.get_params(deep=False)
     return {
         "parameters": {k: _plain(v) for k, v in parameters.items() if k not in without},
@@ -158,18 +124,7 @@ def state(estimator: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
 
 
 def estimator(cls: type, state: Mapping[str, Any], **parameters: Any) -> Any:
-    """Make an estimator of what :func:`state` gave, and of parameters that were kept elsewhere.
-
-    Warns
-    -----
-    UserWarning
-        If the class of its optimizer is not known here.
-
-    Examples
-    --------
-    >>> type(estimator(ParametricTSNE, state(tsne)))
-    <class 'ptsne_keras.estimators.parametric_tsne.ParametricTSNE'>
-    """
+    """Make an estimator of what :func:`state` gave, and of parameters that were kept elsewhere."""
     kept: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         for name, value in state["parameters"].items()

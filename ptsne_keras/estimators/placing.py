@@ -36,20 +36,7 @@ _ALIKE = 0.5
 
 
 def natural_scale(Y: FloatArray, found: Neighbors, *, exaggeration: float, seed: int) -> float:
-    """Find the factor by which a map has the size at which its own rows lie best.
-
-    The kernel of t-SNE has a width of 1, so that maps in other units, such as the unit square, or
-    of other methods, are too small or too large for it. Of the factors f the one is taken at which
-    the divergence of f Y, estimated on a sample of rows and pairs of neighbours, is least.
-
-    Examples
-    --------
-    >>> found = neighbors.nearest(X, 15)
-    >>> f = natural_scale(Y, found, exaggeration=1.0, seed=0)
-    >>> g = natural_scale(100 * Y, found, exaggeration=1.0, seed=0)
-    >>> round(f / g)
-    100
-    """
+    """Find the factor by which a map has the size at which its own rows lie best."""
     rng = np.random.default_rng(seed)
     n = len(Y)
     chosen = rng.choice(n, min(n, _SCALE_ROWS), replace=False)
@@ -83,52 +70,7 @@ def fit(
     seed: int = 0,
     bar: Callable[[int, int], list[Any]] = lambda epochs, rows: [],
 ) -> Fitted:
-    """Train a network on KL(P‖Q) and closeness to the given map at once.
-
-    Parameters
-    ----------
-    X : array, `np.memmap` or sparse rows [N, D]
-        Their principal components, at most 100 each, are held in memory.
-    Y : array [N, d]
-        Their places on the map, in any units.
-    preset : Preset
-        The network.
-    map_weight : float
-        λ: what a mean squared distance as large as the map's variance costs, in nats.
-    perplexity : float
-        Of the rows that are not held out; at most a third of them.
-    jitter, exaggeration, batch_size
-        As in `batches.from_graph` and `losses.tsne`.
-    epochs : int, optional
-        Passes over the rows; by default 8,000 to 16,000 steps, as `ParametricTSNE` takes.
-    patience : int
-        Training ends after so many epochs, of those in the history, in which the held-out rows'
-        loss is never lower than before. The weights are a running average, and that of the end is
-        kept.
-    fraction : float
-        Of the rows, held out, at most 2,500.
-    seed : int
-        Of the split, the search, the weights and the draws.
-    bar : callable
-        Makes callbacks of so many epochs over so many rows each, such as show the progress.
-
-    Returns
-    -------
-    regression.Fitted
-
-    Raises
-    ------
-    ValueError
-        If fewer than four rows are left to train on, or training came to nothing.
-
-    Examples
-    --------
-    >>> options = {"perplexity": 5, "jitter": 0.5, "exaggeration": 1.5, "batch_size": 32}
-    >>> options |= {"preset": regression.PRESETS["gelu"], "map_weight": 10.0}
-    >>> found = fit(X, Y, epochs=2, patience=2, **options)
-    >>> found.encoder(X).shape
-    TensorShape([200, 2])
-    """
+    """Train a network on KL(P‖Q) and closeness to the given map at once."""
     seeds = np.random.default_rng(seed).integers(2**31, size=7).tolist()
     train, held_out = regression.split(X.shape[0], fraction, seeds[0])
     m = min(_INITIAL_DIMS, X.shape[1], len(train))
@@ -215,11 +157,7 @@ def _in_kernel_units(head: keras.Model, frame: _Frame) -> keras.Model:
 
 
 def _in_map_units(encoder: keras.Model, U: FloatArray, Y: FloatArray, frame: _Frame) -> keras.Model:
-    """Let the encoder give coordinates in the map's own units.
-
-    By the scale and the shift that take its coordinates U [n, d] nearest to the given Y: the
-    divergence may have made the map larger as a whole, which is nothing that new rows should show.
-    """
+    """Let the encoder give coordinates in the map's own units."""
     A, B = (V - V.mean(axis=0, dtype=np.float64) for V in (U, Y))
     scale, shift = frame.spread, frame.middle
     if (A * B).sum() > _ALIKE * np.linalg.norm(A) * np.linalg.norm(B):
@@ -238,10 +176,7 @@ def _held_out_batches(
     batch_size: int,
     seed: int,
 ) -> tf.data.Dataset:
-    """Held-out rows, each with a neighbour among the training rows, as in training but unmoved.
-
-    The draws stay the same, so that losses compare from epoch to epoch.
-    """
+    """Held-out rows, each with a neighbour among the training rows, as in training but unmoved."""
     h = min(max(batch_size // 2, _TELLING), len(held_out))
     held_out = held_out[: h * min(len(held_out) // h, _MEASURED)]
     k = min(math.ceil(3 * perplexity), len(train))

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -21,6 +20,7 @@ from ptsne_keras.estimators import graph
 from ptsne_keras.training import conjugate_gradient, stages
 from ptsne_keras.typing import Dof, FloatArray, Scaling, Units
 from ptsne_keras.utils import arrays, pca
+from ptsne_keras.utils.stopwatch import Stopwatch
 
 # Of each RBM; the paper's.
 _PRETRAINING_ROWS = 100
@@ -67,14 +67,7 @@ class Settings:
 
 
 def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
-    """Replace every "auto" by what suits n rows of so many features.
-
-    Examples
-    --------
-    >>> settings = resolve(ParametricTSNE().get_params(), 60_000, 784)
-    >>> settings.sampling, settings.batch_size, settings.initial_dims
-    ('graph', 1024, 100)
-    """
+    """Replace every "auto" by what suits n rows of so many features."""
     p = {name: parameters[name] for name in Settings.__dataclass_fields__}
     rbm = p["pretraining"] != "none"
     own = p["encoder"] is not None
@@ -107,13 +100,7 @@ def resolve(parameters: dict[str, Any], n: int, features: int) -> Settings:
 
 
 def batches_an_epoch(sampling: str, batch_size: int, n: int) -> tuple[int, int]:
-    """How many batches an epoch over n rows has, and how many rows a batch, about.
-
-    Examples
-    --------
-    >>> batches_an_epoch("graph", 1024, 60_000)
-    (120, 1000)
-    """
+    """How many batches an epoch over n rows has, and how many rows a batch, about."""
     if sampling != "graph":
         count = batch_count(n, batch_size)
         return count, n // count
@@ -130,36 +117,11 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     start: "Fitted | None" = None,
 ) -> "Fitted":
-    """Run the stages that the settings ask for on rows [N, D], dense or sparse.
-
-    Parameters
-    ----------
-    X : array or sparse matrix [N, D]
-    settings : Settings
-    seed : int
-        Of everything random.
-    bar : callable
-        See `Bar`.
-    callbacks : sequence of keras.callbacks.Callback
-        Of fine-tuning.
-    start : Fitted, optional
-        What a fit on these rows with these settings gave that was stopped: this one goes on there.
-
-    Returns
-    -------
-    Fitted
-        The encoder, trained, from raw rows; the degrees of freedom; "pretrain", "finetune" and
-        "seconds", as `ParametricTSNE.history_`; and what is left to do.
-
-    Examples
-    --------
-    >>> settings = resolve(ParametricTSNE(epochs=2).get_params(), *X.shape)
-    >>> encoder, dof, history, left = fit(X, settings, seed=0, bar=lambda *_: [])
-    """
+    """Run the stages that the settings ask for on rows [N, D], dense or sparse."""
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings.optimizer)
     history: dict[str, Any] = start.history if start else {"pretrain": [], "seconds": {}}
-    watch = _Stopwatch(history["seconds"])
+    watch = Stopwatch(history["seconds"])
     reduced, encoder = None, _copied(start.encoder) if start else None
     if settings.initial_dims is None:
         rows = X = X.toarray() if scipy.sparse.issparse(X) else X
@@ -206,7 +168,7 @@ def _untrained(
     reduced: pca.Projection | None,
     seed: int,
     bar: Bar,
-    watch: "_Stopwatch",
+    watch: Stopwatch,
 ) -> tuple[keras.Model, list[Any]]:
     """Make the encoder that fine-tuning starts from, and the curves of each RBM."""
     if settings.pretraining != "none":
@@ -255,7 +217,7 @@ def _finetuned(
 def _projected(encoder: keras.Model, X: Any) -> FloatArray:
     """Rows as the encoder's fixed first layers give them to the trained ones."""
     front = keras.Model(encoder.input, encoder.get_layer("projection").output)
-    parts = [np.asarray(front(part, training=False)) for part in arrays.dense_blocks(X)]
+    parts = [np.asarray(front(part, training=False)) for part in arrays.row_blocks(X)]
     return np.concatenate(parts)
 
 
@@ -349,7 +311,7 @@ def _fresh(optimizer: Any) -> Any:
 
 
 def _pretrain_and_unroll(
-    X: FloatArray, settings: Settings, seed: int, bar: Bar, watch: "_Stopwatch"
+    X: FloatArray, settings: Settings, seed: int, bar: Bar, watch: Stopwatch
 ) -> tuple[keras.Model, list[Any]]:
     """Stages 1 and 2; returns the encoder and the curves of each RBM."""
     visible, scale = scaling(X, settings.visible)
@@ -377,13 +339,7 @@ def _pretrain_and_unroll(
 
 
 def scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
-    """Resolve `visible`, and the (shift, scale) that suits it, if any is needed.
-
-    Examples
-    --------
-    >>> scaling(np.array([[0, 255], [127, 3]]), "auto")
-    ('bernoulli', (0.0, 255.0))
-    """
+    """Resolve `visible`, and the (shift, scale) that suits it, if any is needed."""
     low, high = float(X.min()), float(X.max())
     if visible == "auto":
         pixels = low >= 0 and (high <= 1 or (high <= 255 and bool((np.rint(X) == X).all())))
@@ -394,23 +350,14 @@ def scaling(X: FloatArray, visible: str) -> tuple[Units, Scaling | None]:
     # One scale for all columns: dividing a nearly constant column by its own deviation would let
     # a new row with an ordinary value there land anywhere.
     mean = X.mean(axis=0, dtype=np.float64)
-    squares = sum(float(np.square(part - mean).sum()) for part in arrays.dense_blocks(X))
+    squares = sum(float(np.square(part - mean).sum()) for part in arrays.row_blocks(X))
     return "gaussian", (mean.astype(np.float32), math.sqrt(squares / X.size) or 1.0)
 
 
 def score_batches(
     encoder: keras.Model, X: Any, settings: Settings
 ) -> tuple[keras.Model, tf.data.Dataset]:
-    """Give the batches (X, P) on which KL(P‖Q) is measured, and the model that maps their rows.
-
-    At most ten batches of at most 2,500 rows, P calibrated in each: on the principal components
-    where the encoder begins with them, as the fit saw the rows.
-
-    Examples
-    --------
-    >>> settings = resolve(tsne.get_params(), *X_test.shape)
-    >>> model, data = score_batches(tsne.encoder_, X_test, settings)
-    """
+    """Give the batches (X, P) on which KL(P‖Q) is measured, and the model that maps their rows."""
     scored = score_rows(encoder, X, settings)
     data = batches.from_array(
         scored.rows, settings.perplexity, scored.batch_size, shuffle="once", seed=0
@@ -430,14 +377,7 @@ class Scored(NamedTuple):
 
 
 def score_rows(encoder: keras.Model, X: Any, settings: Settings) -> Scored:
-    """Choose the rows on which KL(P‖Q) is measured, and project them where the encoder does.
-
-    Examples
-    --------
-    >>> scored = score_rows(tsne.encoder_, X_test, resolve(tsne.get_params(), *X_test.shape))
-    >>> len(scored.rows) == len(scored.numbers) == len(X_test)
-    True
-    """
+    """Choose the rows on which KL(P‖Q) is measured, and project them where the encoder does."""
     size = settings.batch_size
     if settings.sampling == "graph":  # the perplexity may be too large for so few rows
         size = max(_SCORE_ROWS, math.ceil(3 * max(several(settings.perplexity))))
@@ -452,16 +392,3 @@ def score_rows(encoder: keras.Model, X: Any, settings: Settings) -> Scored:
     elif scipy.sparse.issparse(X):
         X = X.toarray()
     return Scored(encoder, X, numbers, size)
-
-
-class _Stopwatch:
-    """Seconds of each stage, on top of those before a stop."""
-
-    def __init__(self, before: dict[str, float]) -> None:
-        self.seconds = dict(before)
-        self._start = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._start
-        self._start = now

@@ -26,15 +26,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Preset:
-    """A network and how it is trained.
-
-    Attributes
-    ----------
-    hidden_units, activation, output, towers
-        As in `networks.encoder`.
-    rates : (float, float)
-        Learning rates at the beginning and at the end.
-    """
+    """A network and how it is trained."""
 
     hidden_units: tuple[int, ...]
     activation: str
@@ -66,19 +58,7 @@ class Fitted(NamedTuple):
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[Any, Any]:
-    """Numbers of the rows to train on and of those held out, sorted: at most 2,500 are.
-
-    Raises
-    ------
-    ValueError
-        If fewer than four rows are left to train on.
-
-    Examples
-    --------
-    >>> train, held_out = split(1000, 0.1, seed=0)
-    >>> len(train), len(held_out)
-    (900, 100)
-    """
+    """Numbers of the rows to train on and of those held out, sorted: at most 2,500 are."""
     count = min(max(round(n * fraction), 1), _HELD_OUT)
     if n - count < _LEAST:
         raise ValueError(
@@ -90,28 +70,12 @@ def split(n: int, fraction: float, seed: int) -> tuple[Any, Any]:
 
 
 def thinned(numbers: Any, most: int) -> Any:
-    """Every so manieth of the numbers, so that they are no more than `most`.
-
-    Examples
-    --------
-    >>> thinned(np.arange(7), 3)
-    array([0, 3, 6])
-    """
+    """Every so manieth of the numbers, so that they are no more than `most`."""
     return numbers[:: -(-len(numbers) // most)]
 
 
 def standardization(source: Source, chosen: Any) -> Scaling:
-    """Mean and standard deviation [D] of each column over the chosen rows, block by block.
-
-    A column that hardly varies keeps its scale: dividing by next to nothing would let a new row
-    with an ordinary value there land anywhere.
-
-    Examples
-    --------
-    >>> shift, scale = standardization(sources.source(X), np.arange(len(X)))
-    >>> bool(np.allclose(shift, X.mean(axis=0), atol=1e-6))
-    True
-    """
+    """Mean and standard deviation [D] of each column over the chosen rows, block by block."""
     start, count = 0, 0
     total: Any = 0.0
     squares: Any = 0.0
@@ -133,16 +97,7 @@ def standardization(source: Source, chosen: Any) -> Scaling:
 
 
 def unit_square(Y: FloatArray) -> Scaling:
-    """(shift [d], scale) that take coordinates in [0, 1] to the map's own units.
-
-    One scale for all axes, so that an error weighs the same in every direction.
-
-    Examples
-    --------
-    >>> shift, scale = unit_square(Y)
-    >>> bool(((Y - shift) / scale).max() <= 1)
-    True
-    """
+    """(shift [d], scale) that take coordinates in [0, 1] to the map's own units."""
     low = Y.min(axis=0).astype(np.float64)
     scale = float((Y.max(axis=0) - low).max()) or 1.0
     middle = (Y.max(axis=0) + low) / 2
@@ -152,14 +107,7 @@ def unit_square(Y: FloatArray) -> Scaling:
 def pairs(
     source: Source, Y: FloatArray, chosen: Any, batch_size: int, *, shuffle: bool, seed: int
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], Y [b, d]) of the chosen rows.
-
-    Examples
-    --------
-    >>> data = pairs(sources.source(X), Y, np.arange(50), 10, shuffle=True, seed=0)
-    >>> len(data)
-    5
-    """
+    """Batches (X [b, D], Y [b, d]) of the chosen rows."""
     numbers = tf.constant(np.asarray(chosen, np.int64))
     targets = tf.constant(Y)
     batches = order.index_batches(len(chosen), batch_size, shuffle=shuffle, seed=seed)
@@ -184,40 +132,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = 0,
 ) -> Fitted:
-    """Train a network on the squared error of map coordinates, as long as held-out rows gain.
-
-    Parameters
-    ----------
-    X : array, `np.memmap` or sparse rows [N, D]
-    Y : array [N, d]
-        Their places on the map, in any units.
-    preset : Preset
-        The network.
-    batch_size, epochs : int
-        Most rows an update; passes over the rows, at most.
-    patience : int
-        Training ends after so many epochs without a lower error of the held-out rows; the best
-        weights are kept.
-    fraction : float
-        Of the rows, held out; at most 2,500.
-    seed : int
-        Of the split, the weights and the order of rows.
-
-    Returns
-    -------
-    Fitted
-
-    Raises
-    ------
-    ValueError
-        If there are too few rows, or training came to nothing.
-
-    Examples
-    --------
-    >>> found = fit(X, Y, preset=PRESETS["gelu"], batch_size=20, epochs=3, patience=3)
-    >>> sorted(found.history)
-    ['error', 'seconds', 'val_error']
-    """
+    """Train a network on the squared error of map coordinates, as long as held-out rows gain."""
     seeds = np.random.default_rng(seed).integers(2**31, size=3).tolist()
     source = sources.source(X)
     train, held_out = split(source.count, fraction, seeds[0])
@@ -266,13 +181,7 @@ def fit(
 
 
 def correlations(Y: FloatArray, Y_found: FloatArray) -> list[float]:
-    """Pearson's correlation of each coordinate; 0 where one does not vary.
-
-    Examples
-    --------
-    >>> [round(r, 3) for r in correlations(Y, 2 * Y + 1)]
-    [1.0, 1.0]
-    """
+    """Pearson's correlation of each coordinate; 0 where one does not vary."""
     A = Y - Y.mean(axis=0, dtype=np.float64)
     B = Y_found - Y_found.mean(axis=0, dtype=np.float64)
     norms = np.linalg.norm(A, axis=0) * np.linalg.norm(B, axis=0)

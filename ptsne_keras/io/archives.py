@@ -9,19 +9,7 @@ import numpy as np
 
 
 class Archive(Mapping[str, Any]):
-    """Arrays of an .npz file, each of which is read when it is asked for.
-
-    Attributes
-    ----------
-    shapes : dict of str to tuple
-        Of the arrays, which are not read for that; None where one holds Python objects.
-
-    Examples
-    --------
-    >>> np.savez("rows.npz", X=X, kind=np.array([None]))
-    >>> Archive(Path("rows.npz")).shapes
-    {'X': (200, 64), 'kind': None}
-    """
+    """Arrays of an .npz file, each of which is read when it is asked for."""
 
     def __init__(self, file: Path, names: Collection[str] | None = None) -> None:
         self.file = file

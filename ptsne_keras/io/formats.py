@@ -20,29 +20,7 @@ ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
 
 
 class Source(Protocol):
-    """Rows in a file.
-
-    Attributes
-    ----------
-    file : Path
-    names : list of str
-        Of the columns; "1", "2", … where the file has none.
-    named : bool
-        Whether the file has them.
-    apart : collection of str
-        What the file has besides: it is no part of the rows, but may name or label them.
-    ids : str or None
-        What names the rows, where the file says so.
-    count : int or None
-        N, where it is known before the rows are read.
-
-    Examples
-    --------
-    >>> np.save("rows.npy", X)
-    >>> source = opened(Path("rows.npy"))
-    >>> source.count, source.names[:2], source.named
-    (200, ['1', '2'], False)
-    """
+    """Rows in a file."""
 
     file: Path
     names: list[str]
@@ -58,14 +36,7 @@ class Source(Protocol):
 
 
 class ArrayRows:
-    """Rows [N, D] of an array, `np.memmap`, HDF5 data set or sparse matrix, which are cut by row.
-
-    Examples
-    --------
-    >>> rows = ArrayRows(Path("rows.npy"), X)
-    >>> next(rows.blocks(["3", "1"], ["64"]))[0].shape
-    (200, 2)
-    """
+    """Rows [N, D] of an array, `np.memmap`, HDF5 data set or sparse matrix."""
 
     def __init__(
         self,
@@ -105,26 +76,12 @@ class ArrayRows:
             yield part if chosen is None else part[:, chosen], others
 
     def all(self, features: Sequence[str]) -> bool:
-        """Tell whether these are all the columns, in their order.
-
-        Examples
-        --------
-        >>> ArrayRows(Path("rows.npy"), X[:, :2]).all(["2", "1"])
-        False
-        """
+        """Tell whether these are all the columns, in their order."""
         return list(features) == self.names
 
 
 class ParquetRows:
-    """Rows of a Parquet file, read block by block.
-
-    Examples
-    --------
-    >>> import pandas
-    >>> pandas.DataFrame(X).rename(columns=str).to_parquet("rows.parquet")
-    >>> ParquetRows(Path("rows.parquet")).count
-    200
-    """
+    """Rows of a Parquet file, read block by block."""
 
     named = True
 
@@ -141,13 +98,7 @@ class ParquetRows:
     def blocks(
         self, features: Sequence[str], texts: Sequence[str]
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Yield these columns as rows [b, D], NaN where one is missing, and others as arrays [b].
-
-        Raises
-        ------
-        ValueError
-            If a column is not of numbers; it is named. If the file is damaged.
-        """
+        """Yield these columns as rows [b, D], NaN where missing, and others as arrays [b]."""
         self._check(features)
         step = max(1, _NUMBERS // max(1, len(features)))
         wanted = list(dict.fromkeys([*features, *texts]))
@@ -188,27 +139,7 @@ def opened(
     obsm: str | None = None,
     asked: Collection[str] = (),
 ) -> Source:
-    """Open a file of rows by its ending; nothing but what tells its shape is read.
-
-    Parameters
-    ----------
-    path : Path
-    array : str, optional
-        Which of an .npz file's arrays has the rows; by default the one that is 2-D.
-    layer, obsm : str, optional
-        Where the rows of an .h5ad file are, instead of `X`.
-    asked : collection of str
-        Names of columns that are wanted, as in `tables.layout`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ModuleNotFoundError
-        If what reads the format is not installed; the extra is named.
-    ValueError
-        If it is truncated or holds no rows.
-    """
+    """Open a file of rows by its ending; nothing but what tells its shape is read."""
     file = path.expanduser()
     if not file.exists():
         raise FileNotFoundError(f"Rows should be in a file that exists. Received: {file}.")
@@ -289,18 +220,7 @@ def _anndata(file: Path, layer: str | None, obsm: str | None) -> Source:
 
 
 def needed(module: str, file: Path, extra: str) -> Any:
-    """Import what reads a format, or raise with the extra that has it.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If it is not installed.
-
-    Examples
-    --------
-    >>> needed("json", Path("rows.json"), "json").__name__
-    'json'
-    """
+    """Import what reads a format, or raise with the extra that has it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

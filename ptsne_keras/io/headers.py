@@ -18,14 +18,7 @@ LOOKED_AT = 100
 
 
 class Top(NamedTuple):
-    r"""What stands at the top of a file, whose lines are read from it up to the first row.
-
-    Examples
-    --------
-    >>> top = Top.of(iter(["# by hand\n", "x,y\n", "1,2\n"]))
-    >>> top.above, top.lines, top.delimiter
-    (1, ['x,y\n'], ',')
-    """
+    r"""What stands at the top of a file, whose lines are read from it up to the first row."""
 
     above: int
     """Lines above `lines`: comments and blank ones."""
@@ -36,16 +29,7 @@ class Top(NamedTuple):
 
     @classmethod
     def of(cls, stream: Iterator[str]) -> Self:
-        r"""Read lines up to the first that is no comment.
-
-        A line that begins with "#" is the header where it has as many cells as the line below, of
-        which one at least is no number, and that line is a row.
-
-        Examples
-        --------
-        >>> Top.of(iter(["#id,x\n", "a,1\n"])).lines[0]
-        'id,x\n'
-        """
+        r"""Read lines up to the first that is no comment."""
         lines: list[str] = []
         for line in stream:
             lines.append(line)
@@ -79,14 +63,7 @@ class Top(NamedTuple):
         )
 
     def cells(self, stream: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-        r"""Yield the number of the line and the cells of each row that is not blank.
-
-        Examples
-        --------
-        >>> stream = iter(["x,y\n", "\n", "1,2\n"])
-        >>> list(Top.of(stream).cells(stream))
-        [(1, ['x', 'y']), (3, ['1', '2'])]
-        """
+        r"""Yield the number of the line and the cells of each row that is not blank."""
         lines = itertools.chain(self.lines, stream)
         blank = self.delimiter == " "
         reader = csv.reader(
@@ -100,13 +77,7 @@ class Top(NamedTuple):
 
 
 def decimal_comma(cell: str) -> bool:
-    """Tell whether a cell is a number with a decimal comma.
-
-    Examples
-    --------
-    >>> decimal_comma("1,5"), decimal_comma("1.5")
-    (True, False)
-    """
+    """Tell whether a cell is a number with a decimal comma."""
     return _DECIMAL_COMMAS.fullmatch(cell.strip()) is not None
 
 
@@ -131,23 +102,7 @@ def _same(line: str, other: str, delimiter: str) -> bool:
 def named(
     file: Path, rows: list[list[str]], marked: bool = False, asked: Collection[str] = ()
 ) -> tuple[list[str], int]:
-    """Names of the columns, and where the data begin.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows.
-
-    Warns
-    -----
-    UserWarning
-        If the first line is numbers that may be names or a row.
-
-    Examples
-    --------
-    >>> named(Path("rows.csv"), [["id", "0", "1", "2"], ["a", "5", "6", "7"]])
-    (['id', '0', '1', '2'], 1)
-    """
+    """Names of the columns, and where the data begin."""
     if len(rows) < 2:
         raise ValueError(f"{file} should be a table of rows. Received: {len(rows)} lines.")
     head, following = rows[0], rows[1 : 1 + LOOKED_AT]
@@ -231,13 +186,7 @@ def _increasing(cells: list[str]) -> bool:
 
 
 def number(cell: str, decimal_comma: bool = False) -> float | None:
-    """Value of a cell, or None if it is no number.
-
-    Examples
-    --------
-    >>> number("1,5", decimal_comma=True), number("1_0")
-    (1.5, None)
-    """
+    """Value of a cell, or None if it is no number."""
     if "_" in cell:  # Python takes 1_000
         return None
     try:
@@ -247,11 +196,5 @@ def number(cell: str, decimal_comma: bool = False) -> float | None:
 
 
 def missing(cell: str) -> bool:
-    """Tell whether a cell says that there is nothing.
-
-    Examples
-    --------
-    >>> missing("NA"), missing(" "), missing("0")
-    (True, True, False)
-    """
+    """Tell whether a cell says that there is nothing."""
     return cell.strip().upper() in ("", "NA", "N/A", "<NA>", "NAN", "NULL", "NONE")

@@ -20,25 +20,7 @@ _LISTED = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a file is rows, and what names and labels them.
-
-    Attributes
-    ----------
-    columns : sequence of str, optional
-        The rows' columns, in this order; by default all that are nothing else.
-    drop : sequence of str
-        Columns to leave out.
-    ids, labels : str, optional
-        Column, array of an .npz file or `obs` column with the rows' names and classes; or a .npy or
-        .txt file of them.
-    array, layer, obsm : str, optional
-        As in `formats.opened`.
-
-    Examples
-    --------
-    >>> Choice(drop=["batch"], labels="digit").drop
-    ['batch']
-    """
+    """What of a file is rows, and what names and labels them."""
 
     columns: Sequence[str] | None = None
     drop: Sequence[str] = ()
@@ -50,13 +32,7 @@ class Choice:
 
 
 class Rows(NamedTuple):
-    """Rows, all of a file or some in turn.
-
-    Examples
-    --------
-    >>> Rows(X, None, labels).X.shape
-    (200, 64)
-    """
+    """Rows, all of a file or some in turn."""
 
     X: Any
     """[N, D], dense or sparse; a `np.memmap` where the file can be mapped."""
@@ -68,40 +44,7 @@ class Rows(NamedTuple):
 
 
 class Reading:
-    r"""A file of rows that is open, with the columns that are taken of it.
-
-    Parameters
-    ----------
-    path : path
-    choice : Choice
-    like : sequence of str, optional
-        Names of the columns that a model was fitted with. Where the file has names too, these
-        columns are taken, in this order, and others left.
-
-    Attributes
-    ----------
-    features : list of str
-        The columns that are taken; "1", "2", … where the file has no names.
-    names : list of str or None
-        The same, if the file has names.
-    ignored : list of str
-        Columns that are left because the model does not know them.
-    count : int or None
-        N, where it is known before the rows are read.
-
-    Raises
-    ------
-    ValueError
-        If a column that is asked for is not there.
-
-    Examples
-    --------
-    >>> size = Path("rows.csv").write_text("kind,y,x\na,2,1\nb,4,3\n")
-    >>> reading = Reading("rows.csv", Choice(labels="kind"), like=["x", "y"])
-    >>> rows = reading.read()
-    >>> rows.X.tolist(), rows.labels.tolist()
-    ([[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
-    """
+    r"""A file of rows that is open, with the columns that are taken of it."""
 
     def __init__(
         self,
@@ -131,14 +74,7 @@ class Reading:
         self.names = self.features if self.source.named else None
 
     def blocks(self) -> Iterator[Rows]:
-        """Yield all rows in order, some at a time, as finite float32.
-
-        Raises
-        ------
-        ValueError
-            If a cell is missing, no number, NaN or infinite; row and column are named. If there are
-            no rows, or other than one id or label a row.
-        """
+        """Yield all rows in order, some at a time, as finite float32."""
         texts = [n for n in (self._ids, self._labels) if n is not None and n not in self._beside]
         start = 0
         for X, others in self.source.blocks(self.features, list(dict.fromkeys(texts))):
@@ -159,13 +95,7 @@ class Reading:
                 )
 
     def read(self) -> Rows:
-        """Read all rows: once, straight into one array; those of a .npy file are left in it.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`blocks`.
-        """
+        """Read all rows: once, straight into one array; those of a .npy file are left in it."""
         source = self.source
         whole: Any = None
         if isinstance(source, ArrayRows) and source.all(self.features):

@@ -238,8 +238,8 @@ def _checked(Y: Any, ids: Ids | None) -> Map:
                 f"Received: {bad.size} such rows: {_listed(ids[bad].tolist())}."
             )
     with np.errstate(over="ignore"):
-        Y = validation.check(Y, name="The map").astype(np.float32)
-    return Map(validation.check(Y, name="The map, as float32,"), ids)
+        Y = validation.check_rows(Y, name="The map").astype(np.float32)
+    return Map(validation.check_rows(Y, name="The map, as float32,"), ids)
 
 
 def _check_unique(ids: Ids, what: str) -> None:

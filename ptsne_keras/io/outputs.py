@@ -19,15 +19,7 @@ ENDINGS = (".csv", ".npy", ".parquet")
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside the file, as `files.replacing`, in a folder that is made if need be.
-
-    Examples
-    --------
-    >>> with replaced("map.txt") as beside:
-    ...     size = beside.write_text("whole")
-    >>> Path("map.txt").read_text()
-    'whole'
-    """
+    """Give a path beside the file, as `files.replacing`, in a folder that is made if need be."""
     file = Path(path).expanduser()
     with files.made(file.parent), files.replacing(file) as beside:
         yield beside
@@ -36,20 +28,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 def check(
     path: str | os.PathLike[str], endings: Sequence[str] = ENDINGS, *, option: str = "--out"
 ) -> Path:
-    """Return a path that can be written, or raise before any work is done.
-
-    Raises
-    ------
-    ValueError
-        If its name ends otherwise, or it is a folder.
-    PermissionError
-        If its folder cannot be written.
-
-    Examples
-    --------
-    >>> check("map.csv")
-    PosixPath('map.csv')
-    """
+    """Return a path that can be written, or raise before any work is done."""
     file = Path(path).expanduser()
     if file.suffix.lower() not in endings or file.is_dir():
         raise ValueError(
@@ -60,17 +39,7 @@ def check(
 
 
 def check_writable(folder: Path) -> None:
-    """Raise unless files can be put into a folder, which may have to be made.
-
-    Raises
-    ------
-    NotADirectoryError, PermissionError
-        If they cannot.
-
-    Examples
-    --------
-    >>> check_writable(Path("new/maps"))
-    """
+    """Raise unless files can be put into a folder, which may have to be made."""
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{folder} should be a folder. Received: {existing}, a file.")
@@ -81,43 +50,18 @@ def check_writable(folder: Path) -> None:
 
 
 def columns(d: int) -> list[str]:
-    """Names of a map's coordinates.
-
-    Examples
-    --------
-    >>> columns(2), columns(4)
-    (['x', 'y'], ['y1', 'y2', 'y3', 'y4'])
-    """
+    """Names of a map's coordinates."""
     return list("xyz"[:d]) if d <= 3 else [f"y{i + 1}" for i in range(d)]
 
 
 def write(path: str | os.PathLike[str], parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
-    """Write a map that comes in parts: (coordinates [b, d], what else there is of each row).
-
-    Columns beside the coordinates are left out of .npy files.
-
-    Returns
-    -------
-    int
-        Rows written.
-
-    Examples
-    --------
-    >>> write("map.csv", [(Y[:100], {"label": labels[:100]}), (Y[100:], {"label": labels[100:]})])
-    200
-    """
+    """Write a map that comes in parts: (coordinates [b, d], what else there is of each row)."""
     with replaced(path) as beside:
         return fill(beside, parts)
 
 
 def fill(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
-    """Write as :func:`write`, straight into a file that somebody else renames.
-
-    Examples
-    --------
-    >>> with replaced("map.csv") as beside:
-    ...     rows = fill(beside, [(Y, {"label": labels})])
-    """
+    """Write as :func:`write`, straight into a file that somebody else renames."""
     writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
     return writer[file.suffix.lower()](file, parts)
 

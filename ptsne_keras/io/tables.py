@@ -18,24 +18,7 @@ from ptsne_keras.typing import FloatArray
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of a text file, as text.
-
-    Attributes
-    ----------
-    file : Path
-    names : list of str
-        Of the columns: those of the header, or "1", "2", …; "" is the column of row names.
-    lines : list of int
-        Where in the file each row ends.
-    rows : list of list of str
-    decimal_comma : bool
-        Whether numbers may have one.
-
-    Examples
-    --------
-    >>> Table(Path("map.csv"), ["x", "y"], [2], [["1", "2"]], False).numeric()
-    ['x', 'y']
-    """
+    """Cells of a text file, as text."""
 
     file: Path
     names: list[str]
@@ -44,13 +27,7 @@ class Table:
     decimal_comma: bool
 
     def numeric(self) -> list[str]:
-        """Names of the columns whose first row is a number, or missing.
-
-        Examples
-        --------
-        >>> Table(Path("map.csv"), ["id", "y"], [2], [["a", "2"]], False).numeric()
-        ['y']
-        """
+        """Names of the columns whose first row is a number, or missing."""
         return [
             name
             for name, cell in zip(self.names, self.rows[0], strict=True)
@@ -58,29 +35,12 @@ class Table:
         ]
 
     def text(self, name: str) -> list[str]:
-        """Cells of a column.
-
-        Examples
-        --------
-        >>> Table(Path("map.csv"), ["id", "y"], [2], [["a", "2"]], False).text("id")
-        ['a']
-        """
+        """Cells of a column."""
         j = self.names.index(name)
         return [row[j] for row in self.rows]
 
     def numbers(self, names: list[str]) -> FloatArray:
-        """Columns as numbers [N, d]; NaN where a cell is empty, NA or the like.
-
-        Raises
-        ------
-        ValueError
-            If a cell is no number; its line is named.
-
-        Examples
-        --------
-        >>> Table(Path("map.csv"), ["x", "y"], [2], [["1", "NA"]], False).numbers(["x", "y"])
-        array([[ 1., nan]])
-        """
+        """Columns as numbers [N, d]; NaN where a cell is empty, NA or the like."""
         Y = np.empty((len(self.rows), len(names)))
         for column, name in enumerate(names):
             for i, cell in enumerate(self.text(name)):
@@ -95,13 +55,7 @@ class Table:
 
 
 class Layout(NamedTuple):
-    """How a text file is laid out, as its first hundred rows tell.
-
-    Examples
-    --------
-    >>> Layout(["x", "y"], True, ",", 1, False).delimiter
-    ','
-    """
+    """How a text file is laid out, as its first hundred rows tell."""
 
     names: list[str]
     """Of the columns, as in `Table`."""
@@ -115,30 +69,7 @@ class Layout(NamedTuple):
 
 
 def layout(file: Path, asked: Collection[str] = ()) -> Layout:
-    r"""Find out how a table is laid out without reading it all.
-
-    Parameters
-    ----------
-    file : Path
-    asked : collection of str
-        Names of columns that are wanted: a line 1 that has one is a header, numbers or not.
-
-    Raises
-    ------
-    ValueError
-        If it is not UTF-8 text with a row, or names a column twice.
-
-    Warns
-    -----
-    UserWarning
-        If line 1 is numbers that may be names of columns or a row.
-
-    Examples
-    --------
-    >>> size = Path("rows.csv").write_text("a,b\n1,2\n")
-    >>> layout(Path("rows.csv"))
-    Layout(names=['a', 'b'], header=True, delimiter=',', above=1, decimal_comma=False)
-    """
+    r"""Find out how a table is laid out without reading it all."""
     with reading(file) as stream:
         top = Top.of(stream)
         numbered = list(itertools.islice(top.cells(stream), 1 + LOOKED_AT))
@@ -193,20 +124,7 @@ def read(file: Path, asked: Collection[str] = ()) -> Table:
 
 @contextlib.contextmanager
 def reading(file: Path) -> Iterator[Any]:
-    r"""Open a text file, which may be compressed by gzip; what is wrong with it names it.
-
-    Raises
-    ------
-    ValueError
-        If it is not UTF-8 text, or a damaged gzip file.
-
-    Examples
-    --------
-    >>> size = Path("rows.csv").write_text("a,b\n")
-    >>> with reading(Path("rows.csv")) as stream:
-    ...     next(stream)
-    'a,b\n'
-    """
+    r"""Open a text file, which may be compressed by gzip; what is wrong with it names it."""
     zipped = file.suffix.lower() == ".gz"
     how: dict[str, Any] = {"mode": "rt", "encoding": "utf-8-sig", "newline": ""}
     try:

@@ -16,35 +16,7 @@ _CELLS = 1 << 20
 
 
 class TextRows:
-    """A table of rows in a text file.
-
-    Parameters
-    ----------
-    file : Path
-    asked : collection of str
-        As in `tables.layout`.
-
-    Attributes
-    ----------
-    file : Path
-    names : list of str
-        Of the columns: those of the header, or "1", "2", …; "" is the column of row names.
-    named : bool
-        Whether the file has a header.
-    apart : tuple of str
-        Columns that are no part of the rows unless they are asked for.
-    ids : str or None
-        The column that names the rows, where the file says so.
-    count : None
-        Rows are counted as they are read.
-
-    Examples
-    --------
-    >>> np.savetxt("rows.csv", X, delimiter=",")
-    >>> rows = TextRows(Path("rows.csv"))
-    >>> len(rows.names), rows.named
-    (64, False)
-    """
+    """A table of rows in a text file."""
 
     count: int | None = None
 
@@ -58,20 +30,7 @@ class TextRows:
     def blocks(
         self, features: Sequence[str], texts: Sequence[str]
     ) -> Iterator[tuple[FloatArray, dict[str, Any]]]:
-        r"""Yield these columns as numbers [b, D], NaN where one is missing, and others as text.
-
-        Raises
-        ------
-        ValueError
-            If a cell is no number, or a row has other than the header's cells; its line is named.
-
-        Examples
-        --------
-        >>> size = Path("rows.csv").write_text("name,x,y\na,1,2\nb,3,4\n")
-        >>> for block, texts in TextRows(Path("rows.csv")).blocks(["y", "x"], ["name"]):
-        ...     print(block.tolist(), texts["name"].tolist())
-        [[2.0, 1.0], [4.0, 3.0]] ['a', 'b']
-        """
+        r"""Yield these columns as numbers [b, D], NaN where one is missing, and others as text."""
         numbers = [self.names.index(name) for name in features]
         others = {name: self.names.index(name) for name in texts}
         step = max(1, _CELLS // len(self.names))
@@ -151,14 +110,7 @@ class TextRows:
 
 
 def not_numbers(column: str, file: Path, received: str) -> ValueError:
-    """Make the error of a column that is asked for as rows and is none.
-
-    Examples
-    --------
-    >>> raise not_numbers("kind", Path("rows.csv"), "string")
-    Traceback (most recent call last):
-    ValueError: Column 'kind' of rows.csv should be numbers; or name it by --label or --id, ...
-    """
+    """Make the error of a column that is asked for as rows and is none."""
     return ValueError(
         f"Column {column!r} of {file} should be numbers; or name it by --label or --id, or leave "
         f"it out by --drop {column!r}. Received: {received}."

@@ -71,19 +71,7 @@ def placement(
 
 
 def split(P_places: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-    """P [B, B] or [B, 1], and the places [B, d] beside it.
-
-    Raises
-    ------
-    ValueError
-        If there are no d columns beside P.
-
-    Examples
-    --------
-    >>> P, places = split(np.ones((4, 3)), np.ones((4, 2)))
-    >>> P.shape, places.shape
-    (TensorShape([4, 1]), TensorShape([4, 2]))
-    """
+    """P [B, B] or [B, 1], and the places [B, d] beside it."""
     P_places = ops.convert_to_tensor(P_places)
     width, d = P_places.shape[-1], Y.shape[-1]
     if width is not None and width <= d:

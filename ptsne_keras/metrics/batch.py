@@ -58,10 +58,7 @@ class _BatchMetric(keras.metrics.Mean):
         return ops.where(self._least <= B, values, np.nan)
 
     def _padded(self, x: Tensor, value: float) -> Tensor:
-        """Add k columns, so that there are always k to choose from.
-
-        How many rows a batch has, a graph may know only as it runs, where nothing can be raised.
-        """
+        """Add k columns, so that there are always k to choose from."""
         return ops.pad(x, ((0, 0), (0, self.k)), constant_values=value)
 
     def of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from ptsne_keras import losses
 from ptsne_keras.metrics import ranks
 from ptsne_keras.typing import Dof, FloatArray
-from ptsne_keras.utils.validation import check
+from ptsne_keras.utils.validation import check_rows
 
 
 def trustworthiness(
@@ -61,13 +61,7 @@ def trustworthiness(
 
 
 def trust(found: ranks.Indices, n: int) -> float:
-    """T(k) of the ranks [q, k], among n rows, of the k neighbours of q of them.
-
-    Examples
-    --------
-    >>> trust(np.array([[1, 2], [2, 1]]), n=100)
-    1.0
-    """
+    """T(k) of the ranks [q, k], among n rows, of the k neighbours of q of them."""
     q, k = found.shape
     return 1.0 - 2.0 * float(np.maximum(found - k, 0).sum()) / (q * k * (2 * n - 3 * k - 1))
 
@@ -199,8 +193,8 @@ def _pair(X: Any, Y: Any) -> tuple[Any, Any]:
 
 def _rows(X: Any, name: str) -> Any:
     if not scipy.sparse.issparse(X):
-        return check(X, name=name)
-    check(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
+        return check_rows(X, name=name)
+    check_rows(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
     return X.tocsr()
 
 

@@ -22,18 +22,7 @@ _FEW = 4
 
 
 def drawn(n: int, rows: int | None, seed: int = 0) -> Indices:
-    """Choose the rows that a measure is taken of: all n, or so many at random; in order.
-
-    Raises
-    ------
-    ValueError
-        If `rows` is below 1.
-
-    Examples
-    --------
-    >>> drawn(4, None), len(drawn(1000, 50))
-    (array([0, 1, 2, 3]), 50)
-    """
+    """Choose the rows that a measure is taken of: all n, or so many at random; in order."""
     if rows is not None and rows < 1:
         raise ValueError(f"rows should be at least 1, or None for all. Received: {rows!r}.")
     if rows is None or rows >= n:
@@ -42,33 +31,14 @@ def drawn(n: int, rows: int | None, seed: int = 0) -> Indices:
 
 
 def positive(value: Any, name: str) -> int:
-    """Return a count as an int, or raise a ValueError.
-
-    Examples
-    --------
-    >>> positive(np.int64(5), "k")
-    5
-    """
+    """Return a count as an int, or raise a ValueError."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} should be a positive integer. Received: {value!r}.")
     return int(value)
 
 
 def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> Indices:
-    """Find the k nearest rows of X, nearest first: int64 [n, k], by scikit-learn.
-
-    For the rows numbered in `of`, which are not their own neighbours; or for other rows, `X_new`.
-
-    Raises
-    ------
-    ValueError
-        If k is out of range.
-
-    Examples
-    --------
-    >>> nearest(X, 5).shape, nearest(X, 5, of=np.array([3, 4])).shape
-    ((200, 5), (2, 5))
-    """
+    """Find the k nearest rows of X, nearest first: int64 [n, k], by scikit-learn."""
     n = X.shape[0] - (X_new is None)
     if positive(k, "k") > n:
         raise ValueError(f"k should be from 1 to {n}, the rows to choose from. Received: {k!r}.")
@@ -84,20 +54,7 @@ def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> 
 
 
 def recall(true: Indices, found: Indices, ks: Any = None) -> FloatArray:
-    """Share of each row's k nearest that are among the k found: [n], or [n, len(ks)].
-
-    Parameters
-    ----------
-    true, found : array [n, K]
-        Numbers of the nearest rows, nearest first.
-    ks : sequence of int, optional
-        Each at most K; by default K alone, and the result is [n].
-
-    Examples
-    --------
-    >>> recall(np.array([[1, 2, 3]]), np.array([[2, 5, 1]]), ks=(1, 2, 3))
-    array([[0.        , 0.5       , 0.66666667]])
-    """
+    """Share of each row's k nearest that are among the k found: [n], or [n, len(ks)]."""
     width = true.shape[1]
     shares = np.empty((len(true), 1 if ks is None else len(ks)))
     step = max(1, _BLOCK // width**2)
@@ -110,36 +67,12 @@ def recall(true: Indices, found: Indices, ks: Any = None) -> FloatArray:
 
 
 def ranks(X: Any, of: Indices, candidates: Indices) -> Indices:
-    """How many rows are nearer than each candidate, and one: int64 [n, m], 1 for the nearest.
-
-    Rows at one distance share the lower rank. All N rows are compared with, in double precision.
-
-    Parameters
-    ----------
-    X : array or sparse matrix [N, D]
-    of : array of int [n]
-        The rows from which distances are measured.
-    candidates : array of int [n, m]
-
-    Examples
-    --------
-    >>> near = nearest(X, 3)
-    >>> ranks(X, np.arange(2), near[:2])
-    array([[1, 2, 3],
-           [1, 2, 3]])
-    """
+    """How many rows are nearer than each candidate, and one: int64 [n, m], 1 for the nearest."""
     return nearest_and_ranks(X, of, 0, candidates)[1]
 
 
 def nearest_and_ranks(X: Any, of: Indices, k: int, candidates: Indices) -> tuple[Indices, Indices]:
-    """Find the k nearest rows [n, k] and the ranks of candidates [n, m] in one pass over X.
-
-    Examples
-    --------
-    >>> near, found = nearest_and_ranks(X, np.arange(5), 3, np.arange(5, 15).reshape(5, 2))
-    >>> near.shape, found.shape
-    ((5, 3), (5, 2))
-    """
+    """Find the k nearest rows [n, k] and the ranks of candidates [n, m] in one pass over X."""
     near = np.empty((len(of), k), np.int64)
     found = np.empty(candidates.shape, np.int64)
     for start, D2 in _distances(X, of):

@@ -190,7 +190,7 @@ class RBM(keras.Model):
         """
         distribution.check_backend()
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
-            x = validation.check(x)
+            x = validation.check_rows(x)
             check_range(x, self.visible)
             x = order.from_array(x, batch_size, seed=self.seed)
             steps = int(x.cardinality())
@@ -296,12 +296,7 @@ class RBM(keras.Model):
 
 
 def check_range(X: Any, visible: str) -> None:
-    """Raise a ValueError where rows leave [0, 1] under Bernoulli visible units.
-
-    Examples
-    --------
-    >>> check_range(X, "bernoulli")
-    """
+    """Raise a ValueError where rows leave [0, 1] under Bernoulli visible units."""
     if visible == "bernoulli" and (X.min() < 0 or X.max() > 1):
         raise ValueError(
             "X should be in [0, 1] for Bernoulli visible units; rescale it or use "
@@ -311,15 +306,7 @@ def check_range(X: Any, visible: str) -> None:
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")
 class MomentumSGD(keras.optimizers.Optimizer):
-    """Gradient descent with a momentum that may change: u ← m u - η ∇, w ← w + u.
-
-    `keras.optimizers.SGD` compiles its momentum in as a constant; here it is a variable.
-
-    Examples
-    --------
-    >>> optimizer = MomentumSGD(0.1)
-    >>> optimizer.momentum.assign(0.9)
-    """
+    """Gradient descent with a momentum that may change: u ← m u - η ∇, w ← w + u."""
 
     def __init__(self, learning_rate: float = 0.1, name: str = "momentum_sgd", **kw: Any) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kw)

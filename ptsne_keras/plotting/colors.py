@@ -38,13 +38,7 @@ _MOST_CLASSES = len(PALETTE) * len(MARKERS)
 
 
 def look(i: int) -> tuple[str, str]:
-    """Colour and marker of the class number i; of -1, that of rows without a label.
-
-    Examples
-    --------
-    >>> look(0), look(10)
-    (('#3f90da', 'o'), ('#3f90da', 's'))
-    """
+    """Colour and marker of the class number i; of -1, that of rows without a label."""
     if i < 0:
         return MISSING, MARKERS[0]
     return PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)]
@@ -52,16 +46,7 @@ def look(i: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of N rows, read: the class of each, or the number of each.
-
-    Examples
-    --------
-    >>> found = Labels.of(["b", "a", None], 3)
-    >>> found.names, found.codes
-    (('a', 'b'), array([ 1,  0, -1]))
-    >>> Labels.of([0.5, 1.5, np.nan], 3).values
-    array([0.5, 1.5, nan])
-    """
+    """Labels of N rows, read: the class of each, or the number of each."""
 
     names: tuple[str, ...]
     """Of the classes."""
@@ -74,27 +59,7 @@ class Labels:
 
     @classmethod
     def of(cls, labels: Any, n: int, *, classes: Any = None, continuous: Any = "auto") -> Self:
-        """Read labels of n rows.
-
-        Parameters
-        ----------
-        labels : array, list, or pandas Series or Categorical [N]; or None
-        classes : sequence, optional
-            All there are, in order. By default a Categorical's categories, or those in `labels`.
-        continuous : bool or "auto"
-            Whether they are numbers and not classes. "auto": if some are not whole, or more than
-            fifty are distinct.
-
-        Raises
-        ------
-        ValueError
-            If there is not one label a row, they should be numbers and are not, or they are dates.
-
-        Examples
-        --------
-        >>> Labels.of([2, 1], 2, classes=[3, 2, 1]).codes
-        array([1, 2])
-        """
+        """Read labels of n rows."""
         if continuous not in (True, False, "auto"):
             raise ValueError(
                 f'continuous should be True, False or "auto". Received: {continuous!r}.'
@@ -126,25 +91,13 @@ class Labels:
         return len(self.codes)
 
     def limits(self) -> tuple[float, float]:
-        """Least and largest number.
-
-        Examples
-        --------
-        >>> Labels.of([0.5, 1.5, np.nan], 3).limits()
-        (0.5, 1.5)
-        """
+        """Least and largest number."""
         there = np.zeros(1) if self.values is None else self.values[np.isfinite(self.values)]
         return (float(there.min()), float(there.max())) if there.size else (0.0, 1.0)
 
 
 def numeric(*several: Any) -> bool:
-    """Whether several lists of labels, taken together, are numbers and not classes.
-
-    Examples
-    --------
-    >>> numeric([1, 2], [0.5]), numeric([1, 2], ["a"])
-    (True, False)
-    """
+    """Whether several lists of labels, taken together, are numbers and not classes."""
     parts = [_array(labels, None) for labels in several if labels is not None]
     if not parts or any(classes is not None or a.dtype.kind not in "fiu" for a, classes in parts):
         return False
@@ -152,25 +105,13 @@ def numeric(*several: Any) -> bool:
 
 
 def short(name: str, most: int = 30) -> str:
-    """Return a name on one line, cut where it is longer than so many characters.
-
-    Examples
-    --------
-    >>> short("a very long name", 9)
-    'a very l…'
-    """
+    """Return a name on one line, cut where it is longer than so many characters."""
     line = " ".join(name.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def union(*several: Any) -> Any:
-    """All classes of several lists of labels, in order; None without, or if one of them is None.
-
-    Examples
-    --------
-    >>> union(["b"], ["a", "b"])
-    ['a', 'b']
-    """
+    """All classes of several lists of labels, in order; None without, or if one of them is None."""
     if not several or any(labels is None for labels in several):
         return None
     found: dict[Any, None] = {}

@@ -19,13 +19,7 @@ _TINTS = ((1.0, 0.0), (1.0, 0.5), (0.0, 0.4), (1.0, 0.75), (0.0, 0.65))
 
 
 def tint(i: int) -> tuple[float, ...]:
-    """Colour of the class number i where there are no markers to tell classes apart.
-
-    Examples
-    --------
-    >>> tint(0) == to_rgb(PALETTE[0]), tint(0) == tint(10)
-    (True, False)
-    """
+    """Colour of the class number i where there are no markers to tell classes apart."""
     if i < 0:
         return to_rgb(MISSING)
     toward, part = _TINTS[i // len(PALETTE) % len(_TINTS)]
@@ -34,15 +28,7 @@ def tint(i: int) -> tuple[float, ...]:
 
 
 def shade(ax: Axes, Y: FloatArray, labels: Labels, norm: Normalize, alpha: float = 1.0) -> None:
-    """Draw an image of squares: the colour of most of their rows, the stronger the more rows.
-
-    The opacity of a square is the share of the other squares that hold fewer rows (histogram
-    equalisation), so that thin places and dense ones show at once. Of numbers, the mean.
-
-    Examples
-    --------
-    >>> shade(plotting.map(Y), Y, Labels.of(labels, len(Y)), Normalize())
-    """
+    """Draw an image of squares: the colour of most of their rows, the stronger the more rows."""
     low, high = Y.min(axis=0), Y.max(axis=0)
     side = float((high - low).max()) / _SIDE or 1.0
     width, height = (int((high - low)[k] / side) + 1 for k in range(2))

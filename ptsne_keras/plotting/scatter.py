@@ -141,13 +141,7 @@ def _axes() -> Axes:
 
 
 def checked(Y: Any, name: str = "Y") -> FloatArray:
-    """Return Y as a finite float64 map [N, 2], or raise a ValueError.
-
-    Examples
-    --------
-    >>> checked([[0, 1]])
-    array([[0., 1.]])
-    """
+    """Return Y as a finite float64 map [N, 2], or raise a ValueError."""
     Y = np.asarray(Y)
     if Y.ndim != 2 or Y.shape[1] != 2:
         mend = ""

@@ -16,21 +16,7 @@ BYTES = 2 * 2**20
 
 
 def features(X: Any, count: int) -> Iterator[FloatArray]:
-    """Cut X [N, D] into float32 chunks of at most `count` rows, after a look at all of them.
-
-    Sparse and memory-mapped rows become dense float32 chunk by chunk, twice: no server hears of
-    rows before the last one is known to be fit to send.
-
-    Raises
-    ------
-    ValueError
-        If `X` is not 2-D, not numeric, or has NaN, infinity or numbers beyond float32.
-
-    Examples
-    --------
-    >>> [chunk.shape for chunk in features(np.zeros((5, 3)), 2)]
-    [(2, 3), (2, 3), (1, 3)]
-    """
+    """Cut X [N, D] into float32 chunks of at most `count` rows, after a look at all of them."""
     X = X.tocsr() if scipy.sparse.issparse(X) else np.asanyarray(X)
     if X.ndim == 2 and X.shape[0] == 0:
         return iter(())
@@ -43,18 +29,7 @@ def features(X: Any, count: int) -> Iterator[FloatArray]:
 
 
 def examples(given: Any, count: int) -> Iterator[Sequence[bytes]]:
-    """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one has more.
-
-    Raises
-    ------
-    ValueError
-        If they are not a sequence of bytes.
-
-    Examples
-    --------
-    >>> list(examples([b"a", b"b", b"c"], 2))
-    [[b'a', b'b'], [b'c']]
-    """
+    """Cut serialised examples into chunks of at most `count`, and of 2 MB unless one has more."""
     single = isinstance(given, str | bytes) or not isinstance(given, Iterable)
     values = [] if single else list(given)  # a generator is used up by looking at it
     wrong = [value for value in values if not isinstance(value, bytes)]
@@ -82,7 +57,9 @@ def _by_size(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
 
 def _chunk(X: Any, start: int, step: int) -> FloatArray:
     part = X[start : start + step]
-    part = validation.check(part.toarray() if scipy.sparse.issparse(part) else part, start=start)
+    part = validation.check_rows(
+        part.toarray() if scipy.sparse.issparse(part) else part, start=start
+    )
     with np.errstate(over="ignore"):
         single = part.astype(np.float32, copy=False)
     beyond = np.flatnonzero(~np.isfinite(single).all(axis=1))

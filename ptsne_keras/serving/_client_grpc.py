@@ -27,31 +27,7 @@ _OPTIONS = [
 
 
 class Grpc:
-    """PredictionService and ModelService over one channel, which threads may share.
-
-    Parameters
-    ----------
-    url : urllib.parse.SplitResult
-        Of grpc or grpcs.
-    model : str
-    choice : mapping
-        {"version": int}, {"label": str} or {}.
-    headers : mapping
-        Sent as metadata with each request.
-    credentials : grpc.ChannelCredentials, optional
-        For grpcs.
-
-    Raises
-    ------
-    ImportError
-        If grpcio or tensorflow-serving-api is not installed.
-
-    Examples
-    --------
-    >>> rpc = Grpc(urlsplit(server.grpc_url), "digits", {}, {})
-    >>> rpc.states(timeout=10.0)
-    ['AVAILABLE']
-    """
+    """PredictionService and ModelService over one channel, which threads may share."""
 
     def __init__(
         self,

@@ -33,26 +33,7 @@ _LONGEST_TEXT = 300
 
 
 class Rest:
-    """REST over connections that stay open, one a thread.
-
-    Parameters
-    ----------
-    url : urllib.parse.SplitResult
-        Of http or https.
-    model : str
-    choice : mapping
-        {"version": int}, {"label": str} or {}.
-    headers : mapping
-        Sent with each request.
-    context : ssl.SSLContext, optional
-        For https.
-
-    Examples
-    --------
-    >>> rest = Rest(urlsplit(server.rest_url), "digits", {}, {})
-    >>> rest.states(timeout=10.0)
-    ['AVAILABLE']
-    """
+    """REST over connections that stay open, one a thread."""
 
     def __init__(
         self,
@@ -151,16 +132,7 @@ class Rest:
 
 
 def json_rows(rows: Rows) -> str:
-    """Write rows as JSON: numbers as the shortest decimals that are the same float32.
-
-    A number always has a point or an exponent: TF Serving refuses integers from 2**24 on, as not
-    exact in float32.
-
-    Examples
-    --------
-    >>> json_rows(np.array([[0.1, 3.0, 1e20]], np.float32)), json_rows([b"abc"])
-    ('[[0.1,3.0,1e+20]]', '[{"b64": "YWJj"}]')
-    """
+    """Write rows as JSON: numbers as the shortest decimals that are the same float32."""
     if isinstance(rows, np.ndarray):
         # Half the bytes that the digits of a float64 would take, in no more time.
         return "[" + ",".join(f"[{','.join(row.astype('U').tolist())}]" for row in rows) + "]"

@@ -38,27 +38,7 @@ def write(
     bfloat16: bool,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the SavedModel of an encoder, on TensorFlow.
-
-    Parameters
-    ----------
-    encoder : keras.Model
-        One input [N, D], one output [N, d].
-    path : Path
-        The folder, which is made.
-    model : str
-        Name for the warm-up requests.
-    reference : Reference, optional
-        Adds `embed_with_confidence`.
-    bfloat16 : bool
-        Weights and products in half precision; needs a reference.
-    facts : mapping
-        What is kept in `assets.extra/ptsne_keras.json`, if there is any.
-
-    Examples
-    --------
-    >>> write(encoder, folder / "1", model="map", reference=None, bfloat16=False, facts={})
-    """
+    """Write the SavedModel of an encoder, on TensorFlow."""
     served, facts = encoder, dict(facts)
     if bfloat16:
         assert reference is not None
@@ -112,13 +92,7 @@ def _endpoints(
 
 
 def example(row: FloatArray) -> bytes:
-    """Serialise one row [D] as the `tf.train.Example` that `embed_examples` takes.
-
-    Examples
-    --------
-    >>> isinstance(example(X[0]), bytes)
-    True
-    """
+    """Serialise one row [D] as the `tf.train.Example` that `embed_examples` takes."""
     values = tf.train.FloatList(value=np.asarray(row, np.float32).tolist())
     features = tf.train.Features(feature={"features": tf.train.Feature(float_list=values)})
     return tf.train.Example(features=features).SerializeToString()

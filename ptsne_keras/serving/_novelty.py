@@ -23,14 +23,7 @@ _BLOCK = 1024
 
 
 class Landmarks(NamedTuple):
-    """Training rows that others are compared with, and how far rows are from them usually.
-
-    Examples
-    --------
-    >>> found = Landmarks.of(X, encoder, seed=0)
-    >>> found.rows.shape
-    (200, 64)
-    """
+    """Training rows that others are compared with, and how far rows are from them usually."""
 
     rows: FloatArray
     """[m, D], scaled as the encoder scales its input"""
@@ -39,27 +32,7 @@ class Landmarks(NamedTuple):
 
     @classmethod
     def of(cls, X: Any, encoder: keras.Model, *, seed: int = 0) -> Self:
-        """Draw at most 4,096 landmarks from training rows X [N, D].
-
-        Parameters
-        ----------
-        X : array, `np.memmap` or sparse rows [N, D]
-            Two rows at least; at most 14,096 are read.
-        encoder : keras.Model
-            Distances are taken where its first layers have shifted and scaled the columns.
-        seed : int
-            Of the draw.
-
-        Raises
-        ------
-        ValueError
-            If the rows are not finite numbers, fewer than two that differ, or of another width.
-
-        Examples
-        --------
-        >>> Landmarks.of(X, encoder).usual.shape
-        (1001,)
-        """
+        """Draw at most 4,096 landmarks from training rows X [N, D]."""
         features = int(encoder.inputs[0].shape[1])
         X = X if hasattr(X, "shape") else np.asarray(X)
         if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
@@ -86,13 +59,7 @@ class Landmarks(NamedTuple):
 
 
 def scaler(encoder: keras.Model) -> keras.Model:
-    """Give the encoder's first layers, as far as they shift and scale each column by itself.
-
-    Examples
-    --------
-    >>> scaler(encoder).output_shape
-    (None, 64)
-    """
+    """Give the encoder's first layers, as far as they shift and scale each column by itself."""
     x = inputs = keras.Input(encoder.inputs[0].shape[1:], name="features")
     end = encoder.inputs[0]
     layers = [layer for layer in encoder.layers if not isinstance(layer, keras.layers.InputLayer)]
@@ -105,14 +72,7 @@ def scaler(encoder: keras.Model) -> keras.Model:
 
 
 class Novelty(tf.Module):
-    """Tells new rows in a graph: x [B, D] → [B], from 0, as near as any, to 1, as far as any.
-
-    Examples
-    --------
-    >>> novelty = Novelty(Landmarks.of(X, encoder), encoder)
-    >>> novelty(tf.constant(X[:3])).shape
-    TensorShape([3])
-    """
+    """Tells new rows in a graph: x [B, D] → [B], from 0, as near as any, to 1, as far as any."""
 
     def __init__(self, landmarks: Landmarks, encoder: keras.Model) -> None:
         super().__init__()
@@ -149,17 +109,11 @@ class Novelty(tf.Module):
 
 
 def taken(X: Any, chosen: Any) -> FloatArray:
-    """Read rows of these ascending numbers: float32 [n, D].
-
-    Examples
-    --------
-    >>> taken(X, [0, 2]).shape
-    (2, 64)
-    """
+    """Read rows of these ascending numbers: float32 [n, D]."""
     part = X.tocsr()[chosen].toarray() if scipy.sparse.issparse(X) else np.asarray(X)[chosen]
     with np.errstate(over="ignore"):
-        part = validation.check(part, name="reference").astype(np.float32)
-    return validation.check(part, name="reference, as float32,")
+        part = validation.check_rows(part, name="reference").astype(np.float32)
+    return validation.check_rows(part, name="reference, as float32,")
 
 
 def _scaled(scaled: keras.Model, X: Any, chosen: Any) -> FloatArray:

@@ -12,21 +12,7 @@ _BLOCK = 1024
 
 
 def bfloat16(encoder: keras.Model) -> keras.Model:
-    """Copy an encoder with weights and products in bfloat16, but for the last layer's.
-
-    Layers that shift and scale columns stay as they are: rounding rows at 1000 ± 1 to 8 bits would
-    erase them. So does the last layer with weights: a map of ±80 would become a grid.
-
-    Raises
-    ------
-    ValueError
-        If the encoder's layers cannot be copied, or none but the last has weights.
-
-    Examples
-    --------
-    >>> [w.dtype for w in bfloat16(encoder).weights][-3:]
-    ['bfloat16', 'float32', 'float32']
-    """
+    """Copy an encoder with weights and products in bfloat16, but for the last layer's."""
     learned = [layer for layer in _flat(encoder) if layer.weights and not _scales(layer)]
     changed = {id(layer) for layer in learned[:-1]}
 
@@ -53,15 +39,7 @@ def bfloat16(encoder: keras.Model) -> keras.Model:
 
 
 def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict[str, Any]:
-    """How far rows X [n, D] move: root mean square and largest distance, of the map's spread.
-
-    The spread is the root mean square distance of the rows from their mean.
-
-    Examples
-    --------
-    >>> map_error(encoder, bfloat16(encoder), X)["rms"] < 0.05
-    True
-    """
+    """How far rows X [n, D] move: root mean square and largest distance, of the map's spread."""
     Y, Y_smaller = (
         np.asarray(model.predict(X, batch_size=_BLOCK, verbose=0), np.float64)
         for model in (encoder, smaller)

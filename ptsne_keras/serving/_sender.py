@@ -52,13 +52,7 @@ class ServingError(RuntimeError):
 
 
 class Signature(NamedTuple):
-    """A signature's name, its input's, and the ranks of its outputs.
-
-    Examples
-    --------
-    >>> Signature("serving_default", "features", {"embedding": 2}).ranks
-    {'embedding': 2}
-    """
+    """A signature's name, its input's, and the ranks of its outputs."""
 
     name: str
     input: str
@@ -66,22 +60,7 @@ class Signature(NamedTuple):
 
 
 class Sender:
-    """Sends over a transport as often as it takes.
-
-    Parameters
-    ----------
-    way : Transport
-    where : str
-        Server and model, for errors.
-    timeout, deadline, backoff : float
-        Seconds, as for `Client`.
-
-    Examples
-    --------
-    >>> made = Sender(rest, "here", timeout=10.0, deadline=60.0, backoff=0.1)
-    >>> made.send(signature, X[:3])
-    [array(...)]
-    """
+    """Sends over a transport as often as it takes."""
 
     def __init__(
         self, way: Transport, where: str, *, timeout: float, deadline: float, backoff: float
@@ -92,17 +71,7 @@ class Sender:
         self._random = random.Random()
 
     def send(self, signature: Signature, part: Rows) -> list[FloatArray]:
-        """Send rows in one request; return the outputs, as many rows each.
-
-        Raises
-        ------
-        ServingError
-
-        Examples
-        --------
-        >>> sender.send(signature, X[:7])[0].shape
-        (7, 2)
-        """
+        """Send rows in one request; return the outputs, as many rows each."""
 
         def once(timeout: float) -> list[FloatArray]:
             names = list(signature.ranks)
@@ -116,31 +85,11 @@ class Sender:
         )
 
     def nothing(self, signature: Signature) -> list[FloatArray]:
-        """Return the outputs for no rows, which REST cannot send, by the model's metadata.
-
-        Raises
-        ------
-        ServingError
-
-        Examples
-        --------
-        >>> sender.nothing(signature)[0].shape
-        (0, 2)
-        """
+        """Return the outputs for no rows, which REST cannot send, by the model's metadata."""
         return self.retry(f"signature {signature.name!r}", partial(self._nothing, signature))
 
     def metadata(self) -> Signatures:
-        """Fetch what the signatures take and return.
-
-        Raises
-        ------
-        ServingError
-
-        Examples
-        --------
-        >>> sorted(sender.metadata())
-        ['embed_examples', 'embed_with_confidence', 'serving_default']
-        """
+        """Fetch what the signatures take and return."""
         return self.retry("its metadata", self._signatures)
 
     def _nothing(self, signature: Signature, timeout: float) -> list[FloatArray]:
@@ -157,18 +106,7 @@ class Sender:
     def retry(
         self, what: str, call: Callable[[float], _T], advise: Callable[[Failure], str] | None = None
     ) -> _T:
-        """Call, with a timeout, until it goes well, the deadline is over, or there is no hope.
-
-        Raises
-        ------
-        ServingError
-            With what `advise` makes of the failure.
-
-        Examples
-        --------
-        >>> sender.retry("its status", rest.states)
-        ['AVAILABLE']
-        """
+        """Call, with a timeout, until it goes well, the deadline is over, or there is no hope."""
         until = time.monotonic() + self._deadline
         pause, attempt, told = self._backoff, 0, None
         while True:
@@ -186,13 +124,7 @@ class Sender:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def error(self, what: str, failure: Failure, attempts: int, advice: str = "") -> ServingError:
-        """Make the error that a user sees.
-
-        Examples
-        --------
-        >>> sender.error("its status", failure, attempts=1).code
-        'UNAVAILABLE'
-        """
+        """Make the error that a user sees."""
         text = (
             f"{self._where} should answer for {what}. Received at attempt {attempts}: "
             f"{failure.code}: {failure.message.rstrip('.')}."

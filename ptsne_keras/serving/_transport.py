@@ -15,21 +15,7 @@ Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
 class Failure(Exception):
-    """A request that failed.
-
-    Attributes
-    ----------
-    code : str
-        A gRPC code such as "UNAVAILABLE"; "DATA_LOSS" for an answer cut short, "PAYLOAD_TOO_LARGE"
-        for a request that the server, or a proxy before it, does not read to the end.
-    message : str
-        The server's own words where it had any; one line, though TensorFlow's errors have several.
-
-    Examples
-    --------
-    >>> Failure("NOT_FOUND", "Servable not found").code
-    'NOT_FOUND'
-    """
+    """A request that failed."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -56,39 +42,18 @@ class Transport(Protocol):
 
 
 def too_slow(timeout: float) -> Failure:
-    """Make the failure of a request that was not answered in time.
-
-    Examples
-    --------
-    >>> too_slow(0.5).message
-    'no answer within 0.5 s'
-    """
+    """Make the failure of a request that was not answered in time."""
     return Failure("DEADLINE_EXCEEDED", f"no answer within {timeout:.3g} s")
 
 
 def no_output(name: str, outputs: Sequence[str]) -> Failure:
-    """Make the failure of an answer that lacks an output.
-
-    Examples
-    --------
-    >>> no_output("novelty", ["embedding"]).message
-    "no output 'novelty' in the answer, which has ['embedding']"
-    """
+    """Make the failure of an answer that lacks an output."""
     message = f"no output {name!r} in the answer, which has {sorted(outputs)}"
     return Failure("INVALID_ARGUMENT", message)
 
 
 def signatures(definitions: dict[str, Any]) -> Signatures:
-    """Tell what signatures take and return, from the JSON form of their definitions.
-
-    Examples
-    --------
-    >>> size = {"dim": [{"size": "-1"}, {"size": "64"}]}
-    >>> features = {"dtype": "DT_FLOAT", "tensor_shape": size}
-    >>> signatures({"serving_default": {"inputs": {"features": features}}})
-    {'serving_default': {'inputs': {'features': {'dtype': 'float32', 'shape': [None, 64]}},
-                         'outputs': {}}}
-    """
+    """Tell what signatures take and return, from the JSON form of their definitions."""
     return {
         name: {
             side: {key: _tensor(info) for key, info in definition.get(side, {}).items()}

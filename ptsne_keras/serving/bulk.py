@@ -72,18 +72,7 @@ class Embedder:
         self.signature = signature
 
     def __call__(self, batch: Any) -> dict[str, Any]:
-        """Embed the rows of a batch.
-
-        Parameters
-        ----------
-        batch : mapping of str to array [N] or [N, D], pandas.DataFrame or pyarrow.Table
-            Columns by name.
-
-        Returns
-        -------
-        dict of str to array [N]
-            The columns that are kept, and `embedding_1` … `embedding_d`, float32.
-        """
+        """Embed the rows of a batch."""
         names = list(getattr(batch, "column_names", None) or batch.keys())
         features = self.features
         if features is None:

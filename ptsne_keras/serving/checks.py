@@ -37,13 +37,7 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found; printed, a table.
-
-    Examples
-    --------
-    >>> check(path).ok
-    True
-    """
+    """What `check` found; printed, a table."""
 
     path: Path
     findings: list[Finding]
@@ -286,12 +280,6 @@ def _first_line(error: Exception) -> str:
 
 
 def facts(path: Any) -> dict[str, Any]:
-    """Read what `assets.extra/ptsne_keras.json` of a version's folder tells, if it is there.
-
-    Examples
-    --------
-    >>> facts(path)
-    {}
-    """
+    """Read what `assets.extra/ptsne_keras.json` of a version's folder tells, if it is there."""
     file = Path(path).expanduser() / _graphs.FACTS
     return json.loads(file.read_text()) if file.is_file() else {}

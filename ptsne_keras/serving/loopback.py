@@ -200,19 +200,7 @@ class Loopback:
 
 
 class ServedVersion:
-    """A SavedModel that is loaded.
-
-    Attributes
-    ----------
-    definitions : dict
-        Signature name → `SignatureDef` protobuf.
-
-    Examples
-    --------
-    >>> served = ServedVersion(Path("saved_models/digits/1"))
-    >>> list(served.run("serving_default", {"features": np.float32(X)}, []))
-    ['embedding']
-    """
+    """A SavedModel that is loaded."""
 
     def __init__(self, path: Path) -> None:
         from tensorflow.core.protobuf import saved_model_pb2

@@ -13,14 +13,7 @@ if TYPE_CHECKING:
 
 
 def start(loopback: "Loopback", port: int) -> tuple[Any, int]:
-    """Answer gRPC on a port, 0 for a free one: the server and its port; (None, 0) without gRPC.
-
-    Examples
-    --------
-    >>> grpc_server, port = start(server, 0)
-    >>> grpc_server.stop(None).wait()
-    True
-    """
+    """Answer gRPC on a port, 0 for a free one: the server and its port; (None, 0) without gRPC."""
     try:
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc

@@ -43,15 +43,7 @@ class RestServer(http.server.ThreadingHTTPServer):
 
 
 def start(loopback: "Loopback", port: int) -> RestServer:
-    """Answer REST on a port, in threads; 0 is a free one; until `shutdown()`.
-
-    Examples
-    --------
-    >>> http_server = start(server, 0)
-    >>> http_server.server_address[0]
-    '127.0.0.1'
-    >>> http_server.shutdown()
-    """
+    """Answer REST on a port, in threads; 0 is a free one; until `shutdown()`."""
     server = RestServer(loopback, port)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
     return server

@@ -173,10 +173,7 @@ def _export(
 
 
 def _frozen(encoder: keras.Model, features: int) -> Any:
-    """Trace the encoder into a graph that holds its weights as constants.
-
-    A LiteRT file with variables answers from memory that was never written.
-    """
+    """Trace the encoder into a graph that holds its weights as constants."""
     # No public name of TensorFlow does this to one function.
     from tensorflow.python.framework import convert_to_constants
 

@@ -12,18 +12,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
 def feature_count(encoder: keras.Model) -> int:
-    """D of an encoder with one input [N, D] and one output [N, d].
-
-    Raises
-    ------
-    ValueError
-        If its input or output is not one matrix, or its name is none for TensorFlow.
-
-    Examples
-    --------
-    >>> feature_count(encoder)
-    64
-    """
+    """D of an encoder with one input [N, D] and one output [N, d]."""
     # A subclassed or unbuilt model has no symbolic tensors to tell its shapes.
     tensors = [
         *(getattr(encoder, "inputs", None) or []),
@@ -44,24 +33,12 @@ def feature_count(encoder: keras.Model) -> int:
 
 
 def spec(features: int) -> tf.TensorSpec:
-    """Rows of D numbers, any count of them.
-
-    Examples
-    --------
-    >>> spec(64).shape
-    TensorShape([None, 64])
-    """
+    """Rows of D numbers, any count of them."""
     return tf.TensorSpec((None, features), tf.float32, name="features")
 
 
 def embedding(encoder: keras.Model) -> Callable[[Any], dict[str, Any]]:
-    """Give the function that is exported: [N, D] → {"embedding": float32 [N, d]}.
-
-    Examples
-    --------
-    >>> embedding(encoder)(X)["embedding"].shape
-    TensorShape([200, 2])
-    """
+    """Give the function that is exported: [N, D] → {"embedding": float32 [N, d]}."""
 
     def embed(features: Any) -> dict[str, Any]:
         # The name is what a client asks for; mixed precision must not leak into the answer.

@@ -18,14 +18,7 @@ _KEY, _VALUE = 1, 2  # in an entry of a map
 
 
 def write(folder: Path, model: str, requests: list[tuple[str, Mapping[str, tf.Tensor]]]) -> None:
-    """Write requests (signature, inputs by name) as `PredictionLog` records of a model.
-
-    Examples
-    --------
-    >>> write(folder, "map", [("serving_default", {"features": tf.zeros((1, 64))})])
-    >>> [signature for signature, _ in read(folder)]
-    ['serving_default']
-    """
+    """Write requests (signature, inputs by name) as `PredictionLog` records of a model."""
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as records:
@@ -34,13 +27,7 @@ def write(folder: Path, model: str, requests: list[tuple[str, Mapping[str, tf.Te
 
 
 def read(folder: Path) -> list[tuple[str, dict[str, tf.Tensor]]]:
-    """Read the records back: (signature, inputs by name).
-
-    Raises
-    ------
-    ValueError
-        If a record is truncated or not a `PredictionLog` of a predict request.
-    """
+    """Read the records back: (signature, inputs by name)."""
     file = folder / FILE
     try:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]

@@ -24,30 +24,7 @@ _MOST_EVALUATIONS = 20
 
 
 def objective(model: keras.Model, variables: Sequence[Any]) -> Objective:
-    """Make a function of flattened weights and a batch: the model's loss, and its gradient.
-
-    One compiled graph sets the weights, maps the rows and goes back. The model keeps the weights
-    that it was called with last.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Whose `compute_loss` is differentiated.
-    variables : sequence of Keras variables
-        Those that `w` has, in this order.
-
-    Returns
-    -------
-    callable
-        (w [n], X [B, D], P [B, B]) → (loss, gradient [n]), float64 arrays.
-
-    Examples
-    --------
-    >>> trainer = training.Trainer(networks.encoder(X.shape[1], 2))
-    >>> evaluate = objective(trainer, trainer.trainable_variables)
-    >>> x, P = next(iter(batches.from_array(X, 30, seed=0)))
-    >>> value, gradient = evaluate(flatten(trainer.trainable_variables), x, P)
-    """
+    """Make a function of flattened weights and a batch: the model's loss, and its gradient."""
     sizes = [math.prod(variable.shape) for variable in variables]
     values = [variable.value for variable in variables]
 
@@ -69,37 +46,19 @@ def objective(model: keras.Model, variables: Sequence[Any]) -> Objective:
 
 
 def flatten(variables: Sequence[Any]) -> FloatArray:
-    """All values of the variables in one array [n], float64.
-
-    Examples
-    --------
-    >>> flatten(networks.encoder(5, 2, hidden_units=(3,)).trainable_variables).shape
-    (26,)
-    """
+    """All values of the variables in one array [n], float64."""
     return np.concatenate([np.ravel(np.asarray(v)) for v in variables]).astype(np.float64)
 
 
 def assign(variables: Sequence[Any], w: FloatArray) -> None:
-    """Set the variables to the values that `flatten` gave.
-
-    Examples
-    --------
-    >>> variables = networks.encoder(5, 2, hidden_units=(3,)).trainable_variables
-    >>> assign(variables, 0.5 * flatten(variables))
-    """
+    """Set the variables to the values that `flatten` gave."""
     ends = np.cumsum([math.prod(variable.shape) for variable in variables])
     for variable, part in zip(variables, np.split(w, ends[:-1]), strict=True):
         variable.assign(part.reshape(variable.shape))
 
 
 class Descent(NamedTuple):
-    """What so many line searches on one batch did.
-
-    Examples
-    --------
-    >>> Descent(loss=2.5, line_searches=3, evaluations=7).loss
-    2.5
-    """
+    """What so many line searches on one batch did."""
 
     loss: float
     """Where they began."""
@@ -112,24 +71,7 @@ class Descent(NamedTuple):
 def descend(
     evaluate: Objective, variables: Sequence[Any], x: Any, P: Any, line_searches: int
 ) -> Descent:
-    """Go so many line searches down from the variables' values, on one batch.
-
-    Polak–Ribière directions, first that of the gradient; each line search ends where the strong
-    Wolfe conditions hold. Where rounding, or 20 evaluations a line search, leave no better point,
-    the search ends early. The variables get the best values seen.
-
-    Examples
-    --------
-    >>> trainer = training.Trainer(networks.encoder(X.shape[1], 2))
-    >>> variables = trainer.trainable_variables
-    >>> x, P = next(iter(batches.from_array(X, 30, seed=0)))
-    >>> descend(objective(trainer, variables), variables, x, P, 3).line_searches
-    3
-
-    References
-    ----------
-    Nocedal & Wright (2006), Numerical optimization, algorithms 5.4 and 3.5, as in SciPy.
-    """
+    """Go so many line searches down from the variables' values, on one batch."""
     start = flatten(variables)
     value, gradient = evaluate(start, x, P)
     norm = float(np.linalg.norm(gradient))
@@ -190,52 +132,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: Any = 0,
 ) -> keras.callbacks.History:
-    """Train a compiled model by conjugate gradients, afresh on each batch, as `keras.Model.fit`.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Its own optimizer is not used, so that callbacks which set a learning rate do nothing.
-        Dropout and batch normalisation in training mislead line searches.
-    batches : tf.data.Dataset of (X, P)
-        Large ones, a few thousand rows.
-    epochs : int
-        Passes over the batches.
-    line_searches : int
-        On each batch.
-    later : sequence of Keras variables
-        Held where they are in the first epoch.
-    validation_data, callbacks, verbose
-        As in `keras.Model.fit`; `keras.callbacks.BackupAndRestore` goes on from an epoch.
-
-    Returns
-    -------
-    keras.callbacks.History
-        Per epoch: "loss", the mean over batches of the loss before its line searches;
-        "line_searches" that found a better point; "evaluations" of loss and gradient.
-
-    Raises
-    ------
-    RuntimeError
-        On another backend than TensorFlow, or under a `tf.distribute` strategy.
-    ValueError
-        If weights have constraints, or layers compute in half precision.
-
-    Warns
-    -----
-    UserWarning
-        If a whole epoch found no better point; training ends there.
-
-    Examples
-    --------
-    >>> trainer = training.Trainer(networks.encoder(X.shape[1], 2))
-    >>> trainer.compile()
-    >>> history = fit(trainer, batches.from_array(X, 30, shuffle="once", seed=0), epochs=2)
-
-    References
-    ----------
-    van der Maaten (2009), section 3.3: three line searches a batch.
-    """
+    """Train a compiled model by conjugate gradients, afresh on each batch, as `keras.Model.fit`."""
     check_backend()
     if not isinstance(line_searches, Integral) or line_searches < 1:
         raise ValueError(
@@ -296,12 +193,7 @@ def fit(
 
 
 def check_backend() -> None:
-    """Raise where conjugate gradients cannot run: on JAX, or under a strategy.
-
-    Examples
-    --------
-    >>> check_backend()
-    """
+    """Raise where conjugate gradients cannot run: on JAX, or under a strategy."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Conjugate gradients should run under KERAS_BACKEND=tensorflow; other backends take "
@@ -328,12 +220,7 @@ def _check_model(model: keras.Model) -> None:
 
 
 def check_precision(dtype: str, name: str = "keras.config.dtype_policy()") -> None:
-    """Raise where layers compute in half precision: too coarse for line searches.
-
-    Examples
-    --------
-    >>> check_precision("float32")
-    """
+    """Raise where layers compute in half precision: too coarse for line searches."""
     if dtype not in ("float32", "float64"):
         raise ValueError(
             "Layers should compute in float32 with conjugate gradients; half precision is too "

@@ -78,7 +78,7 @@ def pretrain(
     ----------
     van der Maaten (2009), section 3.1 and 4.1: CD-1, 30 epochs, batches of 100; 50 for the top.
     """
-    X = validation.check(X).astype(np.float32)
+    X = validation.check_rows(X).astype(np.float32)
     seeds = np.random.default_rng(seed).integers(2**31, size=len(units))
     _check_below(below, units, X, visible)
     rbms: list[RBM] = []

@@ -1,4 +1,4 @@
-"""Rows in blocks."""
+"""Rows of arrays, memory maps and sparse matrices, one dense block at a time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,22 +8,27 @@ import scipy.sparse
 
 from ptsne_keras.typing import FloatArray
 
-# Numbers of dense rows held at a time.
-_BLOCK = 1 << 23
+# Numbers in the largest block.
+_NUMBERS = 1 << 23
 
 
-def dense_blocks(X: Any, *, rows: int = _BLOCK) -> Iterator[FloatArray]:
-    """Yield the rows of an array or sparse matrix [N, D] in order, as dense float32 blocks.
-
-    A block has at most `rows` rows, and fewer where they are wide.
-
-    Examples
-    --------
-    >>> [len(part) for part in dense_blocks(scipy.sparse.csr_matrix(X))]
-    [200]
-    """
-    step = max(1, min(rows, _BLOCK // X.shape[1]))
+def row_blocks(X: Any, *, rows: int = _NUMBERS, numbers: int = _NUMBERS) -> Iterator[FloatArray]:
+    """Yield the rows of X [N, D] in order, as dense float32 blocks of at most `rows` rows."""
+    step = block_size(X.shape[1], rows=rows, numbers=numbers)
     for start in range(0, X.shape[0], step):
-        part = X[start : start + step]
-        part = part.toarray() if scipy.sparse.issparse(part) else part
-        yield np.asarray(part, dtype=np.float32)
+        yield np.asarray(dense(X[start : start + step]), dtype=np.float32)
+
+
+def block_size(features: int, *, rows: int = _NUMBERS, numbers: int = _NUMBERS) -> int:
+    """Return how many rows of so many columns a block holds."""
+    return max(1, min(rows, numbers // max(1, features)))
+
+
+def dense(X: Any) -> Any:
+    """Return rows as a NumPy array, whether they are sparse or not."""
+    return X.toarray() if scipy.sparse.issparse(X) else np.asarray(X)
+
+
+def rows_at(X: Any, indices: Any) -> Any:
+    """Return the rows with these indices as a dense array."""
+    return dense(X.tocsr()[indices] if scipy.sparse.issparse(X) else X[indices])

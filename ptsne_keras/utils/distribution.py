@@ -16,15 +16,7 @@ from ptsne_keras.typing import Tensor
 
 
 def by_block(function: Callable[..., Tensor], blocks: int, *tensors: Tensor) -> Tensor:
-    """Apply a function to each of so many blocks of rows: tensors [R b, …] → [R b, …].
-
-    Nothing goes from one block to another, so that devices which hold one each, as under
-    `keras.distribution.DataParallel`, have nothing to exchange.
-
-    Examples
-    --------
-    >>> by_block(lambda x: x - ops.mean(x), 2, ops.convert_to_tensor([0.0, 2.0, 10.0, 14.0]))
-    """
+    """Apply a function to each of so many blocks of rows: tensors [R b, …] → [R b, …]."""
     if blocks == 1:
         return function(*tensors)
     parts = [ops.reshape(x, (blocks, -1, *ops.shape(x)[1:])) for x in tensors]  # [R, b, …]
@@ -36,25 +28,13 @@ def by_block(function: Callable[..., Tensor], blocks: int, *tensors: Tensor) -> 
 
 
 def check_blocks(blocks: Any) -> None:
-    """Raise a ValueError unless `blocks` is a number of blocks.
-
-    Examples
-    --------
-    >>> check_blocks(2)
-    """
+    """Raise a ValueError unless `blocks` is a number of blocks."""
     if isinstance(blocks, bool) or not isinstance(blocks, Integral) or blocks < 1:
         raise ValueError(f"blocks should be an integer of at least 1. Received: {blocks!r}.")
 
 
 def check_backend() -> None:
-    """Raise a ValueError where a `keras.distribution` is set that the backend passes over.
-
-    On TensorFlow Keras accepts one and trains each process on its own, on one device.
-
-    Examples
-    --------
-    >>> check_backend()
-    """
+    """Raise a ValueError where a `keras.distribution` is set that the backend passes over."""
     distribution = keras.distribution.distribution()
     if distribution is not None and keras.backend.backend() == "tensorflow":
         raise ValueError(
@@ -65,19 +45,7 @@ def check_backend() -> None:
 
 
 def own_blocks(replicas: int, seed: int | None) -> range:
-    """Say which blocks of a stack this process feeds: all, unless it is one of several.
-
-    Raises
-    ------
-    ValueError
-        If there are several processes, and the blocks cannot be divided among them, or their order
-        has no seed that all processes have, or Keras would divide what is divided already.
-
-    Examples
-    --------
-    >>> own_blocks(2, seed=0)
-    range(0, 2)
-    """
+    """Say which blocks of a stack this process feeds: all, unless it is one of several."""
     distribution = keras.distribution.distribution()
     processes = getattr(distribution, "num_processes", 1)
     if processes == 1:
@@ -104,13 +72,7 @@ def own_blocks(replicas: int, seed: int | None) -> range:
 
 
 def replicas() -> int:
-    """Count the replicas of the `tf.distribute` strategy in whose scope this runs; 1 without.
-
-    Examples
-    --------
-    >>> replicas()
-    1
-    """
+    """Count the replicas of the `tf.distribute` strategy in whose scope this runs; 1 without."""
     import tensorflow as tf
 
     return int(tf.distribute.get_strategy().num_replicas_in_sync)

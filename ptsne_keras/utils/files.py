@@ -22,22 +22,7 @@ _MENDS = {
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path beside the file, which is renamed to it when all is written.
-
-    What was there before stays until then, and stays where writing fails.
-
-    Raises
-    ------
-    OSError
-        Of the kind that came, such as PermissionError, in one line with the path and the mend.
-
-    Examples
-    --------
-    >>> with replacing(folder / "notes.txt") as beside:
-    ...     _ = beside.write_text("whole or not there")
-    >>> [file.name for file in folder.iterdir()]
-    ['notes.txt']
-    """
+    """Give a path beside the file, which is renamed to it when all is written."""
     file = Path(path)
     # The suffix stays: it tells some writers the format.
     beside = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
@@ -54,19 +39,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file, flush it to the disk, and only then put it in its place.
-
-    Raises
-    ------
-    OSError
-        As :func:`replacing`.
-
-    Examples
-    --------
-    >>> write(folder / "numbers", bytes(3))
-    >>> (folder / "numbers").stat().st_size
-    3
-    """
+    """Write a file, flush it to the disk, and only then put it in its place."""
     with replacing(path) as beside, open(beside, "xb") as stream:
         stream.write(data)
         stream.flush()
@@ -75,18 +48,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make a folder, and those that it is in; where what follows fails, they go again.
-
-    Raises
-    ------
-    OSError
-        As :func:`replacing`.
-
-    Examples
-    --------
-    >>> with made(folder / "maps" / "first"):
-    ...     write(folder / "maps" / "first" / "numbers", bytes(3))
-    """
+    """Make a folder, and those that it is in; where what follows fails, they go again."""
     missing = [place for place in [folder, *folder.parents] if not os.path.lexists(place)]
     try:
         try:
@@ -102,13 +64,7 @@ def made(folder: Path) -> Iterator[None]:
 
 
 def explained(error: OSError, path: Path, verb: str) -> OSError:
-    """Make an error of the same kind, in one line, that names the path and the mend.
-
-    Examples
-    --------
-    >>> explained(PermissionError(13, "Permission denied"), Path("map"), "read")
-    PermissionError('map could not be read: permission denied; change its permissions or the path.')
-    """
+    """Make an error of the same kind, in one line, that names the path and the mend."""
     reason = _MENDS.get(error.errno or 0) or (error.strerror or str(error)).splitlines()[0]
     told = type(error)(f"{path} could not be {verb}: {reason}.")
     told.errno = error.errno

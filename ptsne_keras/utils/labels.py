@@ -13,25 +13,13 @@ _WHOLE = 2**53
 
 
 def text(values: Any) -> Any:
-    """Names or labels as text, whatever they are.
-
-    Examples
-    --------
-    >>> text(np.array([b"a", b"b"])).tolist()
-    ['a', 'b']
-    """
+    """Names or labels as text, whatever they are."""
     values = np.asarray(values)
     return np.char.decode(values) if values.dtype.kind == "S" else values.astype(str)
 
 
 def found(values: Any) -> Any:
-    """Labels as text; an array of objects with None if one is missing.
-
-    Examples
-    --------
-    >>> found(np.array(["a", "NA"])).tolist()
-    ['a', None]
-    """
+    """Labels as text; an array of objects with None if one is missing."""
     labels = text(values)
     missing = np.isin(labels, _MISSING)
     if not missing.any():
@@ -42,18 +30,7 @@ def found(values: Any) -> Any:
 
 
 def numbers(labels: Any) -> Any:
-    """Labels that are text as numbers, if all that are there are: 10 then comes after 9.
-
-    They stay text where two texts are one number (1 and 1.0), or one is a code (007). Whole numbers
-    become int64, also where they were written as 1.0; missing labels stay None.
-
-    Examples
-    --------
-    >>> numbers(np.array(["10", "9"])).tolist(), numbers(np.array(["10", "b"])).tolist()
-    ([10, 9], ['10', 'b'])
-    >>> numbers(np.array(["1.0", None])).tolist(), numbers(np.array(["01", "2"])).tolist()
-    ([1, None], ['01', '2'])
-    """
+    """Labels that are text as numbers, if all that are there are: 10 then comes after 9."""
     if labels is None or labels.dtype.kind not in "UO":
         return labels
     there = np.array([label is not None for label in labels], bool)

@@ -24,55 +24,17 @@ class Projection(NamedTuple):
     """[D, m], orthogonal columns of one length"""
 
     def apply(self, X: Any) -> FloatArray:
-        """Project rows [N, D], dense or sparse, block by block: [N, m], float32.
-
-        Examples
-        --------
-        >>> principal_components(X, 10, seed=0).apply(X).shape
-        (200, 10)
-        """
+        """Project rows [N, D], dense or sparse, block by block: [N, m], float32."""
         Z = np.empty((X.shape[0], self.components.shape[1]), np.float32)
         start = 0
-        for part in arrays.dense_blocks(X):
+        for part in arrays.row_blocks(X):
             Z[start : start + len(part)] = ((part - self.shift) / self.scale) @ self.components
             start += len(part)
         return Z
 
 
 def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projection:
-    """Find the first m principal components of rows, scaled so that z has mean square 1.
-
-    One scale for all components: whitening would change which rows are neighbours.
-
-    Parameters
-    ----------
-    X : array or sparse matrix [N, D]
-        Rows, finite, of any scale.
-    m : int
-        Components, from 1 to min(N, D).
-    seed : int, optional
-        Of the sample of rows, when there are more than 100,000, and of randomised solvers.
-
-    Returns
-    -------
-    Projection
-        `apply` gives the rows' components.
-
-    Raises
-    ------
-    ValueError
-        If m is out of range.
-
-    Examples
-    --------
-    >>> projection = principal_components(X, 10, seed=0)
-    >>> bool(abs(np.square(projection.apply(X)).mean() - 1) < 1e-3)
-    True
-
-    References
-    ----------
-    van der Maaten & Hinton (2008), section 4.2: 30 components ahead of t-SNE.
-    """
+    """Find the first m principal components of rows, scaled so that z has mean square 1."""
     n, features = X.shape
     if not 1 <= m <= min(n, features):
         raise ValueError(f"m should be from 1 to min(N, D) = {min(n, features)}. Received: {m!r}.")

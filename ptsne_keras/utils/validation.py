@@ -12,36 +12,46 @@ import scipy.sparse
 from sklearn.utils.validation import validate_data
 
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 
 _REMEMBERED = ("n_features_in_", "feature_names_in_")
 
 
-def rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
-    """Return X as float32 [N, D], dense or CSR, or raise an error of one line.
+def check_rows(X: Any, *, name: str = "X", start: int = 0, dtype: Any = None) -> FloatArray:
+    """Return finite float rows [N, D]; float64 stays float64 unless a dtype is given."""
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            f"{name} should be dense here: give X.toarray(); data.from_array takes sparse rows. "
+            f"Received: a {type(X).__name__} of shape {X.shape}."
+        )
+    X = np.asarray(X)
+    if X.dtype == object:  # such as a frame of mixed or nullable columns
+        with contextlib.suppress(TypeError, ValueError):
+            X = X.astype(np.float64)
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
+    check_shape(X, name=name)
+    double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is reported
+        X = X.astype(dtype or (np.float64 if double else np.float32), copy=False)
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if bad.size:
+        limit = "" if X.dtype == np.float64 else ", or with values beyond float32 (3.4e38)"
+        raise ValueError(
+            f"{name} should be finite; drop or impute the rows with NaN or infinity{limit}. "
+            f"Received: {bad.size} such rows, the first at index {start + bad[0]}."
+        )
+    return X
 
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        Whose rows they are: it gets `n_features_in_`, or X is compared with it.
-    X : array, frame, sparse rows or lists [N, D]
-    reset : bool
-        At `fit`. The estimator stays as it was if X is refused.
-    least : int
-        Rows, at least.
 
-    Raises
-    ------
-    ValueError
-        If X is not finite, real, numeric rows, has too few, or other columns than at `fit`; at
-        `fit`, if all rows are the same.
-    TypeError
-        If it holds things that are no numbers at all.
+def check_shape(X: Any, *, name: str = "X") -> None:
+    """Raise a ValueError unless the shape of `X` is [N, D] with N ≥ 1 and D ≥ 1."""
+    if len(X.shape) != 2 or 0 in X.shape:
+        raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")
 
-    Examples
-    --------
-    >>> rows(tsne, X_new, reset=False).dtype
-    dtype('float32')
-    """
+
+def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
+    """Return X as float32 [N, D], dense or CSR, or raise an error of one line."""
     X = _as_table(X)
     _check_shape(X, least)
     if not reset and not hasattr(X, "columns"):
@@ -64,12 +74,7 @@ def rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
 
 
 def check_width(estimator: Any, features: int) -> None:
-    """Raise unless rows have as many columns as at `fit`.
-
-    Examples
-    --------
-    >>> check_width(tsne, 64)
-    """
+    """Raise unless rows have as many columns as at `fit`."""
     if features != estimator.n_features_in_:
         raise ValueError(
             f"X has {features} features, but {type(estimator).__name__} is expecting "
@@ -79,13 +84,7 @@ def check_width(estimator: Any, features: int) -> None:
 
 
 def count(X: Any) -> int | None:
-    """Count the rows of whatever X is; None where it has none.
-
-    Examples
-    --------
-    >>> count([[1.0, 2.0]]), count(None)
-    (1, None)
-    """
+    """Count the rows of whatever X is; None where it has none."""
     if hasattr(X, "shape"):
         return int(X.shape[0]) if X.shape else None
     return len(X) if hasattr(X, "__len__") else None
@@ -206,56 +205,10 @@ def _check_finite(X: Any) -> None:
 
 
 def _all_same(X: Any) -> bool:
-    """Whether all rows are equal; looks no further than the first block that has another."""
-    first = X[:1].toarray() if scipy.sparse.issparse(X) else X[:1]
-    step = max(1, (1 << 20) // X.shape[1])
-    for start in range(1, X.shape[0], step):
-        block = X[start : start + step]
-        block = block.toarray() if scipy.sparse.issparse(block) else block
-        if (block != first).any():
-            return False
-    return True
+    """Tell whether all rows are equal; reads no further than the first block that differs."""
+    first = arrays.dense(X[:1])
+    return not any((block != first).any() for block in arrays.row_blocks(X, numbers=1 << 20))
 
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def check(X: Any, *, name: str = "X", start: int = 0) -> FloatArray:
-    """Return `X` as a float array [N, D], or raise a ValueError that names cause and mend.
-
-    float64 stays float64, anything else numeric becomes float32. `start` is the number of the first
-    row where these are a part of more.
-
-    Raises
-    ------
-    ValueError
-        If `X` is not 2-D, has no rows or no columns, is not numeric, or holds NaN or infinity.
-    """
-    if scipy.sparse.issparse(X):
-        raise ValueError(
-            f"{name} should be dense here, X.toarray(); batches.from_array takes sparse rows. "
-            f"Received: a {type(X).__name__} of shape {X.shape}."
-        )
-    X = np.asarray(X)
-    if X.dtype == object:  # such as a frame of mixed or nullable columns
-        with contextlib.suppress(TypeError, ValueError):
-            X = X.astype(np.float64)
-    if X.dtype.kind not in "fiub":
-        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
-    check_shape(X, name=name)
-    double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
-    X = X.astype(np.float64 if double else np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"{name} should be finite; drop or impute the rows with NaN or infinity. "
-            f"Received: {bad.size} such rows, the first at index {start + bad[0]}."
-        )
-    return X
-
-
-def check_shape(X: Any, *, name: str = "X") -> None:
-    """Raise a ValueError unless the shape of `X` is [N, D] with N ≥ 1 and D ≥ 1."""
-    if len(X.shape) != 2 or 0 in X.shape:
-        raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")

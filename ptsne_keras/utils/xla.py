@@ -8,19 +8,7 @@ import keras
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of tensors by XLA, where it is called while a TensorFlow graph is made.
-
-    Elementwise passes over [B, B] then become one, and take less than half the time; but XLA's
-    matrix products on CPUs are the slower ones, so that a network gains less than it loses. Other
-    backends compile a step as a whole by themselves, and an eager call would compile anew for each
-    shape: there the function stays what it is.
-
-    Examples
-    --------
-    >>> square = compiled(lambda x: x * x)
-    >>> float(tf.function(square)(tf.constant(3.0)))
-    9.0
-    """
+    """Compile a function of tensors by XLA, where it is called while a TensorFlow graph is made."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
