@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
-# What of them: `make test-wheel TESTS=../tests/test_losses.py`.
+# What of them: `make test-wheel TESTS=../tests/losses`.
 TESTS  := ../tests
 # Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)

@@ -4,7 +4,7 @@
 
 The encoders are the default's, 784 columns → 100 components → 256-256-256 GELU → 2, and the
 paper's, 784-500-500-2000-2 sigmoid, and both in bfloat16. Each is loaded by TensorFlow's own C
-loader (tests/c_loader.py), in a process that imports neither TensorFlow's Python package nor ours;
+loader (tests/support/c_loader.py), in a process that imports neither TensorFlow's Python package nor ours;
 "products" are the matrix products of the network alone, float32: as a graph of nothing else through
 the same loader, in turn with the model, and by NumPy in the same process, before TensorFlow is
 loaded, as the threads of the two take each other's cores. Medians, and the 10th and 90th percentile

@@ -1,13 +1,8 @@
 """The yardstick of the benchmarks: what a step's matrix products cost by themselves."""
 
-import sys
-from pathlib import Path
+import throughput
 
 from ptsne_keras import networks
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-import throughput
 
 
 def test_the_matrix_products_of_a_step_are_counted():

@@ -12,7 +12,7 @@ import jax
 import keras
 import numpy as np
 import pytest
-import reference
+from support import reference
 
 from ptsne_keras import losses, networks
 from ptsne_keras.data import batches

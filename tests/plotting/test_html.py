@@ -3,12 +3,12 @@ import re
 import sys
 import time
 
-import browser
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from support import browser
 
 from ptsne_keras import plotting
 from ptsne_keras.plotting import html

@@ -17,7 +17,7 @@ import tensorflow as tf
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import export
 
-C_LOADER = Path(__file__).with_name("c_loader.py")
+C_LOADER = Path(__file__).parents[1] / "support" / "c_loader.py"
 FEATURES = 64
 BATCH_SIZES = (1, 7, 4096)
 # As close as float32 sums of up to 2000 terms in another order can be asked to be.

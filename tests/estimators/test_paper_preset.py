@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from fits import FEW
+from support.fits import FEW
 
 from ptsne_keras import ParametricTSNE
 from ptsne_keras.estimators import recipes

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fits import GRAPH, SMALL
+from support.fits import GRAPH, SMALL
 
 from ptsne_keras import ParametricTSNE, metrics
 

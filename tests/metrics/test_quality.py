@@ -2,9 +2,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import reference
 import scipy.sparse
 import sklearn.manifold
+from support import reference
 
 from ptsne_keras import affinities, metrics, networks
 from ptsne_keras.metrics import ranks

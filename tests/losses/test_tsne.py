@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
+from support import reference
 
 from ptsne_keras import affinities, losses
 from ptsne_keras.losses.tsne import TSNE

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn
-from fits import BOTH, SMALL
+from support.fits import BOTH, SMALL
 
 from ptsne_keras import ParametricTSNE
 from ptsne_keras.estimators import persistence

@@ -3,8 +3,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
+from support import reference
 
 from ptsne_keras import affinities
 from ptsne_keras.affinities import perplexity as calibration

@@ -6,8 +6,8 @@ import pandas
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from fits import BOTH, GRAPH, SMALL
 from sklearn.exceptions import NotFittedError
+from support.fits import BOTH, GRAPH, SMALL
 
 from ptsne_keras import ParametricTSNE, affinities, metrics, training
 from ptsne_keras.data import batches

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
+from support import reference
 
 from ptsne_keras import losses, networks
 from ptsne_keras.data import batches

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn
-from fits import GRAPH, SMALL
+from support.fits import GRAPH, SMALL
 
 from ptsne_keras import ParametricTSNE, metrics
 from ptsne_keras.estimators import recipes

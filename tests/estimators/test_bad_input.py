@@ -22,7 +22,7 @@ from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.estimators import persistence
 from ptsne_keras.utils import files
 
-PAGE = Path(__file__).parent.parent / "docs" / "bad_input.md"
+PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 CLASSES = {"ParametricTSNE": ParametricTSNE, "MapRegressor": MapRegressor}
 SMALL = {
     "ParametricTSNE": {"hidden_units": (8,), "epochs": 1, "random_state": 0},

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import _graphs, _novelty, _precision, checks, warmup
 
-C_LOADER = Path(__file__).with_name("c_loader.py")
+C_LOADER = Path(__file__).parents[1] / "support" / "c_loader.py"
 SIZES = (1, 7, 4096)
 # Of float32 sums in another order, at map coordinates of this size.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
