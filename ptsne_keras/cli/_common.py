@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptsne_keras.estimators import models
+from ptsne_keras.estimators import MapRegressor, ParametricTSNE
 from ptsne_keras.io.rows import Choice, Reader
 from ptsne_keras.io.tables import Layout
 from ptsne_keras.utils import files
+
+Model = ParametricTSNE | MapRegressor
 
 MAP = "map.csv"
 """The map of the training rows in a model folder."""
@@ -40,7 +42,7 @@ def choice(options: Namespace) -> Choice:
     )
 
 
-def reader_for(model: models.Model, path: str, options: Namespace) -> Reader:
+def reader_for(model: Model, path: str, options: Namespace) -> Reader:
     """Open rows for a model: columns by its names, and as many as it expects."""
     like = getattr(model, "feature_names_in_", None)
     reader = Reader(path, choice(options), like=None if like is None else like.tolist())

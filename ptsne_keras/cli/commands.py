@@ -15,8 +15,7 @@ from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.cli._common import Report, check_output, reader_for
 from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
-from ptsne_keras.estimators import models
-from ptsne_keras.estimators.map_regressor import MapRegressor
+from ptsne_keras.estimators import MapRegressor, load
 from ptsne_keras.io import maps
 from ptsne_keras.utils import files
 
@@ -24,7 +23,7 @@ from ptsne_keras.utils import files
 def transform(options: Namespace) -> Report:
     """Place new rows on a map: `ptsne transform`."""
     out = check_output(options.out, maps.ENDINGS, inputs=[options.rows])
-    model = models.load(options.model)
+    model = load(options.model)
     if options.novelty and not isinstance(model, MapRegressor):
         raise ValueError("--novelty should be left out for a model fitted without --map.")
     if options.novelty and out.suffix == ".npy":
@@ -63,7 +62,7 @@ def evaluate(options: Namespace) -> Report:
     """Measure a map on training and on test rows: `ptsne evaluate`."""
     from ptsne_keras import evaluation
 
-    model = models.load(options.model)
+    model = load(options.model)
     train = reader_for(model, options.train, options).read()
     test = None if options.test is None else reader_for(model, options.test, options).read()
     results = evaluation.evaluate(
@@ -83,7 +82,7 @@ def evaluate(options: Namespace) -> Report:
 
 def export(options: Namespace) -> Report:
     """Write a model for a server or another runtime: `ptsne export`."""
-    model = models.load(options.model)
+    model = load(options.model)
     form = options.format
     if form != "savedmodel":
         for name in ("reference", "precision", "version"):

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from ptsne_keras import datasets, evaluation, plotting, serving
-from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
+from ptsne_keras.estimators import ParametricTSNE
 
 
 def run(

@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras.callbacks.interruption import Interruption
-from ptsne_keras.callbacks.progress import FitMeter, duration
+from ptsne_keras.callbacks import Interruption
+from ptsne_keras.callbacks.progress import duration
 from ptsne_keras.cli import parser
-from ptsne_keras.cli._common import MAP, Report, check_not_input, check_output, choice
-from ptsne_keras.estimators import models
-from ptsne_keras.estimators.map_regressor import MapRegressor
-from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
+from ptsne_keras.cli._common import MAP, Model, Report, check_not_input, check_output, choice
+from ptsne_keras.estimators import MapRegressor, ParametricTSNE, is_model, load, unfinished
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
@@ -35,12 +33,13 @@ def fit(options: Namespace) -> Report:
     if options.embedding:
         target = check_output(options.embedding, maps.ENDINGS, option="--embedding")
     check_not_input(target, "--embedding", [options.rows, options.map])
-    if target == out / MAP and target.exists() and not models.is_model(out):
+    if target == out / MAP and target.exists() and not is_model(out):
         raise FileExistsError(
             f"--out should be a folder without a {MAP} that is not a model's; give another, "
             f"or --embedding FILE. Received: {out}."
         )
     model = _model(options, out, dict(options.parameters or {}))
+    model.set_params(verbose=0 if options.quiet else 1)
     reader = Reader(options.rows, choice(options))
     rows = reader.read()
     n, features = rows.X.shape
@@ -61,18 +60,18 @@ def _check_folder(out: Path, *, force: bool, resume: bool) -> None:
     """Raise unless a model may be written into a folder."""
     files.check_writable(out)
     if resume:
-        if not models.is_model(out):
+        if not is_model(out):
             raise FileNotFoundError(
                 f"--resume should be of a model folder. Received: {out}, without a model."
             )
     elif not force and out.is_dir() and any(out.iterdir()):
         fix = "give --force to replace the model there, or --resume to go on with it"
-        if not models.is_model(out):
+        if not is_model(out):
             fix = "give --force to put the model beside what is there"
         raise FileExistsError(f"--out should be a new folder; {fix}. Received: {out}.")
 
 
-def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.Model:
+def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
     """Return the estimator that the options describe, or the unfinished one in the folder."""
     if options.resume:
         for given, option in ((options.map, "--map"), (options.paper, "--paper")):
@@ -96,12 +95,12 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.
 
 def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
     """Return the unfinished model of a folder; parameters that are given should be its own."""
-    model = models.load(out)
+    model = load(out)
     if isinstance(model, MapRegressor):
         raise ValueError(
             f"--resume should be of a fit without --map; fit anew with --force. Received: {out}."
         )
-    if not models.unfinished(model):
+    if not unfinished(model):
         raise ValueError(
             f"--resume should be of a fit that was interrupted. Received: {out}, which is finished."
         )
@@ -127,16 +126,16 @@ def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
 
 
 def _fit_and_save(
-    options: Namespace, model: models.Model, rows: Rows, names: Any, Y: Any, out: Path
+    options: Namespace, model: Model, rows: Rows, names: Any, Y: Any, out: Path
 ) -> tuple[bool, Path]:
     """Fit a model and save it with the map; return whether it is finished, and its folder."""
     with Interruption() as interruption:
-        callbacks = [interruption, *([] if options.quiet else [FitMeter()])]
         if isinstance(model, MapRegressor):
-            model.fit(rows.X, Y, callbacks=callbacks)
+            model.fit(rows.X, Y, callbacks=[interruption])
             found = model.transform(rows.X)
         else:
-            found = model.fit(rows.X, callbacks=callbacks, resume=options.resume).embedding_
+            model.fit(rows.X, callbacks=[interruption], resume=options.resume)
+            found = model.embedding_
         _check_finite(found, model)
         if names is not None:
             model.feature_names_in_ = np.asarray(names, dtype=object)
@@ -147,10 +146,10 @@ def _fit_and_save(
             maps.write(beside_it, [(found, beside(rows))])
             model.save(out)
     stopped = isinstance(model, MapRegressor) and interruption.requested
-    return not (stopped or models.unfinished(model)), out
+    return not (stopped or unfinished(model)), out
 
 
-def _check_finite(found: Any, model: models.Model) -> None:
+def _check_finite(found: Any, model: Model) -> None:
     """Raise if training diverged, be it only to places that are far away."""
     divergence = getattr(model, "kl_divergence_", 0.0)
     if not (np.isfinite(found).all() and np.isfinite(divergence)):
@@ -163,7 +162,7 @@ def _check_finite(found: Any, model: models.Model) -> None:
 def _free(out: Path) -> Path:
     """Return the folder, or one beside it if another fit has put a model there meanwhile."""
     number, free = 1, out
-    while models.is_model(free):
+    while is_model(free):
         number += 1
         free = out.with_name(f"{out.name}-{number}")
     if free != out:
@@ -182,7 +181,7 @@ def beside(rows: Rows) -> dict[str, Any]:
 
 def _report(
     options: Namespace,
-    model: models.Model,
+    model: Model,
     shape: tuple[int, int],
     finished: bool,
     seconds: float,

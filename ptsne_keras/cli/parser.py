@@ -236,14 +236,13 @@ _PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("activation", str, "of the layers"),
     ("jitter", float, "noise added to rows in training (0.5)"),
     ("initial_dims", _or_words(int, "auto", "none"), "principal components taken"),
-    ("visible", str, "auto, bernoulli or gaussian"),
-    ("pretraining", str, "none, rbm, rbm-cd1 or rbm-pcd"),
+    ("scaling", str, "auto, unit for rows in [0, 1], or standard"),
+    ("pretraining", _or_words(str, "none"), "none, or of RBMs by cd1 or pcd"),
     ("pretraining_epochs", _or_words(int, "auto"), "for each RBM"),
 ]
 _MAP_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("objective", str, "neighbors or squares"),
     ("map_weight", float, "weight of the given places (1)"),
-    ("network", str, "for squares: tanh, elu, towers or gelu"),
     ("patience", int, "epochs without a gain on held-out rows (20)"),
     ("validation_fraction", float, "of the rows, held out (0.1)"),
 ]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ptsne_keras import plotting
-from ptsne_keras.cli._common import MAP, Report, check_output, choice, reader_for
-from ptsne_keras.estimators import models
+from ptsne_keras.cli._common import MAP, Model, Report, check_output, choice, reader_for
+from ptsne_keras.estimators import load
 from ptsne_keras.io import maps
 from ptsne_keras.io.maps import Map
 from ptsne_keras.io.rows import Reader, Rows
@@ -47,9 +47,9 @@ class Subject:
     def __init__(self, options: Namespace) -> None:
         self._options = options
         of = Path(options.of).expanduser()
-        self.model: models.Model | None = None
+        self.model: Model | None = None
         if of.is_dir() or not of.suffix:
-            self.model = models.load(of)
+            self.model = load(of)
         elif options.rows or options.test:
             raise ValueError(f"--rows and --test should be with a model folder. Received: {of}.")
         self.rows: Rows | None = self._read(options.rows)
@@ -90,7 +90,7 @@ class Subject:
         return reader_for(self.model, path, self._options).read()
 
 
-def training_map(model: models.Model, folder: Path) -> Map:
+def training_map(model: Model, folder: Path) -> Map:
     """Return the map of the training rows, with ids and labels if the folder has them."""
     file = folder.expanduser() / MAP
     Y = getattr(model, "embedding_", None)
@@ -151,7 +151,7 @@ def _recall(subject: Subject) -> Any:
 
 
 _DRAW: dict[str, Callable[[Subject], Any]] = {
-    "map": lambda subject: plotting.map(subject.map.Y, subject.map.labels),
+    "map": lambda subject: plotting.scatter(subject.map.Y, subject.map.labels),
     "overlay": _overlay,
     "kl": _kl,
     "shepard": lambda subject: plotting.shepard(subject.X(), subject.map.Y),

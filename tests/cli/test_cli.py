@@ -179,11 +179,11 @@ def test_a_map_that_one_has(here, frame, tmp_path, capsys):
     np.savetxt(tmp_path / "R.csv", Y, delimiter=",", header='"V1","V2"', comments="")
     other = fit.places(tmp_path / "R.csv", rows, None, None)
     np.testing.assert_allclose(other, Y, rtol=1e-6)
-    run("transform", "placed", "train.csv", "--out", tmp_path / "t.csv", "--confidence", "--quiet")
+    run("transform", "placed", "train.csv", "--out", tmp_path / "t.csv", "--novelty", "--quiet")
     table = pandas.read_csv(tmp_path / "t.csv")
-    assert table.columns.tolist() == ["x", "y", "confidence"]
+    assert table.columns.tolist() == ["x", "y", "novelty"]
     np.testing.assert_allclose(
-        table["confidence"], placed.confidence(frame[NAMES].to_numpy("float32")), atol=1e-5
+        table["novelty"], placed.novelty(frame[NAMES].to_numpy("float32")), atol=1e-5
     )
 
 
@@ -226,13 +226,13 @@ def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X
 
 def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypatch):
     drawn = []
-    real = plotting.map
+    real = plotting.scatter
 
     def draw(Y, labels=None, **options):
         drawn.append((Y, labels))
         return real(Y, labels, **options)
 
-    monkeypatch.setattr(plotting, "map", draw)
+    monkeypatch.setattr(plotting, "scatter", draw)
     for of in ("map", "map/map.csv"):
         run("plot", of, "--out", tmp_path / "map.png", "--title", "Mine")
         Y, labels = drawn.pop()
