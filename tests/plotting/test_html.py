@@ -181,9 +181,9 @@ def test_a_page_stays_small_by_the_row(page, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": [1]}, "labels should be one a row, 4. Received: 1"),
-        ({"names": ["a"]}, "names should be one a row, 4. Received: 1"),
-        ({"values": {"x": [1, 2]}}, r"values\['x'\] should be one a row, 4. Received: 2"),
+        ({"labels": [1]}, "labels should have one value per row, 4. Received: 1"),
+        ({"names": ["a"]}, "names should have one value per row, 4. Received: 1"),
+        ({"values": {"x": [1, 2]}}, r"values\['x'\] should have one value per row, 4. Received: 2"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(options, message, page):
