@@ -125,9 +125,22 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="folder of a model")
     command.add_argument("--train", required=True, metavar="ROWS", help="training rows")
     command.add_argument("--test", metavar="ROWS", help="rows that the model has not seen")
-    command.add_argument("--k", type=int, default=12, help="of T(k) (%(default)s)")
     command.add_argument(
-        "--neighbors", type=int, default=10, help="of recall and accuracy (%(default)s)"
+        "--n-neighbors",
+        type=int,
+        default=12,
+        metavar="K",
+        help="of trustworthiness and continuity (%(default)s)",
+    )
+    command.add_argument(
+        "--recall-neighbors", type=int, default=10, metavar="K", help="of recall (%(default)s)"
+    )
+    command.add_argument(
+        "--sample-size",
+        type=_or_words(int, "none"),
+        default=10_000,
+        metavar="N",
+        help="rows whose neighbours are sought; none: all (%(default)s)",
     )
     command.add_argument("--no-pca", dest="pca", action="store_false", help="without PCA")
     command.add_argument("--seed", type=int, default=0, help="of samples (%(default)s)")
@@ -259,7 +272,7 @@ _ARGUMENTS = {
     for name in (
         *(name for name, _, _ in (*_PARAMETERS, *_MAP_PARAMETERS)),
         *("columns", "drop", "array", "layer", "obsm", "header", "delimiter", "decimal"),
-        *("thousands", "map_id", "map_columns", "k", "neighbors"),
+        *("thousands", "map_id", "map_columns", "n_neighbors", "recall_neighbors", "sample_size"),
     )
 } | {"ids": "--id", "labels": "--label", "header=True": "--header", "header=False": "--no-header"}
 OF_MAP = {"columns": "--map-columns", "ids": "--map-id"}

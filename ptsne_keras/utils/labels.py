@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MISSING = (
+MISSING = ("", *"NA N/A n/a #N/A <NA> NaN nan NAN NaT NULL null None".split())
     "",
     *["NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "NULL", "null", "None"],
 )

@@ -192,14 +192,14 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
 
     def evaluate(model, X, X_test=None, **options):
         calls.append((model, X, X_test, options))
-        return {"rows": {"training": len(X), "test": len(X_test)}, "k": options["k"]}
+        return {"rows": {"training": len(X), "test": len(X_test)}, "k": options["n_neighbors"]}
 
     stand_in = types.ModuleType("ptsne_keras.evaluation")
     stand_in.evaluate, stand_in.table = evaluate, lambda results: f"k = {results['k']}"
     monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
     monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
     words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
-    run("evaluate", "map", *words, "--k", 7, "--no-pca")
+    run("evaluate", "map", *words, "--n-neighbors", 7, "--no-pca")
     assert capsys.readouterr().out == "k = 7\n"
     run("evaluate", "map", *words, "--json")
     assert answer(capsys)["rows"] == {"training": 90, "test": 90}
@@ -357,7 +357,9 @@ def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):
         raise OSError(28, "No space left on device", "map/model.json")
 
     fitted = ParametricTSNE.load("plain")
-    monkeypatch.setattr(ParametricTSNE, "fit", lambda self, X, **options: fitted)
+    monkeypatch.setattr(
+        ParametricTSNE, "fit", lambda self, X, **options: vars(self).update(vars(fitted))
+    )
     monkeypatch.setattr(ParametricTSNE, "save", full)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", code=1)
     assert "could not be written: the disk is full; free space" in capsys.readouterr().err
@@ -436,7 +438,7 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     shuffled.to_csv(tmp_path / "train.csv", index=False)
     other = ["fit", tmp_path / "train.csv", *words[2:], "--resume", "--quiet"]
     run(*other, code=2)
-    assert "X should be the rows that the unfinished fit is of" in capsys.readouterr().err
+    assert "X should be the rows of the unfinished fit" in capsys.readouterr().err
     # A little is left to do, so that the test does not wait for the rest.
     tsne._left = tsne._left._replace(epochs=99_998)
     tsne.save(out)
@@ -452,7 +454,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, caps
     def interrupt(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("ptsne_keras.estimators.recipes._batches", interrupt)
+    monkeypatch.setattr("ptsne_keras.estimators._fit_stages._batches", interrupt)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", "--json", code=130)
     shown = capsys.readouterr()
     assert shown.err == "ptsne: interrupted; nothing was written\n"
