@@ -132,7 +132,7 @@ def test_a_map_in_units_of_its_own_is_scaled_to_its_least_divergence(split, rng)
 
 def test_a_regressor_is_measured_too(split, tsne):
     X, _, X_test, _ = split
-    regressor = MapRegressor(epochs=1, random_state=0, objective="squares", network="elu")
+    regressor = MapRegressor(epochs=1, random_state=0, objective="squares")
     found = evaluation.evaluate(regressor.fit(X, tsne.embedding_), X, X_test)["measures"]
     assert set(found) == {"MapRegressor", "PCA"}
     assert all(np.isfinite(list(found["MapRegressor"]["test"].values())))

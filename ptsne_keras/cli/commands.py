@@ -17,7 +17,7 @@ from ptsne_keras import serving
 from ptsne_keras.callbacks.progress import Meter, duration
 from ptsne_keras.cli import drawing, fitting
 from ptsne_keras.cli.drawing import choice, reading_for
-from ptsne_keras.estimators import load, models
+from ptsne_keras.estimators import Model, load, models
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import outputs
@@ -74,7 +74,7 @@ def fit(options: Namespace) -> Report:
     return _fit_report(options, model, (n, features), found.ended, seconds, embedding)
 
 
-def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.Model:
+def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
     """Make the estimator, or load the unfinished one."""
     if options.resume:
         if options.map:
@@ -102,7 +102,7 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.
 
 def _fit_report(
     options: Namespace,
-    model: models.Model,
+    model: Model,
     shape: tuple[int, int],
     ended: bool,
     seconds: float,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptsne_keras import plotting
-from ptsne_keras.estimators import models
+from ptsne_keras.estimators import Model, load, models
 from ptsne_keras.estimators.models import TrainingMap
 from ptsne_keras.io import outputs
 from ptsne_keras.io.inputs import Choice, Reading, Rows
@@ -24,9 +24,9 @@ class Subject:
         self._options = options
         self.has_test = options.test is not None
         of = Path(options.of).expanduser()
-        self.model: models.Model | None = None
+        self.model: Model | None = None
         if of.is_dir() or not of.suffix:
-            self.model = models.load(of)
+            self.model = load(of)
         elif options.rows or options.test:
             raise ValueError(f"--rows and --test should be with a model folder. Received: {of}.")
         self.rows: Rows | None = self._read(options.rows)
@@ -103,7 +103,8 @@ def _kl(subject: Subject) -> Any:
     history = getattr(subject.model, "history_", None)
     if history is None:
         raise ValueError("--kind kl should be of a model folder, which has the curves.")
-    return plotting.learning_curve(history) if "error" in history else plotting.kl_curve(history)
+    curves = history["finetune"]
+    return plotting.learning_curve(curves) if "error" in curves else plotting.kl_curve(curves)
 
 
 def _shepard(subject: Subject) -> Any:
@@ -147,7 +148,7 @@ def choice(options: Namespace) -> Choice:
     )
 
 
-def reading_for(model: models.Model, path: str, options: Namespace) -> Reading:
+def reading_for(model: Model, path: str, options: Namespace) -> Reading:
     """Open rows for a model: columns by its names, as many as it knows."""
     like = getattr(model, "feature_names_in_", None)
     reading = Reading(path, choice(options), like=None if like is None else like.tolist())

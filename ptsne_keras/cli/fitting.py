@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptsne_keras.callbacks.checkpoint import Interruption
-from ptsne_keras.estimators import is_model, load, models, unfinished
+from ptsne_keras.estimators import Model, is_model, load, models, unfinished
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import maps, outputs
@@ -99,7 +99,7 @@ def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
 
 
 def fit(
-    model: models.Model,
+    model: Model,
     rows: Rows,
     out: Path,
     *,
@@ -130,7 +130,7 @@ def fit(
     return Fitted(ended and not (isinstance(model, MapRegressor) and interruption.requested), out)
 
 
-def _check_finite(found: Any, model: models.Model) -> None:
+def _check_finite(found: Any, model: Model) -> None:
     """Raise where training diverged, be it to places that are only far away."""
     divergence = getattr(model, "kl_divergence_", 0.0)
     if not (np.isfinite(found).all() and np.isfinite(divergence)):
