@@ -238,9 +238,9 @@ def _check_counts(parts: dict[str, _Part], k: int, neighbors: int, sample: int |
     if sample is not None and sample < 1:
         raise ValueError(f"sample should be at least 1, or None for all rows. Received: {sample}.")
     n = parts["training"].X.shape[0]
-    if ranks.positive(k, "k") >= n / 2:
+    if validation.check_integer(k, "k") >= n / 2:
         raise ValueError(f"k should be below half the training rows, {n / 2:g}. Received: {k!r}.")
-    if ranks.positive(neighbors, "neighbors") >= n:
+    if validation.check_integer(neighbors, "neighbors") >= n:
         raise ValueError(f"neighbors should be from 1 to N - 1 = {n - 1}. Received: {neighbors!r}.")
 
 
@@ -301,6 +301,6 @@ def _distances(part: _Part, seed: int) -> dict[str, Measures]:
     if part.X.shape[0] < _PAIRED:
         return {name: {"distance_correlation": None} for name in part.maps}
     return {
-        name: {"distance_correlation": metrics.distance_correlation(part.X, Y, seed=seed)}
+        name: {"distance_correlation": metrics.distance_correlation(part.X, Y, random_state=seed)}
         for name, Y in part.maps.items()
     }

@@ -51,7 +51,9 @@ def test_measures_are_those_of_scikit_learn(tsne, results, split):
             accuracy = measured["test"][f"accuracy_{k}nn"]
             assert accuracy == pytest.approx(classifier.score(Y_test, labels_test), abs=0.01)
             accuracy = measured["training"][f"accuracy_{k}nn"]
-            assert accuracy == pytest.approx(metrics.knn_accuracy(Y, labels, k=k), abs=0.01)
+            assert accuracy == pytest.approx(
+                metrics.knn_accuracy(Y, labels, n_neighbors=k), abs=0.01
+            )
         recall = metrics.neighborhood_recall(X, Y, X_test, Y_test)
         assert measured["test"]["neighborhood_recall"] == pytest.approx(recall, abs=0.01)
         recall = metrics.neighborhood_recall_per_row(X, Y).mean()
@@ -99,7 +101,7 @@ def test_rows_without_a_label_take_no_part_in_accuracy(tsne, split):
     some[::3] = None
     found = evaluation.evaluate(tsne, X, labels=some, pca=False)
     there = np.arange(300) % 3 != 0
-    expected = metrics.knn_accuracy(tsne.embedding_[there], labels[there], k=1)
+    expected = metrics.knn_accuracy(tsne.embedding_[there], labels[there])
     measured = found["measures"]["ParametricTSNE"]["training"]["accuracy_1nn"]
     assert measured == pytest.approx(expected, abs=0.01)
     numbers = evaluation.evaluate(tsne, X, labels=X.mean(axis=1) + 0.1, pca=False)
@@ -221,9 +223,9 @@ def test_maps_and_rows_that_are_not_finite_are_named(wrong, split):
     ("options", "message"),
     [
         ({"k": 150}, "k should be below half the training rows, 150. Received: 150"),
-        ({"k": 5.0}, "k should be a positive integer. Received: 5.0"),
-        ({"k": 0}, "k should be a positive integer. Received: 0"),
-        ({"neighbors": 2.5}, "neighbors should be a positive integer. Received: 2.5"),
+        ({"k": 5.0}, "k should be an integer of at least 1. Received: 5.0"),
+        ({"k": 0}, "k should be an integer of at least 1. Received: 0"),
+        ({"neighbors": 2.5}, "neighbors should be an integer of at least 1. Received: 2.5"),
         ({"neighbors": 300}, "neighbors should be from 1 to N - 1 = 299"),
         ({"sample": 0}, "sample should be at least 1"),
         ({"labels": [1, 2]}, "labels should be one a row, 300. Received: 2"),

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras import affinities, networks
-from ptsne_keras.affinities.neighbors import Neighbors
+from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.data import batches
 from ptsne_keras.estimators import graph, regression
 from ptsne_keras.estimators.regression import Fitted, Preset
-from ptsne_keras.losses.placement import Placement, PlacementError
+from ptsne_keras.losses import AnchoredTSNE
+from ptsne_keras.metrics import AnchorError
 from ptsne_keras.training import stages
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
@@ -109,8 +109,8 @@ def fit(
     fitted = stages.finetune(
         _in_kernel_units(head, frame),
         data.repeat(passes),
-        loss=Placement(map_weight / frame.variance, exaggeration=exaggeration),
-        metrics=[PlacementError(frame.variance)],
+        loss=AnchoredTSNE(map_weight / frame.variance, exaggeration=exaggeration),
+        metrics=[AnchorError(frame.variance)],
         optimizer=graph.averaged(preset.rates[0], epochs * len(data)),
         epochs=epochs // passes,
         validation_data=validation,
@@ -180,7 +180,7 @@ def _held_out_batches(
     h = min(max(batch_size // 2, _TELLING), len(held_out))
     held_out = held_out[: h * min(len(held_out) // h, _MEASURED)]
     k = min(math.ceil(3 * perplexity), len(train))
-    distances, near = NearestNeighbors(n_neighbors=k).fit(Z[train]).kneighbors(Z[held_out])
+    near, distances = nearest(Z[train], k, queries=Z[held_out], seed=seed)
     p = affinities.neighbor_probabilities(distances, min(perplexity, k / 2))  # [h, k]
     u = np.random.default_rng(seed).random((len(held_out), 1))
     drawn = np.minimum((np.cumsum(p, axis=1) < u).sum(axis=1), k - 1)

@@ -389,7 +389,7 @@ def test_rbm_filters_are_the_weights_as_images_strongest_first(rng):
         (lambda: plotting.point_quality(HOLED, np.eye(5)[:, :2], k=2), "X should be finite"),
         (
             lambda: plotting.point_quality(np.eye(5), np.eye(5)[:, :2], k=2.0),
-            "k should be a positive integer. Received: 2.0",
+            "should be an integer of at least 1. Received: 2.0",
         ),
         (lambda: plotting.recall_curve(np.eye(5), np.eye(5), ks=(9,)), "ks should be from 1 to"),
         (lambda: plotting.rbm_filters(np.ones((7, 3))), "7 is not a square"),
