@@ -16,7 +16,8 @@ from ptsne_keras.data import batches
 from ptsne_keras.estimators import _encoders, _fit_graph
 from ptsne_keras.estimators._fit_regression import split, thinned
 from ptsne_keras.estimators._settings import INITIAL_DIMS, MapSettings
-from ptsne_keras.losses.placement import Placement, PlacementError
+from ptsne_keras.losses import AnchoredTSNE
+from ptsne_keras.metrics import AnchorError
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, pca
 from ptsne_keras.utils.stopwatch import Stopwatch
@@ -101,7 +102,9 @@ def _network(
         encoder = _encoders.own(settings.encoder, features, d)
         return encoder, encoder, np.asarray(arrays.dense(X), np.float32)
     some = X[thinned(train, _SAMPLE)]
-    reduced = pca.principal_components(some, min(INITIAL_DIMS, features, len(train)), seed=search_seed)
+    reduced = pca.principal_components(
+        some, min(INITIAL_DIMS, features, len(train)), seed=search_seed
+    )
     encoder = networks.encoder(
         features,
         d,
@@ -138,8 +141,10 @@ def _finetune(
         fitted = training.finetune(
             _in_kernel_units(trained, frame),
             data.repeat(passes),
-            loss=Placement(settings.map_weight / frame.variance, exaggeration=settings.exaggeration),
-            metrics=[PlacementError(frame.variance)],
+            loss=AnchoredTSNE(
+                settings.map_weight / frame.variance, exaggeration=settings.exaggeration
+            ),
+            metrics=[AnchorError(frame.variance)],
             optimizer=_fit_graph.optimizer(
                 settings.optimizer, settings.learning_rate, settings.epochs * steps
             ),
