@@ -198,7 +198,7 @@ class MapSnapshots(_MapCallback):
         with files.replacing(file) as beside:
             np.save(beside, Y)
         figure, ax = plt.subplots(figsize=_SIZE, layout="constrained")
-        plotting.map(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+        plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
         with files.replacing(file.with_suffix(".png")) as beside:
             figure.savefig(beside, dpi=_DPI)
         plt.close(figure)
@@ -217,7 +217,7 @@ class MapSnapshots(_MapCallback):
         with files.replacing(file) as beside, writer.saving(figure, str(beside), dpi=_DPI):
             for (epoch, _), Y in zip(frames, maps, strict=True):
                 ax.clear()
-                plotting.map(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+                plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
                 ax.set(xlim=(-radius, radius), ylim=(-radius, radius))
                 ax.set_aspect("equal", adjustable="box")  # the limits stay what they are
                 writer.grab_frame()

@@ -209,9 +209,9 @@ def evaluate(options: Namespace) -> Report:
         labels=train.labels,
         labels_test=None if test is None else test.labels,
         pca=options.pca,
-        k=options.k,
-        neighbors=options.neighbors,
-        seed=options.seed,
+        n_neighbors=options.k,
+        recall_neighbors=options.neighbors,
+        random_state=options.seed,
     )
     facts = {"command": "evaluate", "model": str(options.model), **results}
     return Report(facts, evaluation.table(results))

@@ -16,7 +16,8 @@ from ptsne_keras.data import batches
 from ptsne_keras.estimators import _encoders, _fit_graph
 from ptsne_keras.estimators._fit_regression import split, thinned
 from ptsne_keras.estimators._settings import INITIAL_DIMS, MapSettings
-from ptsne_keras.losses.placement import Placement, PlacementError
+from ptsne_keras.losses import AnchoredTSNE
+from ptsne_keras.metrics import AnchorError
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, pca
 from ptsne_keras.utils.stopwatch import Stopwatch
@@ -165,8 +166,8 @@ def _finetune(
         fitted = training.finetune(
             _in_kernel_units(trained, frame),
             data.repeat(passes),
-            loss=Placement(weight, exaggeration=settings.exaggeration),
-            metrics=[PlacementError(frame.variance)],
+            loss=AnchoredTSNE(weight, exaggeration=settings.exaggeration),
+            metrics=[AnchorError(frame.variance)],
             optimizer=optimizer,
             epochs=epochs,
             validation_data=validation,

@@ -185,7 +185,7 @@ def test_an_epoch_over_all_processes_has_every_row_once(process):
     [
         ({"replicas": 3, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
         ({"replicas": 1, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
-        ({"replicas": 4}, {}, "seed should be one number on all 2 processes"),
+        ({"replicas": 4}, {}, "seed should be the same number on all 2 processes"),
         (
             {"replicas": 4, "seed": 0},
             {"auto_shard_dataset": True},

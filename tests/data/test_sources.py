@@ -45,7 +45,7 @@ def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
 def test_bad_rows_are_named(kind, X, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_BLOCK", 100)
     X[[40, 70], 2] = np.nan
-    with pytest.raises(ValueError, match=r"such rows, the first at index 40"):
+    with pytest.raises(ValueError, match=r"rows, the first at index 40"):
         batches.from_array(given_as(kind, X, tmp_path), 8, 30)
 
 
@@ -92,7 +92,7 @@ class TestDataset:
 
     def test_needs_its_length(self, unique):
         data = tf.data.Dataset.from_tensor_slices(unique).filter(lambda x: x[0] > 0)
-        with pytest.raises(ValueError, match="count should be given"):
+        with pytest.raises(ValueError, match="count, the number of rows, should be given"):
             streams.from_dataset(data, 8, 30)
 
     @pytest.mark.parametrize("count", [80, 110, 200])
@@ -101,10 +101,16 @@ class TestDataset:
         with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain"):
             list(streams.from_dataset(data, 8, 30, count=count))
 
-    def test_of_something_else(self, unique):
+    def test_bad_input_is_named(self, unique):
+        with pytest.raises(ValueError, match=r"data should be a tf\.data\.Dataset"):
+            streams.from_dataset(unique, 8, 30)
         data = tf.data.Dataset.from_tensor_slices((unique, unique))
         with pytest.raises(ValueError, match="data should be a data set of rows"):
             streams.from_dataset(data, 8, 30)
+        data = tf.data.Dataset.from_tensor_slices(unique)
+        for name, wrong in (("count", "200"), ("count", -5), ("buffer", 2.5), ("buffer", -1)):
+            with pytest.raises(ValueError, match=f"{name} should be an integer of at least 0"):
+                streams.from_dataset(data, 8, 30, **{name: wrong})
 
     def test_bad_rows_are_reported(self, unique):
         unique[5, 1] = np.inf
@@ -186,22 +192,3 @@ class TestParquet:
         self.write(tmp_path / "rows.parquet", unique[:0])
         with pytest.raises(ValueError, match="files should have rows"):
             streams.from_parquet(tmp_path / "rows.parquet", list("abcdef"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"count": "200"}, "count should be an integer"),
-        ({"count": -5}, "count should be an integer of at least 0"),
-        ({"buffer": 2.5}, "buffer should be an integer"),
-        ({"buffer": -1}, "buffer should be an integer of at least 0"),
-    ],
-)
-def test_counts_that_are_none_are_named(options, message, unique):
-    with pytest.raises(ValueError, match=message):
-        streams.from_dataset(tf.data.Dataset.from_tensor_slices(unique), 8, 30, **options)
-
-
-def test_an_array_is_no_data_set(unique):
-    with pytest.raises(ValueError, match=r"data should be a tf\.data\.Dataset"):
-        streams.from_dataset(unique, 8, 30)
