@@ -2,7 +2,7 @@
 
 from ptsne_keras.callbacks.progress import EpochSeconds, FitMeter, Meter, StageBar
 from ptsne_keras.callbacks.schedule import Schedule, geometric
-from ptsne_keras.callbacks.snapshots import MapSnapshots, Projector, align
+from ptsne_keras.callbacks.snapshots import MapSnapshots, Projector
 
 __all__ = [
     "EpochSeconds",
@@ -12,6 +12,5 @@ __all__ = [
     "Projector",
     "Schedule",
     "StageBar",
-    "align",
     "geometric",
 ]

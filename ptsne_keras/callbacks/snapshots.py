@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from matplotlib.animation import writers
 
 from ptsne_keras import plotting
+from ptsne_keras.metrics.procrustes import align
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
 
@@ -222,27 +222,6 @@ class MapSnapshots(_MapCallback):
                 ax.set_aspect("equal", adjustable="box")  # the limits stay what they are
                 writer.grab_frame()
         plt.close(figure)
-
-
-def align(Y: Any, target: Any = None) -> FloatArray:
-    """Turn, mirror and move a map so that it lies as another of the same rows: min ‖Y R - T‖².
-
-    Parameters
-    ----------
-    Y, target : array [m, d]
-        Without a target Y is centred alone.
-
-    Examples
-    --------
-    >>> target = align(Y)
-    >>> bool(np.allclose(align(Y[:, ::-1] + 5, target), target, atol=1e-4))
-    True
-    """
-    Y = np.asarray(Y) - np.mean(Y, axis=0)
-    if target is None:
-        return Y
-    target = target - np.mean(target, axis=0)
-    return Y @ scipy.linalg.orthogonal_procrustes(Y, target)[0]
 
 
 class Projector(_MapCallback):

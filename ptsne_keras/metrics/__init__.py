@@ -1,6 +1,7 @@
 """How good a map is: measures of whole maps, and Keras metrics of batches."""
 
 from ptsne_keras.metrics.batch import NeighborRecall, Trustworthiness
+from ptsne_keras.metrics.procrustes import align, procrustes_correlation
 from ptsne_keras.metrics.quality import (
     continuity,
     distance_correlation,
@@ -9,13 +10,13 @@ from ptsne_keras.metrics.quality import (
     mean_kl_divergence,
     neighborhood_recall,
     neighborhood_recall_per_row,
-    procrustes_correlation,
     trustworthiness,
 )
 
 __all__ = [
     "NeighborRecall",
     "Trustworthiness",
+    "align",
     "continuity",
     "distance_correlation",
     "kl_divergence",

@@ -198,48 +198,6 @@ def _rows(X: Any, name: str) -> Any:
     return X.tocsr()
 
 
-def procrustes_correlation(Y: Any, Y_other: Any) -> float:
-    """How alike two maps of the same rows are, whatever their place, size and rotation: in [0, 1].
-
-    The correlation of the coordinates after the best similarity transform, mirror images included:
-    r = Σ σ_i(AᵀB) / (‖A‖ ‖B‖), with A and B the centred maps and σ the singular values.
-
-    Parameters
-    ----------
-    Y, Y_other : array [N, d]
-        Maps of the same rows, in the same order.
-
-    Raises
-    ------
-    ValueError
-        If the maps are not finite or not of the same shape.
-
-    Examples
-    --------
-    >>> round(procrustes_correlation(Y, 3 * Y[:, ::-1] + 1), 6)
-    1.0
-
-    References
-    ----------
-    Gower (1975), Generalized Procrustes analysis; r² = 1 - scipy.spatial.procrustes' disparity.
-    """
-    A, B = np.asarray(Y, np.float64), np.asarray(Y_other, np.float64)
-    if A.shape != B.shape or A.ndim != 2 or not (np.isfinite(A).all() and np.isfinite(B).all()):
-        raise ValueError(
-            "Y and Y_other should be finite maps [N, d] of the same rows. "
-            f"Received: shapes {A.shape} and {B.shape}."
-        )
-    A, B = _unit(A), _unit(B)
-    return min(1.0, float(np.linalg.svd(A.T @ B, compute_uv=False).sum()))
-
-
-def _unit(A: Any) -> Any:
-    """Centred, and divided by its norm, whose squares may be too large."""
-    A = A - A.mean(axis=0)
-    A = A / (np.abs(A).max() or 1.0)
-    return A / (np.linalg.norm(A) or 1.0)
-
-
 def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
     """KL(P‖Q) of a map in nats: the sum of the row terms of `losses.tsne`.
 

@@ -87,7 +87,7 @@ def test_procrustes_correlation_is_that_of_scipy(rng):
     assert metrics.procrustes_correlation(Y, np.ones_like(Y)) == 0.0
     assert metrics.procrustes_correlation(1e200 * Y, other) == pytest.approx(found)
     for wrong in (Y[:-1], np.where(Y > 0, np.nan, Y)):
-        with pytest.raises(ValueError, match="finite maps \\[N, d\\] of the same rows"):
+        with pytest.raises(ValueError, match="finite arrays \\[N, d\\] of the same rows"):
             metrics.procrustes_correlation(Y, wrong)
 
 

@@ -1,0 +1,99 @@
+"""Two maps of the same rows, compared or laid over one another: orthogonal Procrustes."""
+
+from typing import Any
+
+import numpy as np
+
+from ptsne_keras.typing import FloatArray
+
+
+def align(Y: Any, target: Any = None) -> FloatArray:
+    """Rotate, mirror and shift a map onto another map of the same rows, without scaling it.
+
+    The rotation R minimises ‖(Y - ȳ) R - (T - t̄)‖² over all orthogonal matrices, mirror images
+    included. The result is centred at the origin.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_dimensions)
+        The map to move.
+    target : array-like of shape (n_samples, n_dimensions), default=None
+        The map T to lay it over. By default Y is only centred.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_dimensions)
+
+    Raises
+    ------
+    ValueError
+        If the maps are not finite or do not have the same shape.
+
+    Examples
+    --------
+    >>> target = align(Y)
+    >>> bool(np.allclose(align(Y[:, ::-1] + 5, target), target, atol=1e-4))
+    True
+
+    References
+    ----------
+    Schönemann (1966), A generalized solution of the orthogonal Procrustes problem.
+    """
+    Y = np.asarray(Y)
+    A, B = _unit_maps(Y, Y if target is None else target)
+    centred = Y - Y.mean(axis=0)
+    if target is None:
+        return centred
+    left, _, right = np.linalg.svd(A.T @ B)
+    return (centred @ (left @ right)).astype(centred.dtype, copy=False)
+
+
+def procrustes_correlation(Y: Any, Y_other: Any) -> float:
+    """Return how similar two maps of the same rows are, in [0, 1], whatever their pose and size.
+
+    This is the correlation of the coordinates after the best similarity transform, mirror images
+    included: r = Σ σ_i(AᵀB) / (‖A‖ ‖B‖), with A and B the centred maps and σ_i singular values.
+
+    Parameters
+    ----------
+    Y, Y_other : array-like of shape (n_samples, n_dimensions)
+        Maps of the same rows, in the same order.
+
+    Returns
+    -------
+    float
+        1 for maps that differ only by shift, scale, rotation and reflection.
+
+    Raises
+    ------
+    ValueError
+        If the maps are not finite or do not have the same shape.
+
+    Examples
+    --------
+    >>> round(procrustes_correlation(Y, 3 * Y[:, ::-1] + 1), 6)
+    1.0
+
+    References
+    ----------
+    Gower (1975), Generalized Procrustes analysis; r² = 1 - scipy.spatial.procrustes' disparity.
+    """
+    A, B = _unit_maps(Y, Y_other)
+    return min(1.0, float(np.linalg.svd(A.T @ B, compute_uv=False).sum()))
+
+
+def _unit_maps(Y: Any, Y_other: Any) -> tuple[FloatArray, FloatArray]:
+    """Return both maps in float64, centred and of norm 1."""
+    A, B = np.asarray(Y, np.float64), np.asarray(Y_other, np.float64)
+    if A.shape != B.shape or A.ndim != 2 or not (np.isfinite(A).all() and np.isfinite(B).all()):
+        raise ValueError(
+            "Both maps should be finite arrays [N, d] of the same rows. "
+            f"Received: shapes {A.shape} and {B.shape}."
+        )
+    return _unit(A), _unit(B)
+
+
+def _unit(A: FloatArray) -> FloatArray:
+    A = A - A.mean(axis=0)
+    A = A / (np.abs(A).max() or 1.0)  # the squares of large values may overflow
+    return A / (np.linalg.norm(A) or 1.0)
