@@ -37,7 +37,7 @@ def run(seed: int, **parameters: Any) -> dict[str, dict[str, float]]:
     methods = {
         "ParametricTSNE": ParametricTSNE(random_state=seed, **parameters),
         "three stages": ParametricTSNE(
-            random_state=seed, pretraining="rbm", sampling="batch", **parameters
+            random_state=seed, pretraining="cd1", sampling="batch", **parameters
         ),
         "PCA": PCA(2, random_state=seed),
     }

@@ -172,11 +172,11 @@ def picture(dataset: str, methods: list[str], rows: tuple[Any, ...], folder: Pat
     methods = [m for m in methods if (folder / f"{dataset}-{m}-0.npz").exists()]
     width = 4 * (len(methods) + 1)
     figure, axes = plt.subplots(1, len(methods) + 1, figsize=(width, 4.2), layout="constrained")
-    plotting.map(Y[::6], labels[::6], ax=axes[0])
+    plotting.scatter(Y[::6], labels[::6], ax=axes[0])
     axes[0].set_title("given: every sixth training row")
     for ax, method in zip(axes[1:], methods, strict=True):
         with np.load(folder / f"{dataset}-{method}-0.npz") as maps:
-            plotting.map(maps["test"], labels_test, ax=ax)
+            plotting.scatter(maps["test"], labels_test, ax=ax)
         ax.set_title(TITLES[method])
     for ax in axes:
         if ax.get_legend():

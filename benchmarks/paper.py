@@ -181,7 +181,7 @@ def picture(file: Path, names: tuple[str, ...] = ("2:1", "2:learn")) -> None:
         found = json.loads(done(name).read_text())
         encoder = keras.saving.load_model(done(name).with_suffix(".keras"))
         Y = encoder.predict(X, batch_size=4096, verbose=0)
-        plotting.map(Y, labels, ax=ax, s=1.5, alpha=0.5, legend=name == names[-1])
+        plotting.scatter(Y, labels, ax=ax, s=1.5, alpha=0.5, legend=name == names[-1])
         ax.set_title(f"α = {found['α at the end']:.2f}: 1-NN error {found['1-NN error %']:.2f} %")
     for handle in axes[-1].get_legend().legend_handles:
         handle.set(alpha=1, sizes=[20])

@@ -183,7 +183,7 @@ def picture(dataset: str, methods: list[str], path: Path) -> None:
     figure, axes = plt.subplots(1, len(methods), figsize=(width, 4.2), layout="constrained")
     for ax, method in zip(np.atleast_1d(axes), methods, strict=True):
         with np.load(RESULTS / f"{dataset}-{method}-0.npz") as maps:
-            plotting.map(maps["test"], labels, ax=ax)
+            plotting.scatter(maps["test"], labels, ax=ax)
         ax.set_title(TITLES[method].split(" (")[0])
         if ax.get_legend():
             ax.get_legend().remove()

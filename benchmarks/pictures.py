@@ -20,7 +20,7 @@ def main(path: str = "docs/pictures.png") -> None:
     machine.fit(X / X.max(), epochs=100, verbose=0)
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), layout="constrained")
     plotting.overlay(Y, labels, Y_test, labels_test, ax=axes[0, 0])
-    plotting.map(Y, X.mean(axis=1) + 0.0, continuous=True, ax=axes[0, 1])
+    plotting.scatter(Y, X.mean(axis=1) + 0.0, continuous=True, ax=axes[0, 1])
     axes[0, 1].set_title("mean ink of a digit", fontsize=10)
     plotting.point_quality(X, Y, ax=axes[0, 2])
     plotting.shepard(X, Y, ax=axes[1, 0])

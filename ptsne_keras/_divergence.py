@@ -1,18 +1,13 @@
 """KL(P‖Q) of several maps of the same rows, each at the size that suits it."""
 
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 
 from ptsne_keras import metrics
-from ptsne_keras.data import batches
-from ptsne_keras.data import order as rows
-from ptsne_keras.data.order import check_batches
-from ptsne_keras.estimators import recipes
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
+from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import FloatArray
 
 # Sizes of a map, its coordinates' deviation, among which that of least divergence is sought.
@@ -32,7 +27,7 @@ class Divergence:
     def of(self, X: Any, maps: dict[str, FloatArray]) -> dict[str, float | None]:
         """Measure maps of rows X [N, D], the estimator's under the name of its class, in nats."""
         total, count = dict.fromkeys(maps, 0.0), 0
-        for P, i in self._joint(X):
+        for P, i in scored_rows(self.estimator, X).joint():
             for name, Y in maps.items():
                 if name not in self.scales:
                     self.scales[name] = _best_scale(P, Y[i], self.dof)
@@ -40,29 +35,6 @@ class Divergence:
                 total[name] += len(i) * found
             count += len(i)
         return {name: total[name] / count if count else None for name in maps}
-
-    def _joint(self, X: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield P [b, b] of batches of rows, and their numbers; nothing where they are too few."""
-        parameters = ParametricTSNE().get_params()
-        if isinstance(self.estimator, ParametricTSNE):
-            parameters = self.estimator.get_params()
-        elif hasattr(self.estimator, "perplexity"):
-            parameters["perplexity"] = min(float(self.estimator.perplexity), (X.shape[0] - 1) / 3)
-        settings = recipes.resolve(parameters, *X.shape)
-        scored = recipes.score_rows(getattr(self.estimator, "encoder_", None), X, settings)
-        n, size = len(scored.rows), scored.batch_size
-        try:
-            check_batches(n, settings.perplexity, size)
-        except ValueError:
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-            data = batches.from_array(
-                scored.rows, settings.perplexity, size, shuffle="once", seed=0
-            )
-        order = rows.index_batches(n, size, shuffle="once", seed=0)
-        for (_, P), i in zip(data, order, strict=True):
-            yield P, scored.numbers[i.numpy()]
 
 
 def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:

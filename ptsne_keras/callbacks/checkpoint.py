@@ -1,27 +1,43 @@
-"""Fine-tuning that stops early and goes on later: what is kept, and the callback that keeps it."""
+"""What a stopped fit goes on from, and the callbacks that stop it and keep it."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import os
+import signal
+import threading
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
 
 
 class Unfinished(NamedTuple):
-    """What fine-tuning that was stopped goes on from."""
+    """What a stopped fit goes on from."""
 
     epochs: int
-    """Whole ones that were done, as Keras counts them."""
+    """The number of whole epochs done, as Keras counts them."""
     seed: int
-    """Of the fit."""
+    """The seed of the fit."""
     weights: list[Any]
-    """Arrays: those of the trainer, as they are while it trains, then the optimizer's."""
-    parameters: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Of the estimator, as JSON can hold them."""
+    """Arrays: the trainer's weights as they were during training, then the optimizer's."""
+    parameters: dict[str, Any] = {}  # noqa: RUF012 - the default is never changed
+    """The estimator's parameters, as JSON can hold them."""
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but the weights, as JSON can hold it."""
+        return {"epochs": self.epochs, "seed": self.seed, "parameters": self.parameters}
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the weights under names."""
+        return {f"unfinished_{i}": weight for i, weight in enumerate(self.weights)}
+
+    @classmethod
+    def loaded(cls, state: dict[str, Any], arrays: dict[str, Any]) -> Self:
+        """Return what `state` and `arrays` described."""
+        count = sum(name.startswith("unfinished_") for name in arrays)
+        return cls(weights=[arrays[f"unfinished_{i}"] for i in range(count)], **state)
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps what a stopped training goes on from, and lets one go on."""
+    """Keeps what a stopped training goes on from, and starts one from what was kept."""
 
     def __init__(self, start: Unfinished | None = None) -> None:
         super().__init__()
@@ -31,52 +47,82 @@ class Recorder(keras.callbacks.Callback):
         self._steps = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Set the weights and the epoch, if there are any to go on from."""
+        """Restore the weights and the epoch."""
         if self.start is None:
             return
         self.model.optimizer.build(self.model.trainable_variables)
         variables = _variables(self.model)
         if [tuple(v.shape) for v in variables] != [np.shape(w) for w in self.start.weights]:
             raise ValueError(
-                "The weights of the unfinished fit should be those of this network and optimizer; "
-                "fit anew."
+                "The weights of the unfinished fit should fit this network and optimizer; fit anew "
+                "without resume."
             )
         for variable, value in zip(variables, self.start.weights, strict=True):
             variable.assign(value)
         self.model._initial_epoch = self.start.epochs  # as keras.callbacks.BackupAndRestore does
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Note how much of the epoch is done."""
+        """Count the steps of the epoch."""
         self._steps = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Keep the weights if training stops here, before its end."""
+        """Keep the weights if training stops before its end."""
         self.epochs = epoch + (self._steps >= self.params["steps"])
         if self.model.stop_training and self.epochs < self.params["epochs"]:
             self.weights = [np.asarray(v).copy() for v in _variables(self.model)]
 
 
-def state(kept: Unfinished | None) -> dict[str, Any]:
-    """Give all but the weights as JSON can hold it, for a model's manifest."""
-    if kept is None:
-        return {}
-    names = ("epochs", "seed", "parameters")
-    return {"unfinished": {name: getattr(kept, name) for name in names}}
+class Interruption(keras.callbacks.Callback):
+    """Stops training after the current step on Ctrl-C; a second Ctrl-C stops at once.
 
+    Use it as a context manager around `fit`, and give it to `fit` as a callback. Before training
+    begins there is nothing to keep, and the first Ctrl-C stops at once. Outside the main thread
+    Ctrl-C keeps its meaning.
 
-def arrays(kept: Unfinished | None) -> dict[str, Any]:
-    """Give the weights under names, for a model's file of arrays."""
-    weights: Sequence[Any] = () if kept is None else kept.weights
-    return {f"unfinished_{i}": weight for i, weight in enumerate(weights)}
+    Attributes
+    ----------
+    requested : bool
+        Whether Ctrl-C was pressed.
 
+    Examples
+    --------
+    >>> with Interruption() as interruption:
+    ...     tsne = ParametricTSNE(epochs=2).fit(X, callbacks=[interruption])
+    >>> interruption.requested
+    False
+    """
 
-def loaded(state: dict[str, Any], arrays: dict[str, Any]) -> Unfinished | None:
-    """Read what :func:`state` and :func:`arrays` gave."""
-    if "unfinished" not in state:
-        return None
-    count = sum(name.startswith("unfinished_") for name in arrays)
-    weights = [arrays[f"unfinished_{i}"] for i in range(count)]
-    return Unfinished(weights=weights, **state["unfinished"])
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = self._training = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        """Take over the signal, which only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Note that from now on there is something to keep."""
+        self._training = True
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Stop training if Ctrl-C was pressed."""
+        if self.requested:
+            self.model.stop_training = True
+
+    def _interrupted(self, *_: object) -> None:
+        if self.requested or not self._training:
+            raise KeyboardInterrupt
+        self.requested = True
+        # Not through sys.stderr, which the signal may have interrupted in the middle of a write.
+        os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
 
 def _variables(trainer: keras.Model) -> list[Any]:

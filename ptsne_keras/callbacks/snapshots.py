@@ -226,7 +226,7 @@ class MapSnapshots(_MapCallback):
         plt.close(figure)
 
     def _draw(self, ax: Axes, epoch: int, Y: FloatArray) -> None:
-        plotting.map(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+        plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
 
 
 class Projector(_MapCallback):

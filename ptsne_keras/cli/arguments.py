@@ -115,7 +115,7 @@ def _transform(command: argparse.ArgumentParser) -> None:
     command.add_argument("rows", metavar="ROWS", help="file of rows; see ptsne --help")
     command.add_argument("--out", required=True, metavar="FILE", help=".csv, .npy or .parquet")
     command.add_argument(
-        "--confidence", action="store_true", help="a column of it, of a model fitted with --map"
+        "--novelty", action="store_true", help="a column of it, of a model fitted with --map"
     )
     _rows_options(command)
 
@@ -234,14 +234,13 @@ _PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("activation", str, "of the layers"),
     ("jitter", float, "noise on rows in training (0.5)"),
     ("initial_dims", _or_words(int, "auto", "none"), "principal components taken"),
-    ("visible", str, "auto, bernoulli or gaussian"),
-    ("pretraining", str, "none, rbm, rbm-cd1 or rbm-pcd"),
+    ("scaling", str, "auto, unit or standard"),
+    ("pretraining", _or_words(str, "none"), "none, cd1 or pcd"),
     ("pretraining_epochs", _or_words(int, "auto"), "for each RBM"),
 ]
 _MAP_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("objective", str, "neighbors or squares"),
     ("map_weight", float, "how much the given places count (1)"),
-    ("network", str, "for squares: tanh, elu, towers or gelu"),
     ("patience", int, "epochs without a gain of held-out rows (20)"),
     ("validation_fraction", float, "of the rows, held out (0.1)"),
 ]

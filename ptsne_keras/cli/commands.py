@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptsne_keras import serving
-from ptsne_keras.callbacks.progress import FitMeter, Meter, duration
+from ptsne_keras.callbacks.progress import Meter, duration
 from ptsne_keras.cli import drawing, fitting
 from ptsne_keras.cli.drawing import choice, reading_for
-from ptsne_keras.estimators import models
+from ptsne_keras.estimators import load, models
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import outputs
@@ -58,7 +58,6 @@ def fit(options: Namespace) -> Report:
     Y = None
     if options.map:
         Y = fitting.places(options.map, rows, options.map_id, options.map_columns)
-    meter = None if options.quiet else FitMeter()
     start = time.perf_counter()
     found = fitting.fit(
         model,
@@ -69,7 +68,6 @@ def fit(options: Namespace) -> Report:
         resume=options.resume,
         embedding=embedding,
         replace=options.force,
-        meter=meter,
     )
     seconds = time.perf_counter() - start
     options.out = str(found.folder)
@@ -85,6 +83,7 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.
             raise ValueError("--resume should be without --paper; the folder has the settings.")
         return fitting.resumed(out, parameters)
     parameters.setdefault("random_state", 0)
+    parameters["verbose"] = 0 if options.quiet else 1
     of_maps = dict(options.map_parameters or {})
     if not options.map:
         if of_maps or options.map_id or options.map_columns:
@@ -92,7 +91,7 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> models.
             raise ValueError(f"{name} should be left out without --map MAP, which it is for.")
         maker = ParametricTSNE.paper if options.paper else ParametricTSNE
         return maker(**parameters)
-    foreign = sorted(set(parameters) - _OF_MAPS)
+    foreign = sorted(set(parameters) - _OF_MAPS - {"verbose"})
     if foreign or options.paper:
         name = foreign[0] if foreign else "--paper"
         raise ValueError(f"{name} should be left out with --map, whose network is a fixed one.")
@@ -160,12 +159,12 @@ def _resume_command(options: Namespace) -> str:
 def transform(options: Namespace) -> Report:
     """Place new rows on a map: `ptsne transform`."""
     out = outputs.check(options.out)
-    model = models.load(options.model)
-    confidence = options.confidence
-    if confidence and not isinstance(model, MapRegressor):
-        raise ValueError("--confidence should be with a model that was fitted with --map.")
-    if confidence and out.suffix == ".npy":
-        raise ValueError("--confidence should be with an --out that ends in .csv or .parquet.")
+    model = load(options.model)
+    novelty = options.novelty
+    if novelty and not isinstance(model, MapRegressor):
+        raise ValueError("--novelty should be with a model that was fitted with --map.")
+    if novelty and out.suffix == ".npy":
+        raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reading = reading_for(model, options.rows, options)
     meter = None if options.quiet else Meter("transform", reading.count)
     start = time.perf_counter()
@@ -174,8 +173,8 @@ def transform(options: Namespace) -> Report:
         done = 0
         for rows in reading.blocks():
             found = fitting.named(rows)
-            if confidence and isinstance(model, MapRegressor):
-                found["confidence"] = model.confidence(rows.X)
+            if novelty and isinstance(model, MapRegressor):
+                found["novelty"] = model.novelty(rows.X)
             yield model.transform(rows.X), found
             done += rows.X.shape[0]
             if meter is not None:
@@ -200,7 +199,7 @@ def evaluate(options: Namespace) -> Report:
     """Measure a map on training and on test rows: `ptsne evaluate`."""
     from ptsne_keras import evaluation
 
-    model = models.load(options.model)
+    model = load(options.model)
     train = reading_for(model, options.train, options).read()
     test = None if options.test is None else reading_for(model, options.test, options).read()
     results = evaluation.evaluate(
@@ -220,7 +219,7 @@ def evaluate(options: Namespace) -> Report:
 
 def export(options: Namespace) -> Report:
     """Write a model for a server or another runtime: `ptsne export`."""
-    model = models.load(options.model)
+    model = load(options.model)
     form = options.format
     if form != "savedmodel":
         for name in ("reference", "precision", "version"):

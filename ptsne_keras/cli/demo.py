@@ -14,7 +14,7 @@ from ptsne_keras.typing import FloatArray
 # Both ways to a map: the defaults, and the three stages of 2009.
 _METHODS: dict[str, dict[str, Any]] = {
     "ParametricTSNE": {},
-    "three stages": {"pretraining": "rbm", "sampling": "batch"},
+    "three stages": {"pretraining": "cd1", "sampling": "batch"},
 }
 
 

@@ -87,7 +87,7 @@ def page(subject: Subject, options: Namespace) -> Path:
 
 
 def _map(subject: Subject) -> Any:
-    return plotting.map(subject.map.Y, subject.map.labels)
+    return plotting.scatter(subject.map.Y, subject.map.labels)
 
 
 def _overlay(subject: Subject) -> Any:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras.callbacks.interruption import Interruption
-from ptsne_keras.callbacks.progress import FitMeter
-from ptsne_keras.estimators import models
+from ptsne_keras.callbacks.checkpoint import Interruption
+from ptsne_keras.estimators import is_model, load, models, unfinished
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 from ptsne_keras.io import maps, outputs
@@ -27,13 +26,13 @@ def check_folder(out: Path, *, force: bool, resume: bool) -> None:
     """Raise unless a model may be written into a folder."""
     outputs.check_writable(out)
     if resume:
-        if not models.is_model(out):
+        if not is_model(out):
             raise FileNotFoundError(
                 f"--resume should be of a model folder. Received: {out}, without a model."
             )
     elif not force and out.is_dir() and any(out.iterdir()):
         mend = "give --force to replace the model there, or --resume to go on with it"
-        if not models.is_model(out):
+        if not is_model(out):
             mend = "give --force to put the model beside what is there"
         raise FileExistsError(f"--out should be a new folder; {mend}. Received: {out}.")
 
@@ -47,7 +46,7 @@ def check_map(target: Path, out: Path, given: str | None) -> None:
             f"--map should not be the file that the rows' places are written to, {target}; give "
             "another --out, or --embedding FILE."
         )
-    if target == out / models.MAP and not models.is_model(out):
+    if target == out / models.MAP and not is_model(out):
         raise FileExistsError(
             f"--out should be a folder without a {models.MAP} that is not a model's; give another, "
             f"or --embedding FILE. Received: {out}."
@@ -56,12 +55,12 @@ def check_map(target: Path, out: Path, given: str | None) -> None:
 
 def resumed(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
     """Load what an unfinished fit goes on from; these parameters should be those that it has."""
-    model = models.load(out)
+    model = load(out)
     if isinstance(model, MapRegressor):
         raise ValueError(
             f"--resume should be of a fit without --map; fit anew with --force. Received: {out}."
         )
-    if not models.unfinished(model):
+    if not unfinished(model):
         raise ValueError(
             f"--resume should be of a fit that was interrupted. Received: {out}, which is finished."
         )
@@ -109,11 +108,10 @@ def fit(
     resume: bool = False,
     embedding: Path | None = None,
     replace: bool = False,
-    meter: FitMeter | None = None,
 ) -> Fitted:
     """Fit a model and save it with the map of its rows."""
     with Interruption() as interruption:
-        callbacks = [interruption, *([] if meter is None else [meter])]
+        callbacks = [interruption]
         if isinstance(model, MapRegressor):
             model.fit(rows.X, Y, callbacks=callbacks)
             found = model.transform(rows.X)
@@ -128,7 +126,7 @@ def fit(
         with outputs.replaced(embedding or out / models.MAP) as beside:
             outputs.fill(beside, [(found, named(rows))])
             model.save(out)
-    ended = not models.unfinished(model)
+    ended = not unfinished(model)
     return Fitted(ended and not (isinstance(model, MapRegressor) and interruption.requested), out)
 
 
@@ -145,7 +143,7 @@ def _check_finite(found: Any, model: models.Model) -> None:
 def unclaimed(out: Path) -> Path:
     """Give the folder, or one beside it where another fit has put its model there meanwhile."""
     number, free = 1, out
-    while models.is_model(free):
+    while is_model(free):
         number += 1
         free = out.with_name(f"{out.name}-{number}")
     if free != out:

@@ -80,7 +80,7 @@ TRANSFORM_END = """\
 examples
   ptsne transform map/ new.csv --id sample --out new_map.csv
   ptsne transform map/ new.npy --out new_map.npy
-  ptsne transform map/ new.parquet --confidence --out new_map.parquet
+  ptsne transform map/ new.parquet --novelty --out new_map.parquet
 """
 
 EVALUATE = """\

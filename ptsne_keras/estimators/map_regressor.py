@@ -1,7 +1,6 @@
-"""The estimator `MapRegressor`: store, validate, delegate."""
+"""`MapRegressor`: new rows on a map that exists, as a scikit-learn estimator."""
 
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -9,99 +8,106 @@ from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    RegressorMixin,
-    TransformerMixin,
-)
-from sklearn.utils import check_random_state
+from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras.callbacks.progress import FitMeter, StageBar
-from ptsne_keras.data import sources
-from ptsne_keras.estimators import confidence, persistence, placing, regression
+from ptsne_keras.estimators import _fit_anchored, _fit_graph, _fit_regression
+from ptsne_keras.estimators._base import MapEstimator
+from ptsne_keras.estimators._settings import resolve_map
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays, validation
+from ptsne_keras.utils import validation
+from ptsne_keras.utils.novelty import Landmarks, scale_of
 
 _AUTO = StrOptions({"auto"})
-# Rows that are placed at a time, and that correlations are taken of, at most.
-_BLOCK = 4096
+_LEAST_ROWS = 5
+# The largest weight; beyond it the divergence counts for nothing.
+_MOST_WEIGHT = 1e6
+# The most training rows that are compared with their places.
 _MEASURED = 10_000
-# Training rows are fitted if so much of their places' variance is met, and learned by heart if
-# that is by so much more than of held-out rows.
-_FITTED = 0.8
-_BY_HEART = 0.1
-# A weight above which the divergence is nothing.
-_HEAVIEST = 1e6
-# Rows to fit, at least; and held-out rows, at least, to warn by.
-_LEAST = 5
-_TELLING = 10
-# Passes of regression, at most.
-_EPOCHS = 1000
-# What a progress bar shows.
-_CURVES = ("loss", "val_loss")
-# Training rows that placements are compared with, at most: 10 MB of 50 components.
-_REFERENCES = 50_000
+# The network has learned the map by heart if it explains this part of the variance of training
+# rows' places, and this much less of held-out rows', of which there are at least as many.
+_FITTED, _BY_HEART, _TELLING = 0.8, 0.1, 10
 
 
-class MapRegressor(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, RegressorMixin, BaseEstimator
-):
-    """Places new rows on a map that exists, whoever made it: a network learns (rows, coordinates).
+class MapRegressor(RegressorMixin, MapEstimator):
+    """Places new rows on a map that exists, whoever made it.
 
-    By default it learns to keep each row's *neighbours* and its place at once, by
-    KL(P‖Q) + λ · ‖y - t‖² / variance of the map. ``objective="squares"`` is plain regression,
-    which learns a map by heart easily and then smears new rows; held-out rows tell, and so does a
-    warning.
+    A network learns from rows and their coordinates. By default it keeps each row's *neighbours*
+    and its place at once, by KL(P‖Q) + λ · ‖y - t‖² / variance of the map. ``objective="squares"``
+    is plain regression, which easily learns a map by heart and then smears new rows; held-out rows
+    tell, and a warning says so.
 
     Parameters
     ----------
-    objective : "neighbors" or "squares"
-        What is minimised: divergence of neighbourhoods and distance from the given places, or the
-        latter alone.
-    map_weight : float
-        λ, for objective="neighbors": how many nats it costs to miss the places by as much as they
-        vary. At 10 every cluster keeps its form, too; at 1 new rows lie in the right one more often
-        (docs/maps.md), and nearest to rows that were placed by `transform` as well; 0 makes a map
-        of its own.
-    network : "gelu", "tanh", "elu" or "towers"
-        "gelu": three layers of 256, on 100 principal components with objective="neighbors". The
-        others are for objective="squares". "tanh": three layers of 1,024 on standardised columns
-        and a sigmoid output; "elu" likewise; "towers": one such network for each coordinate.
-    perplexity, jitter, exaggeration : float
-        For objective="neighbors", as in `ParametricTSNE`; the perplexity is at most a third of the
-        rows that are not held out.
-    batch_size : int or "auto"
-        Most rows an update; "auto" is 1,024, or N / 64 for objective="squares".
-    epochs : int or "auto"
-        Passes over the rows, at most. "auto" is 8,000 to 16,000 updates, by N, or 1,000 passes for
-        objective="squares".
-    patience : int
-        Training ends after so many epochs of the history in which held-out rows did not gain.
-    validation_fraction : float
-        Of the rows, held out, at most 2,500. Fewer than eight do not end the training early.
-    random_state : int, RandomState or None
-    verbose : int
-        1 shows a progress bar.
+    objective : {"neighbors", "squares"}, default="neighbors"
+        What is minimised: the divergence of neighbourhoods plus the distance from the given places,
+        or the latter alone.
+    map_weight : float, default=1.0
+        λ for objective="neighbors": the nats that it costs to miss the places by as much as they
+        vary. With 10 every cluster keeps its form, too. With 1 new rows land in the right cluster
+        more often (see docs/maps.md). 0 makes a map of its own.
+    encoder : keras.Model, default=None
+        A network of your own in place of the default one, as in `ParametricTSNE`. Its output is
+        scaled to the units of the map by a fixed last layer: for objective="squares" from the unit
+        square, for "neighbors" from coordinates with a variance of about 1. The default is three
+        GELU layers of 256, on 100 principal components for objective="neighbors" and on
+        standardised columns for "squares".
+    perplexity : float, default=15.0
+        The effective number of neighbours for objective="neighbors"; at most a third of the rows
+        that are not held out.
+    jitter : float, default=0.5
+        Noise on the rows that training sees, as in `ParametricTSNE`.
+    exaggeration : float, default=1.5
+        The weight of the attraction, as in `ParametricTSNE`.
+    batch_size : int or "auto", default="auto"
+        The most rows in an update. "auto" is 1,024, or n_samples / 64 for objective="squares".
+    epochs : int or "auto", default="auto"
+        The most passes over the rows. "auto" is 8,000 to 16,000 updates, by n_samples, or 1,000
+        passes for objective="squares".
+    learning_rate : float or "auto", default="auto"
+        The learning rate of Adam. "auto" is 0.003, or 0.001 for an `encoder` of your own. It is
+        constant for objective="neighbors", where the weights are averaged over the last sixteenth
+        of the steps, and falls linearly to a hundredth for "squares".
+    optimizer : "adam" or keras.optimizers.Optimizer, default="adam"
+        The optimizer; one of your own brings its own learning rate.
+    patience : int, default=20
+        Training ends after this many epochs of the history without a gain on held-out rows.
+    validation_fraction : float, default=0.1
+        The part of the rows that is held out, at most 2,500 rows. With objective="neighbors" fewer
+        than eight do not end the training early.
+    random_state : int, RandomState instance or None, default=None
+        An int makes two fits on one machine equal.
+    verbose : int, default=0
+        1 shows the progress on stderr.
 
     Attributes
     ----------
     encoder_ : keras.Model
-        From raw rows to coordinates in the map's own units.
+        The encoder from raw rows to coordinates in the map's own units.
     history_ : dict
-        Per epoch, or per several where there are many short ones: "error" and "val_error", the mean
-        squared distance of training and held-out rows from their places as a part of the map's
-        variance; for objective="neighbors" before the map is scaled to lie on the given one, and
-        "loss" and "val_loss" too, what is minimised, in nats.
+        As in `ParametricTSNE`: "pretrain", which is empty; "finetune", the curves of training, per
+        epoch, or per several where epochs are many and short; "seconds" of each stage. The curves
+        "error" and "val_error" are the mean squared distance of training and held-out rows from
+        their places, as a part of the map's variance. For objective="neighbors" they are taken
+        before the map is scaled to lie on the given one, and "loss" and "val_loss", in nats, are
+        what is minimised.
     held_out_ : ndarray of int
-        Numbers of the rows that took no part in training.
+        The indices of the rows that took no part in training.
     correlation_ : dict
-        "train" and "held_out": Pearson's correlation of each coordinate, of at most 10,000 rows.
+        Pearson's correlation of each coordinate for "train" and "held_out" rows, of at most 10,000.
     r2_ : dict
-        "train" and "held_out": part of the map's variance that is met.
+        The part of the variance of the places that is explained, for "train" and "held_out" rows.
     n_features_in_ : int
+        The number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        The names of the columns, if X has any.
+
+    References
+    ----------
+    van der Maaten (2009), Learning a parametric embedding by preserving local structure, for the
+    divergence; Poličar et al. (2023), Embedding to reference t-SNE space addresses batch effects,
+    for new rows on a map that stays.
 
     Examples
     --------
@@ -109,23 +115,19 @@ class MapRegressor(
     >>> Y_new = regressor.transform(X_new)
     >>> regressor.save("placed")
     >>> Y_again = MapRegressor.load("placed").transform(X_new)  # equal to the bit
-
-    References
-    ----------
-    van der Maaten (2009), Learning a parametric embedding by preserving local structure, for the
-    divergence; Poličar et al. (2023), Embedding to reference t-SNE space addresses batch effects,
-    for new rows on a map that stays.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "objective": [StrOptions({"neighbors", "squares"})],
-        "map_weight": [Interval(Real, 0, _HEAVIEST, closed="both")],
-        "network": [StrOptions(set(regression.PRESETS))],
+        "map_weight": [Interval(Real, 0, _MOST_WEIGHT, closed="both")],
+        "encoder": [keras.Model, None],
         "perplexity": [Interval(Real, 1, None, closed="neither")],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "exaggeration": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
         "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
+        "optimizer": [StrOptions({"adam"}), keras.optimizers.Optimizer],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
@@ -137,12 +139,14 @@ class MapRegressor(
         *,
         objective: str = "neighbors",
         map_weight: float = 1.0,
-        network: str = "gelu",
+        encoder: keras.Model | None = None,
         perplexity: float = 15.0,
         jitter: float = 0.5,
         exaggeration: float = 1.5,
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
+        learning_rate: float | str = "auto",
+        optimizer: Any = "adam",
         patience: int = 20,
         validation_fraction: float = 0.1,
         random_state: Any = None,
@@ -150,271 +154,168 @@ class MapRegressor(
     ) -> None:
         self.objective = objective
         self.map_weight = map_weight
-        self.network = network
+        self.encoder = encoder
         self.perplexity = perplexity
         self.jitter = jitter
         self.exaggeration = exaggeration
         self.batch_size = batch_size
         self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Self:
-        """Learn to place rows X [N, D], given the places y [N, d] of all of them.
+        """Learn to place rows, given the places of all of them.
 
         Parameters
         ----------
-        X : array, sparse rows or `np.memmap` [N, D]
-            Five rows at least. A `np.memmap` is read batch by batch with objective="squares"; else
-            100 principal components of each row are held in memory, and not the rows.
-        y : array [N, d]
-            Map coordinates in any units; see `maps.read`.
-        callbacks : sequence of keras.callbacks.Callback
-            Of the training; one may end it early by `model.stop_training`.
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+            At least five rows. With objective="squares" a `np.memmap` is read batch by batch; else
+            100 principal components of each row are held in memory, or the rows themselves with an
+            `encoder` of your own.
+        y : array-like of shape (n_samples, n_components)
+            Map coordinates in any units; `io.maps.read` reads them from a file.
+        callbacks : sequence of keras.callbacks.Callback, default=()
+            Callbacks of the training; one may end it early by setting `model.stop_training`.
+
+        Returns
+        -------
+        MapRegressor
+            The estimator itself.
 
         Raises
         ------
         ValueError
-            If X or y is not finite numeric rows, or they are not as many; rows are named.
+            If X or y does not consist of finite numeric rows, if their numbers of rows differ, or
+            if a parameter is out of its range.
 
         Warns
         -----
         UserWarning
-            If training rows are met and held-out rows are not.
+            If the network has learned the map by heart.
         """
         self._validate_params()
-        if self.objective == "neighbors" and self.network != "gelu":
-            raise ValueError(
-                'network should be "gelu" with objective="neighbors"; the others are for '
-                f'objective="squares". Received: {self.network!r}.'
-            )
+        self._check_learning_rate()
+        _fit_graph.fresh(self.optimizer)
         X, Y = self._checked_pairs(X, y)
-        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
-        found = self._fitted(X, Y, seeds[0], callbacks)
-        self.encoder_, self.history_, self.held_out_ = found
-        for callback in callbacks:
-            if isinstance(callback, FitMeter):
-                callback.finish()
-        train = np.setdiff1d(np.arange(X.shape[0]), self.held_out_)
-        held_out = X[self.held_out_]
-        placed = self._place(held_out)
-        self._measure(X, Y, regression.thinned(train, _MEASURED), placed)
-        chosen = regression.thinned(train, _REFERENCES)
-        self._reference = confidence.Reference.of(
-            X[chosen], Y[chosen], held_out, placed, seed=seeds[1]
+        seeds = self._seeds(2)
+        settings = resolve_map(self.get_params(), X.shape[0])
+        fit = _fit_regression.fit if self.objective == "squares" else _fit_anchored.fit
+        self.encoder_, self.history_, self.held_out_ = fit(
+            X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
         )
+        self._settings = settings
+        self._measure(X, Y)
+        scale = scale_of(self.encoder_)
+        self._landmarks = Landmarks.of(X, scale=scale, seed=seeds[1]).arrays()
         return self
 
+    def predict(self, X: Any) -> FloatArray:
+        """Return the map coordinates of rows in float64, as regressors do.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components) or (n_samples,)
+            One-dimensional if y was.
+        """
+        Y = self.transform(X).astype(np.float64)
+        return Y[:, 0] if self._single else Y
+
+    def novelty(self, X: Any) -> FloatArray:
+        """Return how new rows are, compared with the training rows.
+
+        The distance of a row to the nearest of at most 4,096 training rows, scaled as the encoder
+        scales them, as a quantile of these distances among training rows. It tells strangers well.
+        Rows of a known kind that land in the wrong cluster are told less well: they land there
+        because they resemble its rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            0 for a training row, about 0.5 for a usual row, and 1 for a row that is farther away
+            than any training row.
+
+        Examples
+        --------
+        >>> regressor = MapRegressor(epochs=2, random_state=0).fit(X, Y)
+        >>> strangers = X_new[regressor.novelty(X_new) > 0.99]
+        """
+        check_is_fitted(self, "encoder_")
+        landmarks = Landmarks.from_arrays(self._landmarks, scale=scale_of(self.encoder_))
+        return landmarks.novelty(self._checked(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def _checked_pairs(self, X: Any, y: Any) -> tuple[Any, FloatArray]:
-        """Check rows and places; nothing is kept of them where they do not fit."""
+        """Return checked rows and places; the estimator does not change if one is refused."""
         if y is None:
             raise ValueError(
                 "y should be the places [N, d] of the rows on a map: MapRegressor requires y to be "
                 "passed, but the target y is None."
             )
         if hasattr(y, "Y") and hasattr(y, "ids"):
-            raise ValueError("y should be an array: of a map that was read, its Y or of(names).")
+            raise ValueError("y should be an array: give a map's Y or of(names).")
         n = validation.count(X)
-        if n is not None and n < _LEAST:
-            self._checked(X, reset=True)  # says so; there can be no places for no rows
+        if n is not None and n < _LEAST_ROWS:
+            self._checked(X, reset=True, least=_LEAST_ROWS)  # raises
         Y = np.asarray(y)
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1
-        with np.errstate(over="ignore"):
-            Y = validation.check_rows(Y[:, None] if single else Y, name="y").astype(np.float32)
-        validation.check_rows(Y, name="y, as float32,")
+        Y = validation.check_rows(Y[:, None] if single else Y, name="y", dtype=np.float32)
         if n is not None and len(Y) != n:
             raise ValueError(
-                f"y should have a place for each of the {n} rows of X; match them by maps.Map.of "
+                f"y should have a place for each of the {n} rows of X; match them by io.maps.Map.of "
                 f"if they have names. Received: {len(Y)}."
             )
-        X = self._checked(X, reset=True)
+        X = self._checked(X, reset=True, least=_LEAST_ROWS)
         self._single = single
         return X, Y
 
-    def _fitted(
-        self, X: Any, Y: FloatArray, seed: int, callbacks: Sequence[keras.callbacks.Callback]
-    ) -> regression.Fitted:
-        n = X.shape[0]
-
-        def watching(title: str, epochs: int, rows: int) -> list[Any]:
-            for callback in callbacks:
-                if isinstance(callback, FitMeter):
-                    callback.stage(title, epochs, rows)
-            return [*([StageBar(title, epochs, _CURVES)] if self.verbose else []), *callbacks]
-
-        preset = regression.PRESETS[self.network]
-        epochs: Any = self.epochs
-        size: Any = self.batch_size
-        if self.objective == "squares":
-            size = max(8, n // 64) if size == "auto" else size
-            epochs = _EPOCHS if epochs == "auto" else epochs
-            return regression.fit(
-                X,
-                Y,
-                preset=preset,
-                batch_size=size,
-                epochs=epochs,
-                patience=self.patience,
-                fraction=self.validation_fraction,
-                seed=seed,
-                callbacks=watching("Regression", epochs, n),
-            )
-        return placing.fit(
-            X,
-            Y,
-            preset=preset,
-            map_weight=self.map_weight,
-            perplexity=self.perplexity,
-            jitter=self.jitter,
-            exaggeration=self.exaggeration,
-            batch_size=1024 if size == "auto" else size,
-            epochs=None if epochs == "auto" else epochs,
-            patience=self.patience,
-            fraction=self.validation_fraction,
-            seed=seed,
-            bar=lambda epochs, rows: watching("Rows by their neighbours", epochs, rows),
-        )
-
-    def _measure(self, X: Any, Y: FloatArray, train: Any, placed: FloatArray) -> None:
-        """Compare training rows with the held-out rows placed; warn if only the former are met."""
+    def _measure(self, X: Any, Y: FloatArray) -> None:
+        """Compare rows with their places, and warn if only training rows are explained."""
+        train = np.setdiff1d(np.arange(len(Y)), self.held_out_)
+        parts = {"train": _fit_regression.thinned(train, _MEASURED), "held_out": self.held_out_}
         spread = math.sqrt(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
-        self.correlation_ = {}
-        met = {}
-        parts = {"train": (train, self._place(X[train])), "held_out": (self.held_out_, placed)}
-        for name, (chosen, found) in parts.items():
-            self.correlation_[name] = regression.correlations(Y[chosen], found)
-            error = np.square((found - Y[chosen]) / spread, dtype=np.float64).mean()
-            met[name] = float(1 - error)
-        self.r2_ = met
-        gap = met["train"] - met["held_out"]
-        if len(self.held_out_) < _TELLING or met["train"] < _FITTED or gap < _BY_HEART:
+        self.correlation_, self.r2_ = {}, {}
+        for name, rows in parts.items():
+            found = self._map(X[rows])
+            self.correlation_[name] = _fit_regression.correlations(Y[rows], found)
+            error = np.square((found - Y[rows]) / spread, dtype=np.float64).mean()
+            self.r2_[name] = float(1 - error)
+        train_r2, held_out_r2 = self.r2_["train"], self.r2_["held_out"]
+        few = len(self.held_out_) < _TELLING
+        if few or train_r2 < _FITTED or train_r2 - held_out_r2 < _BY_HEART:
             return
-        mend = 'objective="neighbors" places rows by their neighbours instead.'
+        advice = 'Use objective="neighbors", which places rows by their neighbours.'
         if self.objective == "neighbors":
-            mend = "A smaller map_weight leans more on what the rows themselves tell."
+            advice = "Use a smaller map_weight, which relies more on the rows themselves."
         warnings.warn(
-            "New rows will be smeared: the network has learned the map by heart. It meets "
-            f"{met['train']:.0%} of the variance of the training rows' places and "
-            f"{max(met['held_out'], 0):.0%} of that of held-out rows. {mend}",
+            "New rows will be smeared: the network has learned the map by heart. It explains "
+            f"{train_r2:.0%} of the variance of training rows' places, and {max(held_out_r2, 0):.0%} "
+            f"of that of held-out rows'. {advice}",
             stacklevel=3,
         )
 
-    def transform(self, X: Any) -> FloatArray:
-        """Place rows X [N, D] on the map, in its own units: [N, d].
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        state = {"correlation": self.correlation_, "r2": self.r2_, "single": self._single}
+        return state, {"held_out": self.held_out_, **self._landmarks}
 
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        ValueError
-            If X is not finite numeric rows of `n_features_in_` columns.
-        """
-        check_is_fitted(self, "encoder_")
-        return self._place(self._checked(X))
-
-    def predict(self, X: Any) -> FloatArray:
-        """Place rows, as `transform`, in float64 as regressors do; [N] if y was [N]."""
-        Y = self.transform(X).astype(np.float64)
-        return Y[:, 0] if self._single else Y
-
-    def placement_error(self, X: Any) -> FloatArray:
-        """How far rows are from those that they were placed among: [N].
-
-        The distance to the nearest, in the data, of the 15 training rows that are nearest on the
-        map, as a multiple of what is usual (the median over held-out rows). 1 is usual; well above
-        it a row was put among others than its like, or is like none of them.
-
-        Examples
-        --------
-        >>> regressor = MapRegressor(epochs=2, random_state=0).fit(X, Y)
-        >>> most_doubtful_first = np.argsort(-regressor.placement_error(X_new))
-        """
-        check_is_fitted(self, "encoder_")
-        X = self._checked(X)
-        return self._reference.errors(X, self._place(X))
-
-    def confidence(self, X: Any) -> FloatArray:
-        """Part of the held-out rows whose `placement_error` is larger: [N].
-
-        0 for rows that are like nothing on the map, and 0.5 for the usual row. With h held-out rows
-        its steps are of 1/h. It tells strangers well, and rows of a known kind that were put into a
-        wrong cluster less well: these have neighbours that are like them there.
-
-        Examples
-        --------
-        >>> regressor = MapRegressor(epochs=2, random_state=0).fit(X, Y)
-        >>> doubtful = X_new[regressor.confidence(X_new) < 0.01]
-        """
-        check_is_fitted(self, "encoder_")
-        X = self._checked(X)
-        return self._reference.confidence(X, self._place(X))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator into the folder `path`; a model there is replaced or stays.
-
-        A `random_state` that is not an int is saved as None.
-        """
-        check_is_fitted(self, "encoder_")
-        state = persistence.state(self) | {
-            "history": self.history_,
-            "correlation": self.correlation_,
-            "r2": self.r2_,
-            "single": self._single,
-        }
-        arrays = {"held_out": self.held_out_, **self._reference.arrays()}
-        models = {"encoder": self.encoder_}
-        persistence.save(path, kind=type(self).__name__, state=state, models=models, arrays=arrays)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote: it places as before, to the bit, and can be fitted again.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no model in `path`.
-        ValueError
-            If it is of a newer version, truncated, altered, or not of this class.
-        """
-        state, models, arrays = persistence.load(path, kind=cls.__name__)
-        regressor: Self = persistence.estimator(cls, state)
-        regressor.encoder_ = models["encoder"]
-        regressor.history_, regressor.r2_ = state["history"], state["r2"]
-        regressor.correlation_, regressor._single = state["correlation"], state["single"]
-        regressor.held_out_ = arrays["held_out"]
-        regressor._reference = confidence.Reference.from_arrays(arrays)
-        return regressor
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.target_tags.multi_output = True
-        tags.transformer_tags.preserves_dtype = ["float32"]  # places are float32 always
-        return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self._reference.Y.shape[1])
-
-    def _place(self, X: Any) -> FloatArray:
-        blocks = arrays.row_blocks(X, rows=_BLOCK)
-        maps = [np.asarray(self.encoder_(np.float32(x), training=False)) for x in blocks]
-        return np.concatenate(maps)
-
-    def _checked(self, X: Any, *, reset: bool = False) -> Any:
-        """Check rows; those of a file are looked at block by block, and not held."""
-        if not isinstance(X, np.memmap):
-            return validation.estimator_rows(self, X, reset=reset, least=_LEAST if reset else 1)
-        sources.source(X)
-        if reset and len(X) < _LEAST:
-            raise ValueError(f"X should have at least {_LEAST} rows. Received: {len(X)}.")
-        if reset:
-            self.n_features_in_ = X.shape[1]
-            self.__dict__.pop("feature_names_in_", None)  # of a fit before
-        else:
-            validation.check_width(self, X.shape[1])
-        return X.view(np.uint8) if X.dtype.kind == "b" else X
+    def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
+        self.correlation_, self.r2_ = state["correlation"], state["r2"]
+        self._single, self.held_out_ = state["single"], saved["held_out"]
+        self._landmarks = {name: saved[name] for name in saved if name != "held_out"}

@@ -1,54 +1,17 @@
 """Model folders of either estimator, and the map of the training rows that lies in them."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ptsne_keras.estimators.map_regressor import MapRegressor
-from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
+from ptsne_keras.estimators._folders import Model
 from ptsne_keras.io import inputs, outputs
 from ptsne_keras.typing import FloatArray
 
 MAP = "map.csv"
 """The training rows' map in a model folder."""
-
-Model = ParametricTSNE | MapRegressor
-
-
-def load(path: str | os.PathLike[str]) -> Model:
-    """Load the model of a folder, a `ParametricTSNE` or a `MapRegressor`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `ParametricTSNE.load`.
-
-    Examples
-    --------
-    >>> tsne.save("map")
-    >>> type(load("map")).__name__
-    'ParametricTSNE'
-    """
-    try:
-        manifest = json.loads((Path(path).expanduser() / "model.json").read_text())
-        kind = manifest["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kind = None  # the loader says what is wrong
-    cls: type[Model] = MapRegressor if kind == MapRegressor.__name__ else ParametricTSNE
-    return cls.load(path)
-
-
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder has a model."""
-    return (Path(path).expanduser() / "model.json").is_file()
-
-
-def unfinished(model: Model) -> bool:
-    """Tell whether the fit of a model was interrupted and can go on."""
-    return "stopped" in getattr(model, "history_", {})
 
 
 class TrainingMap(NamedTuple):
@@ -69,7 +32,7 @@ def read_map(
         return TrainingMap(*inputs.Reading(path, inputs.Choice(ids=ids, labels=labels)).read())
     ids = ids or ("id" if "id" in header else None)
     labels = labels or ("label" if "label" in header else None)
-    names = [name for name in header if name not in (ids, labels, "confidence")]
+    names = [name for name in header if name not in (ids, labels, "novelty")]
     if names != outputs.columns(len(names)) or not names:
         raise ValueError(
             f"{path} should be a map with the columns x and y, as `ptsne transform` writes it. "

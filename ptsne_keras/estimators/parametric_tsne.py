@@ -1,143 +1,148 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
-import os
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import losses, metrics
-from ptsne_keras.callbacks import checkpoint
-from ptsne_keras.callbacks.progress import FitMeter, StageBar
-from ptsne_keras.estimators import persistence, recipes
+from ptsne_keras import metrics
+from ptsne_keras.callbacks.checkpoint import Unfinished
+from ptsne_keras.estimators import _fit_stages, _persistence
+from ptsne_keras.estimators._base import MapEstimator
+from ptsne_keras.estimators._settings import resolve
+from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Dof, FloatArray
-from ptsne_keras.utils import arrays, validation
 
 _AUTO = StrOptions({"auto"})
-# Rows embedded at a time: 130 MB a layer of 2,000 units.
-_BLOCK = 1 << 14
+_LEAST_ROWS = 4
+# Parameters that do not change what a fit computes, or that JSON cannot hold.
+_NOT_COMPARED = ("encoder", "random_state", "verbose")
 
 
-class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Parametric t-SNE: a network that maps rows to a t-SNE map, new rows too.
+class ParametricTSNE(MapEstimator):
+    """Parametric t-SNE: a network that maps rows, new ones too, to a t-SNE map.
 
-    By default a network of three GELU layers learns from pairs drawn along the neighbourhood graph
-    of all rows. With ``pretraining="rbm"`` it is the method of 2009: a greedy
-    stack of RBMs, unrolled into an encoder, fine-tuned on KL(P‖Q) of random batches;
-    `ParametricTSNE.paper()` has all of the paper's settings.
+    By default a network of three GELU layers learns from pairs of rows drawn along the
+    neighbourhood graph of all rows. With ``pretraining="cd1"`` the estimator follows the method of
+    2009: a stack of RBMs is trained layer by layer, unrolled into an encoder, and fine-tuned on
+    KL(P‖Q) of random batches. `ParametricTSNE.paper` has all settings of the paper.
 
     Parameters
     ----------
-    n_components : int
-        d, dimensions of the map.
-    perplexity : float, tuple of float or "auto"
-        Effective number of neighbours, above 1 and below N - 1 (for batches: the batch's rows - 1).
-        "auto" is 15, or 30 for batches, and at most (N - 1) / 3. Of several, P is the mean
-        over them.
-    sampling : "auto", "graph", "batch" or "fixed"
-        "graph": neighbours are sought among all rows once, and a batch is rows with one neighbour
-        each. "batch": a batch is random rows, P is calibrated among them, and perplexity u acts
-        like u N / B on the whole set. "fixed": one random split into batches is kept, and P is
-        computed once; this holds N · batch_size numbers in memory. "auto" is "graph", or "batch"
-        with RBMs.
-    jitter : float
-        Noise on the rows that training sees, in proportion to how the data vary around each: see
-        `batches.from_graph`. New rows then land among their neighbours more often. Graph only.
-    initial_dims : int, None or "auto"
-        Principal components that the network starts from, by a fixed layer of the encoder; None
-        for the columns themselves, which as many components as rows or columns also mean. "auto" is
-        100, and None with RBMs.
-    pretraining : "none", "rbm-cd1" or "rbm-pcd"
-        "none" starts fine-tuning from random weights; the others from a stack of RBMs, trained by
-        one step of contrastive divergence or by persistent chains. "rbm" is short for "rbm-cd1".
-    hidden_units : tuple of int or "auto"
-        Widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
-    activation : str
-        Of the hidden layers: any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which
-        allow no other.
-    visible : "auto", "bernoulli" or "gaussian"
-        How rows reach the first layer where there is no projection. "bernoulli": moved and scaled
-        by two numbers into [0, 1]. "gaussian": columns centred and divided by one number, their
-        root mean square deviation. Neither changes which rows are neighbours. "auto" is "bernoulli"
-        for values in [0, 1] and for integers in 0 … 255, "gaussian" otherwise.
-    dof : float, "auto" or "learn"
-        Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1). "learn" trains them
-        with the weights, after one epoch there: it wants two epochs at least.
-    exaggeration : float
-        Weight c of the attraction in the loss. 1 is plain t-SNE; above 1 clusters are tighter, and
-        new rows land in the right one more often.
-    batch_size : int or "auto"
-        Most rows in a batch; Q takes batch_size² numbers, and P too unless sampling is "graph".
-        "auto" is 1,024, or 2,500 for sampling="batch" and "fixed".
-    epochs : int or "auto"
-        Passes over the rows in fine-tuning; "auto" comes to 8,000 to 16,000 steps, by N, and at
-        least 8 passes, or 500 steps for sampling="batch" and "fixed"; by conjugate gradients 30
-        passes, and at least 120 batches.
-    pretraining_epochs : int or "auto"
-        Passes over the rows for each RBM, in batches of 100; the top one does 5/3 as many. "auto"
-        is the paper's 30, or 100 for PCD, or more where N is so small that these are fewer than
-        1,300 updates.
-    learning_rate : float or "auto"
-        Adam's in fine-tuning. "auto" is 0.003, or 0.02 for sigmoids, or 0.001 for an encoder of
-        your own. For graphs it is steady and the weights are averaged over the last sixteenth of
-        the steps; for batches it falls to 0 along a cosine.
-    optimizer : "adam", "cg" or keras.optimizers.Optimizer
-        Of fine-tuning. "cg": nonlinear conjugate gradients, three line searches a batch, for large
-        batches that stay, sampling="fixed". It has no learning rate, and an optimizer of your own
-        brings its own.
-    encoder : keras.Model, optional
-        A network of your own in place of the default one: any Keras model from rows [B, D] to the
-        map [B, d], with whatever weights it has. The columns of X go to its inputs in their order,
-        reshaped to what each expects, so that images and several inputs work. It takes the rows as
-        they are; a copy is trained. `hidden_units`, `activation` and
-        `visible` then have no effect, and d is the model's.
-    random_state : int, RandomState or None
-        An int makes two fits on one machine equal; layers of an `encoder` of your own that draw
-        random numbers, such as dropout, have seeds of their own.
-    verbose : int
-        1 shows a progress bar for each stage.
+    n_components : int, default=2
+        The dimensions of the map.
+    perplexity : float, tuple of float or "auto", default="auto"
+        The effective number of neighbours, above 1 and below n_samples - 1, or for batches below
+        the batch's rows - 1. "auto" is 15, or 30 for batches, and at most (n_samples - 1) / 3. Of
+        several perplexities, P is the mean.
+    sampling : {"auto", "graph", "batch", "fixed"}, default="auto"
+        How a batch and its P are drawn. "graph": neighbours are searched among all rows once, and
+        a batch consists of rows with one neighbour each. "batch": a batch consists of random rows,
+        P is calibrated among them, and perplexity u acts like u · n_samples / batch_size on the
+        whole set. "fixed": one random split into batches is kept, and P is computed once; this
+        holds n_samples · batch_size numbers in memory. "auto" is "graph", or "batch" with RBMs.
+    jitter : float, default=0.5
+        Noise on the rows that training sees, relative to how the data vary around each row, so that
+        new rows land among their neighbours more often; see `data.batches.from_graph`. Only for
+        sampling="graph".
+    initial_dims : int, "auto" or None, default="auto"
+        The number of principal components that the trained layers start from; a fixed layer of the
+        encoder computes them. None, or a number that is not below n_samples and n_features, leaves
+        the columns themselves. "auto" is 100, or None with RBMs or an `encoder` of your own.
+    pretraining : {"cd1", "pcd"} or None, default=None
+        None starts fine-tuning from random weights. "cd1" and "pcd" start it from a stack of RBMs,
+        trained by one step of contrastive divergence or by persistent chains.
+    hidden_units : tuple of int or "auto", default="auto"
+        The widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
+    activation : str, default="auto"
+        The activation of the hidden layers, any of Keras's. "auto" is "gelu", or "sigmoid" with
+        RBMs, which allow no other.
+    scaling : {"auto", "unit", "standard"}, default="auto"
+        How rows are scaled for the first layer if there is no projection. "unit" shifts and scales
+        all columns by two numbers into [0, 1], for Bernoulli visible units with RBMs. "standard"
+        centres the columns and divides them by one number, their root mean square deviation, for
+        Gaussian visible units. Neither changes which rows are neighbours. "auto" is "unit" for
+        values in [0, 1] and for integers in 0 … 255, and "standard" otherwise.
+    dof : float, "auto" or "learn", default=1.0
+        The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1).
+        "learn" starts there and trains α with the weights from the second epoch on.
+    exaggeration : float, default=1.5
+        The weight c of the attraction in the loss. 1 is plain t-SNE; with more, clusters are
+        tighter, and new rows land in the right one more often.
+    batch_size : int or "auto", default="auto"
+        The most rows in a batch. Q takes batch_size² numbers, and so does P unless sampling is
+        "graph". "auto" is 1,024, or 2,500 for sampling="batch" and "fixed".
+    epochs : int or "auto", default="auto"
+        The number of passes over the rows in fine-tuning. "auto" is 8,000 to 16,000 steps, by
+        n_samples, and at least 8 passes; 500 steps for sampling="batch" and "fixed"; and with
+        optimizer="cg" 30 passes and at least 120 batches.
+    pretraining_epochs : int or "auto", default="auto"
+        The number of passes over the rows for each RBM, in batches of 100; the top RBM takes 5/3
+        as many. "auto" is the paper's 30, or 100 for "pcd", or more if these are fewer than 1,300
+        updates.
+    learning_rate : float or "auto", default="auto"
+        The learning rate of Adam in fine-tuning. "auto" is 0.003, or 0.02 for sigmoid layers, or
+        0.001 for an `encoder` of your own. With sampling="graph" the rate is constant and the
+        weights are averaged over the last sixteenth of the steps; else it falls to 0 along a
+        cosine.
+    optimizer : {"adam", "cg"} or keras.optimizers.Optimizer, default="adam"
+        The optimizer of fine-tuning. "cg" is nonlinear conjugate gradients with three line searches
+        a batch, for large batches that stay the same: sampling="fixed". It has no learning rate; an
+        optimizer of your own brings its own.
+    encoder : keras.Model, default=None
+        A network of your own in place of the default one: any Keras model from rows [B, D] to map
+        coordinates [B, d]. Training starts from its weights, and trains a copy. The columns of X go
+        to its inputs in order, reshaped to what each input expects, so that images and several
+        inputs work; the rows are not scaled. `hidden_units`, `activation`, `scaling` and
+        `n_components` then have no effect.
+    random_state : int, RandomState instance or None, default=None
+        An int makes two fits on one machine equal, unless an `encoder` of your own has layers with
+        seeds of their own, such as dropout.
+    verbose : int, default=0
+        1 shows the progress of each stage on stderr.
 
     Attributes
     ----------
     encoder_ : keras.Model
-        From raw rows [B, D] to the map [B, d]; standard Keras layers only.
-    embedding_ : ndarray [N, d]
-        Map of the training rows.
+        The encoder from raw rows [B, D] to the map [B, d], of standard Keras layers only.
+    embedding_ : ndarray of shape (n_samples, n_components)
+        The map of the training rows.
     history_ : dict
-        "pretrain": the curves of each RBM; "finetune": "loss", in nats, which is KL(P‖Q) only at
-        exaggeration 1, and "seconds", per epoch, or per several where there are many short ones,
-        "dof" where it is learned, and by conjugate gradients, whose loss is that before a pass,
-        "line_searches" that found a better point and "evaluations" of loss and gradient;
-        "seconds": of each stage; "stopped", where a callback stopped the fit early: passes over the
-        rows that are done.
+        "pretrain": a dict of curves for each RBM. "finetune": the curves of fine-tuning, per epoch,
+        or per several where epochs are many and short: "loss" in nats, which is KL(P‖Q) only at
+        exaggeration 1; "seconds"; "dof" if it is learned; with optimizer="cg" also "line_searches"
+        that found a better point and "evaluations" of the loss, and "loss" is that before each
+        pass. "seconds": the seconds of each stage. "stopped", only if a callback stopped the fit
+        early: the passes over the rows that are done.
     dof_ : float
-        Degrees of freedom α, as they were given or learned.
+        The degrees of freedom α, as given or as learned.
     kl_divergence_ : float
-        Mean KL(P‖Q), in nats, over at most ten random batches of the training rows: not those that
-        the fit has drawn, nor those that sampling="fixed" keeps.
+        The mean KL(P‖Q) in nats over at most ten random batches of the training rows, which are
+        other batches than those of the fit.
     n_features_in_ : int
-        D.
-    feature_names_in_ : ndarray [D]
-        Column names, if X had any.
+        The number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        The names of the columns, if X has any.
+
+    References
+    ----------
+    van der Maaten (2009), Learning a parametric embedding by preserving local structure, AISTATS.
 
     Examples
     --------
     >>> tsne = ParametricTSNE(random_state=0).fit(X_train)
     >>> Y = tsne.transform(X_new)
     >>> tsne.save("map")
-    >>> ParametricTSNE.load("map").transform(X_new)
-
-    References
-    ----------
-    van der Maaten (2009), Learning a parametric embedding by preserving local structure, AISTATS.
+    >>> Y_again = ParametricTSNE.load("map").transform(X_new)
     """
+
+    embedding_: FloatArray
+    dof_: float
+    kl_divergence_: float
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -145,10 +150,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
-        "pretraining": [StrOptions({"rbm", "rbm-cd1", "rbm-pcd", "none"})],
+        "pretraining": [StrOptions({"cd1", "pcd"}), None],
         "hidden_units": ["array-like", _AUTO],
         "activation": [str],
-        "visible": [StrOptions({"auto", "bernoulli", "gaussian"})],
+        "scaling": [StrOptions({"auto", "unit", "standard"})],
         "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
         "exaggeration": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
@@ -169,10 +174,10 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         sampling: str = "auto",
         jitter: float = 0.5,
         initial_dims: int | str | None = "auto",
-        pretraining: str = "none",
+        pretraining: str | None = None,
         hidden_units: tuple[int, ...] | str = "auto",
         activation: str = "auto",
-        visible: str = "auto",
+        scaling: str = "auto",
         dof: Dof | Literal["learn"] = 1.0,
         exaggeration: float = 1.5,
         batch_size: int | str = "auto",
@@ -192,7 +197,7 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.pretraining = pretraining
         self.hidden_units = hidden_units
         self.activation = activation
-        self.visible = visible
+        self.scaling = scaling
         self.dof = dof
         self.exaggeration = exaggeration
         self.batch_size = batch_size
@@ -206,26 +211,33 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     @classmethod
     def paper(cls, n_components: int = 2, **changes: Any) -> Self:
-        """Make the estimator of the 2009 paper: every setting is its own; `changes` exchange some.
+        """Return an estimator with the settings of the 2009 paper.
 
-        A sigmoid network D-500-500-2000-d, pretrained as a stack of RBMs by CD-1 for 30 epochs
-        (the linear top one for 50; 100 by PCD), then 30 passes of conjugate gradients, three line
-        searches a batch, over fixed batches of 5,000 rows with P at perplexity 30; plain KL(P‖Q).
-        Epochs and perplexity are "auto", which is that for MNIST's 60,000 rows; few rows get more
-        epochs and a lower perplexity. Other activations or an `encoder` of your own want
-        pretraining="none" too.
+        A sigmoid network D-500-500-2000-d is pretrained as a stack of RBMs by CD-1, 30 epochs each
+        and 50 for the linear top one (100 by PCD), then fine-tuned by 30 passes of conjugate
+        gradients, with three line searches a batch, over fixed batches of 5,000 rows with P at
+        perplexity 30, on plain KL(P‖Q). Epochs and perplexity are "auto", which gives these numbers
+        for MNIST's 60,000 rows; fewer rows get more epochs and a lower perplexity.
 
-        Examples
-        --------
-        >>> tsne = ParametricTSNE.paper(random_state=0)
-        >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining="none", optimizer="adam")
+        Parameters
+        ----------
+        n_components : int, default=2
+            The dimensions of the map.
+        **changes
+            Parameters that differ from the paper's. Another activation or an `encoder` of your own
+            needs pretraining=None as well.
 
         References
         ----------
         van der Maaten (2009), sections 3 and 4.1.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE.paper(random_state=0)
+        >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining=None, optimizer="adam")
         """
         settings: dict[str, Any] = {
-            "pretraining": "rbm-cd1",
+            "pretraining": "cd1",
             "sampling": "fixed",
             "jitter": 0.0,
             "initial_dims": None,
@@ -246,181 +258,152 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         callbacks: Sequence[keras.callbacks.Callback] = (),
         resume: bool = False,
     ) -> Self:
-        """Learn the map of the rows X [N, D]; y is ignored.
+        """Learn the map of rows.
 
         Parameters
         ----------
-        X : array or sparse rows [N, D]
-        callbacks : sequence of keras.callbacks.Callback
-            Of fine-tuning. One that sets `model.stop_training` leaves a fitted estimator that knows
-            how much is left to do: `history_["stopped"]` has the passes over the rows that are
-            done.
-        resume : bool
-            Whether to go on with such a fit, on the same rows and with the same parameters, by the
-            epochs that are left.
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            At least four rows.
+        y : Ignored
+        callbacks : sequence of keras.callbacks.Callback, default=()
+            Callbacks of fine-tuning. If one sets `model.stop_training`, the estimator is fitted all
+            the same, and `resume` can finish the fit later.
+        resume : bool, default=False
+            Whether to continue a fit that a callback stopped early. X and the parameters must be
+            those of that fit.
+
+        Returns
+        -------
+        ParametricTSNE
+            The estimator itself.
 
         Raises
         ------
         ValueError
-            If X is not finite numeric rows, N is too small for the perplexity, or a parameter is
-            out of its range; or if `resume` is asked for where nothing is left to do, or of other
-            rows or parameters.
+            If X does not consist of finite numeric rows, has too few rows for the perplexity, or a
+            parameter is out of its range; with `resume` also if no fit was stopped, or if X or the
+            parameters differ from those of that fit.
         """
         self._validate_params()
-        self._validate_network()
-        start = self._start() if resume else None
-        # The columns of a fit that goes on are what they were.
-        X = validation.estimator_rows(self, X, reset=start is None, least=4)
+        self._check_network()
+        start = self._unfinished() if resume else None
+        X = np.asarray(X) if isinstance(X, np.memmap) else X
+        X = self._checked(X, reset=not resume, least=_LEAST_ROWS)
         if start and start.left:
-            self._check_rows(X)
+            self._check_same_rows(X)
             seed = start.left.seed
         else:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        settings = recipes.resolve(self.get_params(), *X.shape)
-        meters = [callback for callback in callbacks if isinstance(callback, FitMeter)]
-        found = recipes.fit(
-            X,
-            settings,
-            seed=seed,
-            bar=lambda title, epochs, values, rows: [
-                *([StageBar(title, epochs, values)] if self.verbose else []),
-                *(meter.stage(title, epochs, rows) for meter in meters),
-            ],
-            callbacks=[callback for callback in callbacks if callback not in meters],
-            start=start,
+            (seed,) = self._seeds(1)
+        settings = resolve(self.get_params(), *X.shape)
+        found = _fit_stages.fit(
+            X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
         )
+        self._settings = settings
         self.encoder_, self.dof_, self.history_, left = found
-        self._left = left and left._replace(parameters=self._plain_parameters())
-        for meter in meters:
-            meter.finish()
-        self.embedding_ = self._embed(X)
+        self._left = left and left._replace(parameters=self._compared_parameters())
+        self.embedding_ = self._map(X)
         self.kl_divergence_ = self._mean_divergence(X)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """Learn the map of the rows X [N, D] and return it [N, d]."""
+        """Learn the map of rows and return it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            At least four rows.
+        y : Ignored
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            `embedding_`.
+        """
         return self.fit(X).embedding_
 
-    def transform(self, X: Any) -> FloatArray:
-        """Place rows X [N, D] on the map: [N, d].
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return minus the KL divergence, in nats, of the map of rows: higher is better.
+
+        P is calibrated among the rows of X, in at most ten batches of at most 2,500 rows, or
+        `batch_size` for sampling="batch" and "fixed", so that scores compare at equal perplexity
+        and about equal numbers of rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+        y : Ignored
+
+        Returns
+        -------
+        float
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            Before `fit`.
+            If the estimator is not fitted.
         ValueError
-            If X is not finite numeric rows of `n_features_in_` columns.
-        """
-        check_is_fitted(self)
-        return self._embed(self._checked(X))
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return minus the KL divergence, in nats, of the map of X: higher is better.
-
-        P is calibrated among the rows of X, in at most ten batches of at most 2,500 rows, or
-        `batch_size` for sampling="batch", so that scores compare at equal perplexity and about
-        equal numbers of rows.
-
-        Raises
-        ------
-        ValueError
-            As `transform`, and if X has too few rows for the perplexity.
+            If X does not consist of finite numeric rows with `n_features_in_` columns, or has too
+            few rows for the perplexity.
         """
         check_is_fitted(self)
         return -self._mean_divergence(self._checked(X))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator into the folder `path`; a model there is replaced or stays.
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        state = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
+        saved = {"embedding": self.embedding_}
+        if self._left is not None:
+            state["unfinished"] = self._left.state()
+            saved |= self._left.arrays()
+        return state, saved
 
-        A `random_state` that is not an int is saved as None.
-        """
-        check_is_fitted(self)
-        state = persistence.state(self, without={"encoder"}) | {
-            "kl_divergence": self.kl_divergence_,
-            "dof": self.dof_,
-            "history": self.history_,
-            **checkpoint.state(self._left),
-        }
-        persistence.save(
-            path,
-            kind=type(self).__name__,
-            state=state,
-            models={"encoder": self.encoder_}
-            | ({} if self.encoder is None else {"initial_encoder": self.encoder}),
-            arrays={"embedding": self.embedding_, **checkpoint.arrays(self._left)},
-        )
+    def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
+        self.embedding_ = saved["embedding"]
+        self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
+        n = len(self.embedding_)
+        self._settings = resolve(self.get_params(), n, self.n_features_in_)
+        unfinished = state.get("unfinished")
+        self._left = unfinished and Unfinished.loaded(unfinished, saved)
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote: it transforms as before, to the bit, and can be fitted again.
+    def _mean_divergence(self, X: Any) -> float:
+        scored = scored_rows(self, X)
+        return metrics.mean_kl_divergence(scored.model, scored.batches(), dof=self.dof_)
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is no model in `path`.
-        ValueError
-            If it is of a newer version, truncated, altered, or not of this class.
-        """
-        state, models, arrays = persistence.load(path, kind=cls.__name__)
-        initial = models.get("initial_encoder")
-        estimator: Self = persistence.estimator(cls, state, encoder=initial)
-        estimator.encoder_ = models["encoder"]
-        estimator.embedding_ = arrays["embedding"]
-        estimator.kl_divergence_ = state["kl_divergence"]
-        d = estimator.embedding_.shape[1]
-        # A folder from before degrees of freedom could be learned does not name them.
-        estimator.dof_ = state.get("dof") or losses.degrees_of_freedom(estimator.dof, d)
-        estimator.history_ = state["history"]
-        estimator._left = checkpoint.loaded(state, arrays)
-        return estimator
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float32"]  # the map is float32 always
-        return tags
-
-    def _checked(self, X: Any) -> Any:
-        return validation.estimator_rows(self, X, reset=False)
-
-    def _start(self) -> recipes.Fitted:
-        """Give what an unfinished fit goes on from, or raise where there is none."""
+    def _unfinished(self) -> _fit_stages.Fitted:
+        """Return what a stopped fit goes on from, or raise if there is none."""
         check_is_fitted(self)
         if self._left is None:
             raise ValueError(
-                "resume should be False: the fit came to its end, and nothing is left to do. "
+                "resume should be False: the fit reached its end, and nothing is left to do. "
                 "Received: True."
             )
-        now = self._plain_parameters()
+        now = self._compared_parameters()
         changed = sorted(
             name for name, value in self._left.parameters.items() if now[name] != value
         )
         if changed:
             raise ValueError(
-                "resume should be with the parameters that the fit began with. "
+                "resume should be used with the parameters that the fit began with. "
                 f"Received: another {', '.join(changed)}."
             )
-        return recipes.Fitted(self.encoder_, self.dof_, self.history_, self._left)
+        return _fit_stages.Fitted(self.encoder_, self.dof_, self.history_, self._left)
 
-    def _check_rows(self, X: Any) -> None:
-        """Raise unless the rows are those that the unfinished fit is of, by their places."""
-        close = X.shape[0] == len(self.embedding_) and np.allclose(
-            self._embed(X), self.embedding_, atol=1e-3 * np.ptp(self.embedding_)
+    def _compared_parameters(self) -> dict[str, Any]:
+        """Return the parameters that have to be the same when a fit is resumed."""
+        return _persistence.parameters(self, without=_NOT_COMPARED)
+
+    def _check_same_rows(self, X: Any) -> None:
+        """Raise unless the rows are those of the unfinished fit, judged by their places."""
+        same = X.shape[0] == len(self.embedding_) and np.allclose(
+            self._map(X), self.embedding_, atol=1e-3 * np.ptp(self.embedding_)
         )
-        if not close:
+        if not same:
             raise ValueError(
-                "X should be the rows that the unfinished fit is of, in their order. "
-                f"Received: {X.shape[0]} rows that are others; it has {len(self.embedding_)}."
+                "X should be the rows of the unfinished fit, in the same order. "
+                f"Received: {X.shape[0]} other rows; the fit has {len(self.embedding_)}."
             )
 
-    def _plain_parameters(self) -> dict[str, Any]:
-        """Parameters that a fit depends on, as JSON can hold them."""
-        without = {"encoder", "random_state", "verbose"}
-        found = persistence.state(self, without=without)["parameters"]
-        return dict(found)
-
-    def _validate_network(self) -> None:
-        """Check what the constraints of one parameter cannot say."""
+    def _check_network(self) -> None:
+        """Check what the constraints of a single parameter cannot express."""
         automatic = isinstance(self.hidden_units, str)
         widths: list[Any] = [1] if automatic else list(self.hidden_units)
         if not widths or not all(isinstance(w, Integral) and int(w) >= 1 for w in widths):
@@ -428,47 +411,27 @@ class ParametricTSNE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 'hidden_units should be "auto" or one or more integers of at least 1. '
                 f"Received: {self.hidden_units!r}."
             )
-        if self.encoder is not None and self.initial_dims not in ("auto", None):
+        self._check_learning_rate()
+        projected = self.initial_dims not in ("auto", None)
+        if self.encoder is not None and projected:
             raise ValueError(
                 "initial_dims should be None with an encoder of your own, which takes the columns "
                 f"themselves. Received: {self.initial_dims!r}."
             )
-        if self.learning_rate != "auto" and self.optimizer != "adam":
-            raise ValueError(
-                'learning_rate should be "auto" unless optimizer is "adam"; conjugate gradients '
-                f"have none, other optimizers their own. Received: {self.learning_rate!r}."
-            )
-        if self.pretraining == "none":
+        if self.pretraining is None:
             return
         if self.encoder is not None:
             raise ValueError(
-                'encoder should be None with RBMs, which make their own; set pretraining="none" '
-                f"for yours. Received: {self.encoder.name!r}."
+                "encoder should be None with RBMs, which make their own; set pretraining=None for "
+                f"yours. Received: {self.encoder.name!r}."
             )
         if self.activation not in ("auto", "sigmoid"):
             raise ValueError(
-                'activation should be "sigmoid" with RBMs; set pretraining="none" for '
-                f"others. Received: {self.activation!r}."
+                'activation should be "sigmoid" with RBMs; set pretraining=None for others. '
+                f"Received: {self.activation!r}."
             )
-        if self.initial_dims not in ("auto", None):
+        if projected:
             raise ValueError(
-                "initial_dims should be None with RBMs, which are trained on the rows "
-                f"themselves. Received: {self.initial_dims!r}."
+                "initial_dims should be None with RBMs, which are trained on the rows themselves. "
+                f"Received: {self.initial_dims!r}."
             )
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.embedding_.shape[1])
-
-    def _mean_divergence(self, X: Any) -> float:
-        settings = recipes.resolve(self.get_params(), *X.shape)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-            model, data = recipes.score_batches(self.encoder_, X, settings)
-        return metrics.mean_kl_divergence(model, data, dof=self.dof_)
-
-    def _embed(self, X: FloatArray) -> FloatArray:
-        blocks = arrays.row_blocks(X, rows=_BLOCK)
-        # float32 whatever the policy that an encoder of one's own was built under.
-        maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
-        return np.concatenate(maps)

@@ -39,7 +39,7 @@ class Rows(NamedTuple):
     ids: Any
     """[N] text, or None."""
     labels: Any
-    """[N], or None; text in blocks, and in a whole what `class_labels.numbers` gives. Where one
+    """[N], or None; text in blocks, and in a whole what `class_labels.as_numbers` gives. Where one
     is missing it is None, in an array of objects."""
 
 
@@ -81,8 +81,8 @@ class Reading:
             self._check(X, start)
             end = start + X.shape[0]
             others |= {name: values[start:end] for name, values in self._beside.items()}
-            ids = None if self._ids is None else class_labels.text(others[self._ids])
-            labels = None if self._labels is None else class_labels.found(others[self._labels])
+            ids = None if self._ids is None else class_labels.as_text(others[self._ids])
+            labels = None if self._labels is None else class_labels.as_labels(others[self._labels])
             yield Rows(_float32(X), ids, labels)
             start = end
         if start == 0:
@@ -120,7 +120,7 @@ class Reading:
             X = scipy.sparse.vstack(parts, format="csr")
         else:
             X = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
-        return Rows(X, _joined(ids), class_labels.numbers(_joined(labels)))
+        return Rows(X, _joined(ids), class_labels.as_numbers(_joined(labels)))
 
     def _has(self, name: str) -> bool:
         return name in self.source.names or name in self.source.apart

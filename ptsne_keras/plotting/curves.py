@@ -1,4 +1,4 @@
-"""Curves of training, and of what was found against what was given."""
+"""Curves of training, and plots of predicted against given coordinates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,26 +10,33 @@ from matplotlib.ticker import MaxNLocator
 
 from ptsne_keras.plotting.colors import PALETTE
 
+_PARTS = ("training rows", "held-out rows")
+
 
 def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None = None) -> Axes:
     """Draw the loss of fine-tuning after each epoch, in nats.
 
-    It is KL(P‖Q) at exaggeration c = 1, and is called so only then: else it is
-    -c · Σ p log w + log Σ w + Σ p log p, which may be below 0.
+    With exaggeration c the loss is -c · Σ p log w + log Σ w + Σ p log p, which may be negative. It
+    equals KL(P‖Q) for c = 1 only, and only then is the axis labelled so.
 
     Parameters
     ----------
-    history : ParametricTSNE, fitted; or dict
-        The estimator, whose exaggeration is then known; its `history_`; or that of `model.fit`,
-        with "loss" and possibly "val_loss".
-    exaggeration : float, optional
-        c of that loss, where `history` is a dict.
-    ax : matplotlib Axes, optional
+    history : ParametricTSNE, keras.callbacks.History or dict
+        A fitted estimator, whose exaggeration is then known; its `history_`; or what `model.fit`
+        returned, with "loss" and perhaps "val_loss".
+    exaggeration : float, default=None
+        Exaggeration c of the loss, unless `history` is an estimator. None means unknown.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        If there is no loss in the history.
+        If there is no loss in `history`.
 
     Examples
     --------
@@ -39,7 +46,7 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
     if hasattr(history, "history_"):
         exaggeration = getattr(history, "exaggeration", exaggeration)
         history = history.history_
-    history = getattr(history, "history", history)  # what `model.fit` returns
+    history = getattr(history, "history", history)  # of a keras History
     curves = history.get("finetune", history) if isinstance(history, Mapping) else None
     if not isinstance(curves, Mapping) or not len(curves.get("loss", ())):
         received = sorted(curves) if isinstance(curves, Mapping) else type(history).__name__
@@ -47,41 +54,37 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
             'history should have a "loss": a fitted ParametricTSNE, its history_, or what '
             f"model.fit returns. Received: {received}."
         )
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    for i, (name, label) in enumerate((("loss", "training rows"), ("val_loss", "held-out rows"))):
-        if name in curves:
-            epochs = np.arange(1, len(curves[name]) + 1)
-            # A single epoch is a point and no line.
-            marker = "o" if len(epochs) == 1 else None
-            ax.plot(epochs, curves[name], color=PALETTE[i], label=label, marker=marker)
-    ax.set(xlabel="epoch", ylabel="KL(P‖Q), nats" if exaggeration == 1 else "loss, nats")
+    ax = _draw(curves, ("loss", "val_loss"), ax)
+    ax.set(ylabel="KL(P‖Q), nats" if exaggeration == 1 else "loss, nats")
     if exaggeration not in (None, 1):
         ax.set_title(f"at exaggeration c = {exaggeration:g}: not KL(P‖Q) itself", fontsize=10)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "val_loss" in curves:
         ax.legend(frameon=False)
     return ax
 
 
 def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw training and held-out error of each epoch, as parts of the map's variance.
+    """Draw training and held-out error after each epoch, as fractions of the map's variance.
 
     Parameters
     ----------
     history : dict
-        With "error" and "val_error", such as `MapRegressor.history_`.
+        Contains "error" and "val_error", such as `MapRegressor.history_`.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Examples
     --------
     >>> axes = plotting.learning_curve({"error": [0.5, 0.1], "val_error": [0.6, 0.3]})
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    epochs = np.arange(1, len(history["error"]) + 1)
-    ax.plot(epochs, history["error"], color=PALETTE[0], label="training rows")
-    ax.plot(epochs, history["val_error"], color=PALETTE[1], label="held-out rows")
+    ax = _draw(history, ("error", "val_error"), ax)
     best = int(np.argmin(history["val_error"]))
-    ax.axvline(best + 1, color=PALETTE[3], linewidth=1, label="least held-out error")
-    ax.set(xlabel="epoch", ylabel="squared error / variance of the map", yscale="log")
+    ax.axvline(best + 1, color=PALETTE[3], linewidth=1, label="smallest held-out error")
+    ax.set(ylabel="squared error / variance of the map", yscale="log")
     ax.legend(frameon=False)
     return ax
 
@@ -89,39 +92,51 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
 def correlations(
     Y: Any, Y_found: Any, held_out: Any, held_out_found: Any, *, axes: Any = None
 ) -> Any:
-    """Draw found against given coordinates, an axis a row: training rows left, held-out right.
+    """Draw predicted against given coordinates, one row of axes per coordinate.
 
     Parameters
     ----------
-    Y, Y_found : array [n, d]
-        Given and found coordinates of training rows.
-    held_out, held_out_found : array [m, d]
-        Of rows that took no part in training.
-    axes : array of matplotlib Axes [d, 2], optional
+    Y, Y_found : array-like of shape (n_samples, n_dimensions)
+        Given and predicted coordinates of training rows, drawn on the left.
+    held_out, held_out_found : array-like of shape (n_held_out, n_dimensions)
+        Given and predicted coordinates of held-out rows, drawn on the right.
+    axes : array of matplotlib Axes of shape (n_dimensions, 2), default=None
+        Axes to draw on. By default a new figure is made.
 
     Returns
     -------
-    array of matplotlib Axes [d, 2]
+    array of matplotlib Axes of shape (n_dimensions, 2)
 
     Examples
     --------
     >>> axes = plotting.correlations(Y, 0.9 * Y, Y[:50], 0.5 * Y[:50])
     """
-    Y, Y_found, held_out, held_out_found = (
-        np.reshape(coordinates, (len(coordinates), -1))
-        for coordinates in (Y, Y_found, held_out, held_out_found)
-    )
-    d = Y.shape[1]
+    columns = [
+        [np.reshape(coordinates, (len(coordinates), -1)) for coordinates in pair]
+        for pair in ((Y, Y_found), (held_out, held_out_found))
+    ]
+    d = columns[0][0].shape[1]
     if axes is None:
         axes = plt.subplots(d, 2, figsize=(8, 4 * d), squeeze=False, layout="constrained")[1]
-    both = ((Y, Y_found, "training rows"), (held_out, held_out_found, "held-out rows"))
-    for column, (given, found, title) in enumerate(both):
+    for column, (given, found) in enumerate(columns):
         for k in range(d):
-            ax = axes[k][column]
-            x, y = given[:, k], found[:, k]
+            ax, x, y = axes[k][column], given[:, k], found[:, k]
             ax.scatter(x, y, s=3, alpha=0.3, linewidths=0, color=PALETTE[column], rasterized=True)
             ax.axline((x.mean(), x.mean()), slope=1, color=PALETTE[3], linewidth=1)
             r = np.corrcoef(x, y)[0, 1] if x.std() and y.std() else 0.0
-            ax.set_title(f"{title}, coordinate {k + 1}: r = {r:.3f}", fontsize=10)
-            ax.set(xlabel="given", ylabel="found")
+            ax.set_title(f"{_PARTS[column]}, coordinate {k + 1}: r = {r:.3f}", fontsize=10)
+            ax.set(xlabel="given", ylabel="predicted")
     return axes
+
+
+def _draw(curves: Mapping[str, Any], names: tuple[str, str], ax: Axes | None) -> Axes:
+    """Draw the curves of training and held-out rows, where there are any, by epoch."""
+    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    for name, label, color in zip(names, _PARTS, PALETTE, strict=False):
+        if name in curves:
+            epochs = np.arange(1, len(curves[name]) + 1)
+            marker = "o" if len(epochs) == 1 else None  # a line of one point is invisible
+            ax.plot(epochs, curves[name], color=color, label=label, marker=marker)
+    ax.set(xlabel="epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax

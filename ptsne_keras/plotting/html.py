@@ -1,4 +1,4 @@
-"""A page to look around in: one HTML file, which needs no network."""
+"""An interactive page: one HTML file with hover and zoom, which needs no network."""
 
 import os
 from collections.abc import Mapping
@@ -10,20 +10,19 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from ptsne_keras.metrics import ranks
-from ptsne_keras.plotting.colors import CONTINUOUS, MISSING, Labels, look, short
-from ptsne_keras.plotting.scatter import checked
+from ptsne_keras.plotting import colors
+from ptsne_keras.plotting.colors import Labels, short
+from ptsne_keras.plotting.scatter import check_map
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
+from ptsne_keras.utils.optional import require
 
-# Rows that a browser still moves smoothly; each takes some 20 bytes of the page.
+# Most rows that a browser pans smoothly; each takes about 20 bytes of the page.
 _MOST = 200_000
-# Rows above which the graphics processor draws, where there is one.
+# With more rows than this, WebGL draws them if the browser has it.
 _WEBGL = 5000
 # Bokeh's names of `colors.MARKERS`.
 _MARKERS = {"o": "circle", "s": "square", "^": "triangle", "D": "diamond", "v": "inverted_triangle"}
-# Classes that the legend lists, and entries above which it has two columns.
-_LISTED = 60
-_COLUMN = 25
 
 
 def html(
@@ -35,91 +34,83 @@ def html(
     values: Mapping[str, Any] | None = None,
     title: str = "Map",
 ) -> Path:
-    """Write a map as one HTML page: hover for names, wheel to zoom, drag to move.
+    """Write a map as one HTML page: hover for details, scroll to zoom, drag to pan.
 
-    A click on a class in the legend hides it. The page holds all it needs, 1.3 MB and some 20 bytes
-    a row, and asks nothing of a network. Colours are those of `map`. Needs Bokeh:
+    A click on a class in the legend hides it. The page contains all it needs, 1.3 MB plus about 20
+    bytes per row, and makes no network requests. Colours are those of `scatter`. Needs Bokeh:
     ``pip install 'ptsne_keras[plots]'``.
 
     Parameters
     ----------
-    Y : array [N, 2]
-        Map coordinates. Of more than 200,000 rows so many are drawn at random, and the page says
+    Y : array-like of shape (n_samples, 2)
+        Map coordinates. Of more than 200,000 rows, 200,000 are drawn at random and the page says
         so.
     path : str or Path
-        Of the file. It is replaced once all of the page is written, or stays as it was.
-    labels : array, list, or pandas Series or Categorical [N], optional
-        Class or number of each row, as in `map`.
-    names : sequence [N], optional
-        What hovering calls each row; by default its number.
-    values : mapping of str to sequence [N], optional
-        More that hovering shows.
-    title : str
-        Of the page.
+        File to write. An existing file is replaced only once the new page is complete.
+    labels : array-like or pandas Categorical of shape (n_samples,), default=None
+        Class or number of each row, as in `scatter`.
+    names : array-like of shape (n_samples,), default=None
+        Names of the rows, shown on hovering. By default their numbers, from 0.
+    values : mapping of str to array-like of shape (n_samples,), default=None
+        Further values shown on hovering.
+    title : str, default="Map"
+        Title of the page.
 
     Returns
     -------
     Path
-        Of the file.
+        The file.
 
     Raises
     ------
     ModuleNotFoundError
-        Without Bokeh.
+        If Bokeh is not installed.
     ValueError
-        If Y is not finite and [N, 2], or labels, names or values are not one a row.
+        If `Y` is not finite or not of shape (n_samples, 2), or if `labels`, `names` or `values` do
+        not have one value per row.
     OSError
-        If the page cannot be written there.
+        If the page cannot be written.
 
     Examples
     --------
     >>> page = plotting.html(Y, "map.html", labels, values={"mean": X.mean(axis=1)})
     """
-    try:
-        from bokeh.embed import file_html
-        from bokeh.resources import INLINE
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plotting.html needs Bokeh: pip install 'ptsne_keras[plots]'.", name="bokeh"
-        ) from error
-    Y = checked(Y)
-    read = Labels.of(labels, len(Y))
-    columns = _columns(Y, read, names, values or {})
+    purpose = {"extra": "plots", "purpose": "plotting.html"}
+    embed, resources = (require(f"bokeh.{m}", **purpose) for m in ("embed", "resources"))
+    Y, values = check_map(Y), values or {}
+    (read,) = colors.read_labels((labels, len(Y)))
+    columns = _columns(Y, read, names, values)
     chosen = ranks.drawn(len(Y), _MOST, 0)
-    note = f"{len(chosen):,} of {len(Y):,} rows, drawn at random" if len(chosen) < len(Y) else ""
     columns = {name: column[chosen] for name, column in columns.items()}
-    codes = read.codes[chosen]
-    plot = _figure(title, note, len(chosen), _tooltips(read, values or {}))
+    plot = _figure(title, len(chosen), len(Y), _tooltips(read, values))
     if read.values is None:
-        _classes(plot, columns, codes, read)
+        _classes(plot, columns, read.codes[chosen], read)
     else:
         _numbers(plot, columns, read)
     path = Path(path)
     with files.replacing(path) as beside:
-        beside.write_text(file_html(plot, INLINE, title), encoding="utf-8")
+        beside.write_text(embed.file_html(plot, resources.INLINE, title), encoding="utf-8")
     return path
 
 
 def _columns(Y: FloatArray, read: Labels, names: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Gather what the page knows of each row; a screen cannot tell float32 from float64."""
+    """Return what the page knows of each row; float32 is as good as float64 on a screen."""
     columns: dict[str, Any] = {"x": np.float32(Y[:, 0]), "y": np.float32(Y[:, 1])}
     numbers = np.arange(len(Y), dtype=np.int32)
     columns["name"] = numbers if names is None else _shown(names, len(Y), "names")
     if read.values is not None:
         columns["label"] = read.values
-    elif len(read.names) > 1:
-        columns["label"] = np.array([*read.names, "no label"], object)[read.codes]
+    elif len(read.classes) > 1:
+        columns["label"] = np.array([*read.names, read.rest], object)[read.codes]
     for i, (name, value) in enumerate(values.items()):
         columns[f"value{i}"] = _shown(value, len(Y), f"values[{name!r}]")
     return columns
 
 
-def _shown(given: Any, n: int, what: str) -> Any:
-    """Numbers as they are, so that they are packed; anything else as text."""
+def _shown(given: Any, n: int, name: str) -> Any:
+    """Return numbers as they are, which Bokeh packs, and anything else as text."""
     column = np.asarray(given)
-    if column.shape != (n,):
-        received = len(column) if column.ndim == 1 else f"shape {column.shape}"
-        raise ValueError(f"{what} should be one a row, {n}. Received: {received}.")
+    colors.check_length(column, n, name)
     if column.dtype.kind in "iuf" and column.dtype.itemsize <= 8:
         return column
     return np.array([str(value) for value in column], object)
@@ -127,35 +118,28 @@ def _shown(given: Any, n: int, what: str) -> Any:
 
 def _tooltips(read: Labels, values: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = [("row", "@name")]
-    if read.values is not None or len(read.names) > 1:
+    if read.values is not None or len(read.classes) > 1:
         shown.append((read.title or ("class" if read.values is None else "value"), "@label"))
     return shown + [(str(name), f"@value{i}") for i, name in enumerate(values)]
 
 
-def _figure(title: str, note: str, n: int, tooltips: list[tuple[str, str]]) -> Any:
-    from bokeh.models import (
-        HoverTool,
-        PanTool,
-        PlainText,
-        ResetTool,
-        SaveTool,
-        Title,
-        WheelZoomTool,
-    )
+def _figure(title: str, drawn: int, n: int, tooltips: list[tuple[str, str]]) -> Any:
+    from bokeh import models
     from bokeh.plotting import figure
 
-    wheel = WheelZoomTool()
-    hover = HoverTool(tooltips=tooltips, point_policy="snap_to_data", limit=5)
+    wheel = models.WheelZoomTool()
+    hover = models.HoverTool(tooltips=tooltips, point_policy="snap_to_data", limit=5)
     plot = figure(
-        tools=[PanTool(), wheel, ResetTool(), SaveTool(), hover],
+        tools=[models.PanTool(), wheel, models.ResetTool(), models.SaveTool(), hover],
         active_scroll=wheel,
         match_aspect=True,
         sizing_mode="stretch_both",
-        output_backend="webgl" if n > _WEBGL else "canvas",
+        output_backend="webgl" if drawn > _WEBGL else "canvas",
     )
-    if note:
-        plot.add_layout(Title(text=PlainText(note), text_font_style="normal"), "above")
-    plot.add_layout(Title(text=PlainText(title), text_font_size="14pt"), "above")
+    if drawn < n:
+        note = models.PlainText(f"{drawn:,} of {n:,} rows, drawn at random")
+        plot.add_layout(models.Title(text=note, text_font_style="normal"), "above")
+    plot.add_layout(models.Title(text=models.PlainText(title), text_font_size="14pt"), "above")
     plot.axis.visible = False
     plot.grid.visible = False
     plot.toolbar.logo = None
@@ -163,41 +147,45 @@ def _figure(title: str, note: str, n: int, tooltips: list[tuple[str, str]]) -> A
 
 
 def _classes(plot: Any, columns: dict[str, Any], codes: Any, read: Labels) -> None:
-    """Draw one layer a class, which the legend can hide: rows without one first, below."""
-    from bokeh.models import ColumnDataSource, Legend, LegendItem
+    """Draw one layer per class, which the legend can hide; rows without one come first, below."""
+    from bokeh.models import ColumnDataSource, LegendItem
 
-    items = []
-    for i in range(-1, len(read.names)):
+    items, names = [], (*read.names, read.rest)
+    for i in range(-1, len(read.classes)):
         inside = codes == i
         if not inside.any():
             continue
-        color, marker = look(i)
+        color, marker = colors.look(i)
         source = ColumnDataSource({name: column[inside] for name, column in columns.items()})
-        layer = plot.scatter(
-            "x", "y", source=source, marker=_MARKERS[marker], **_style(len(codes), color)
-        )
-        name = "no label" if i < 0 else read.names[i]
-        items.append(LegendItem(label={"value": short(name)}, renderers=[layer]))
-    more = len(items) - _LISTED
+        style = _style(len(codes), color)
+        layer = plot.scatter("x", "y", source=source, marker=_MARKERS[marker], **style)
+        items.append(LegendItem(label={"value": short(names[i])}, renderers=[layer]))
+    more = len(items) - colors.LISTED
     if more > 0:
-        items[_LISTED:] = [LegendItem(label={"value": f"… and {more} more"})]
+        items[colors.LISTED :] = [LegendItem(label={"value": f"… and {more} more"})]
     if len(items) > 1:
-        title = None if read.title is None else short(read.title)
-        legend = Legend(items=items, title=title, click_policy="hide", border_line_color=None)
-        legend.label_text_font_size = "10pt"
-        if len(items) > _COLUMN:  # which fit in a window of 700 pixels
-            legend.update(ncols=2, label_text_font_size="8pt", spacing=1)
-            legend.update(glyph_height=16, glyph_width=16, label_height=16)
-        plot.add_layout(legend, "right")
+        plot.add_layout(_legend(items, read.title), "right")
+
+
+def _legend(items: list[Any], title: str | None) -> Any:
+    from bokeh.models import Legend
+
+    name = None if title is None else short(title)
+    legend = Legend(items=items, title=name, click_policy="hide", border_line_color=None)
+    legend.label_text_font_size = "10pt"
+    if len(items) > colors.COLUMN:  # sizes that fit in a window 700 pixels high
+        legend.update(ncols=2, label_text_font_size="8pt", spacing=1)
+        legend.update(glyph_height=16, glyph_width=16, label_height=16)
+    return legend
 
 
 def _numbers(plot: Any, columns: dict[str, Any], read: Labels) -> None:
-    """Draw numbers by a scale of colours, which is shown."""
+    """Draw numbers in a colour scale, with its bar."""
     from bokeh.models import ColorBar, ColumnDataSource, PlainText
     from bokeh.transform import linear_cmap
 
-    palette = [to_hex(color) for color in mpl.colormaps[CONTINUOUS](np.linspace(0, 1, 256))]
-    color = linear_cmap("label", palette, *read.limits(), nan_color=MISSING)
+    palette = [to_hex(color) for color in mpl.colormaps[colors.CONTINUOUS](np.linspace(0, 1, 256))]
+    color = linear_cmap("label", palette, *read.limits(), nan_color=colors.MISSING)
     source = ColumnDataSource(columns)
     plot.scatter("x", "y", source=source, **_style(len(columns["x"]), color))
     title = None if read.title is None else PlainText(short(read.title))

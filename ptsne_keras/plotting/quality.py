@@ -1,56 +1,70 @@
-"""How good a map is, to be seen: distances, neighbours by their number, and row by row."""
+"""Plots of map quality: distances, neighbours by their number, and recall row by row."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse
-import scipy.stats
 from matplotlib.axes import Axes
 from scipy.spatial.distance import pdist
 
+from ptsne_keras import metrics
 from ptsne_keras.metrics import ranks
 from ptsne_keras.plotting.colors import PALETTE
-from ptsne_keras.plotting.scatter import map
+from ptsne_keras.plotting.scatter import scatter
+from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_rows
 
 
-def shepard(X: Any, Y: Any, *, rows: int = 2000, seed: int = 0, ax: Axes | None = None) -> Axes:
-    """Draw distance on the map against distance in the data, of all pairs of some rows.
+def shepard(
+    X: Any,
+    Y: Any,
+    *,
+    sample_size: int | None = 2000,
+    random_state: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw distances on the map against distances in the data, for all pairs of a sample of rows.
 
-    The title says Spearman's ρ, which is `metrics.distance_correlation`: 1 if the order of
-    distances is kept.
+    The title gives Spearman's ρ, see `metrics.distance_correlation`: 1 if the map keeps the order
+    of all distances.
 
     Parameters
     ----------
-    X : array or sparse matrix [N, D]
-    Y : array [N, d]
-        Map.
-    rows : int
-        Rows drawn at random, among which pairs are taken.
-    seed : int
-        Of the draw.
-    ax : matplotlib Axes, optional
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows.
+    Y : array-like of shape (n_samples, n_dimensions)
+        Map of the rows.
+    sample_size : int or None, default=2000
+        Number of rows drawn at random, among which pairs are formed; None for all rows.
+    random_state : int, default=0
+        Seed of the sample.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        If X and Y are not finite and as many rows, or fewer than three.
+        If `X` and `Y` are not finite, differ in their number of rows, or have fewer than three.
 
     Examples
     --------
     >>> plotting.shepard(X, Y).figure.savefig("shepard.png")
     """
-    X, Y = _pair(X, Y)
-    if X.shape[0] < 3:
-        raise ValueError(f"X should have at least 3 rows. Received: {X.shape[0]}.")
-    if rows is not None and rows < 3:
-        raise ValueError(f"rows should be at least 3, or None for all. Received: {rows!r}.")
-    chosen = ranks.drawn(X.shape[0], rows, seed)
-    part = X[chosen].toarray() if scipy.sparse.issparse(X) else X[chosen]
-    far, found = pdist(part), pdist(Y[chosen])
-    rho = scipy.stats.spearmanr(far, found).statistic if np.ptp(far) and np.ptp(found) else 0.0
+    if sample_size is not None and sample_size < 3:
+        raise ValueError(
+            f"sample_size should be at least 3, or None for all rows. Received: {sample_size!r}."
+        )
+    rho = metrics.distance_correlation(X, Y, rows=sample_size, seed=random_state)
+    X, Y = _rows(X), np.asarray(Y)
+    chosen = ranks.drawn(len(Y), sample_size, random_state)
+    far, found = pdist(arrays.dense(X[chosen])), pdist(Y[chosen])
     ax = ax or plt.subplots(figsize=(6, 5), layout="constrained")[1]
     pairs = ax.hexbin(
         far, found, gridsize=60, bins="log", mincnt=1, cmap="Blues", linewidths=0, rasterized=True
@@ -67,119 +81,125 @@ def recall_curve(
     *,
     X_test: Any = None,
     Y_test: Any = None,
-    ks: Sequence[int] = (1, 2, 5, 10, 20, 50, 100),
-    rows: int | None = 2000,
-    seed: int = 0,
+    n_neighbors: Sequence[int] = (1, 2, 5, 10, 20, 50, 100),
+    sample_size: int | None = 2000,
+    random_state: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the mean share of rows' k nearest in the data that are so on the map, against k.
+    """Draw neighbourhood recall against the number of neighbours k.
 
-    With test rows also the share of *their* k nearest training rows. The dotted line is chance,
-    k / (N - 1). Small k tells of fine detail, large k of whole clusters.
+    Recall is the mean fraction of a row's k nearest rows in the data that are among its k nearest
+    on the map. Small k shows fine detail, large k whole clusters. The dotted line is the recall of
+    a random map, k / (N - 1).
 
     Parameters
     ----------
-    X : array or sparse matrix [N, D]
-    Y : array [N, d]
-        Map.
-    X_test, Y_test : arrays [M, D] and [M, d], optional
-    ks : sequence of int
-        Numbers of neighbours; those of N - 1 or more are left out.
-    rows : int, optional
-        Rows drawn at random whose neighbours are sought, among all; None for all.
-    seed : int
-        Of the draw.
-    ax : matplotlib Axes, optional
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows.
+    Y : array-like of shape (n_samples, n_dimensions)
+        Map of the rows.
+    X_test, Y_test : array-like, default=None
+        Test rows and their map. If given, a second curve shows the recall of their nearest rows
+        among `X`.
+    n_neighbors : sequence of int, default=(1, 2, 5, 10, 20, 50, 100)
+        Values of k. Those above N - 2 are left out.
+    sample_size : int or None, default=2000
+        Number of rows drawn at random whose neighbours are sought, among all; None for all rows.
+    random_state : int, default=0
+        Seed of the sample.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        If rows and their maps are not finite and as many, or no k is in range.
+        If rows or maps are not finite or differ in their number of rows, or no k is in range.
 
     Examples
     --------
     >>> plotting.recall_curve(X, Y).figure.savefig("recall.png")
     >>> axes = plotting.recall_curve(X_train, Y_train, X_test=X_test, Y_test=Y_test)
     """
-    X, Y = _pair(X, Y)
-    n = X.shape[0]
-    wanted = sorted({int(k) for k in ks if 1 <= k < n - 1})
-    if not wanted:
-        raise ValueError(f"ks should be from 1 to N - 2 = {n - 2}. Received: {tuple(ks)}.")
-    chosen = ranks.drawn(n, rows, seed)
-    pairs = [ranks.nearest(A, wanted[-1], of=chosen) for A in (X, Y)]
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    shares = ranks.recall(pairs[0], pairs[1], wanted).mean(axis=0)
-    ax.plot(wanted, shares, marker="o", markersize=4, color=PALETTE[0], label="training rows")
+    both = _pair(X, Y)
+    n = both[0].shape[0]
+    ks = sorted({int(k) for k in n_neighbors if 1 <= k < n - 1})
+    if not ks:
+        raise ValueError(
+            f"n_neighbors should be from 1 to N - 2 = {n - 2}. Received: {tuple(n_neighbors)}."
+        )
+    chosen = ranks.drawn(n, sample_size, random_state)
+    near = [ranks.nearest(A, ks[-1], of=chosen) for A in both]
+    curves = [("training rows", "o", near)]
     if X_test is not None:
-        X_test, Y_test = _pair(X_test, Y_test, ("X_test", "Y_test"))
-        chosen = ranks.drawn(X_test.shape[0], rows, seed)
-        true = ranks.nearest(X, wanted[-1], X_new=X_test[chosen])
-        found = ranks.nearest(Y, wanted[-1], X_new=Y_test[chosen])
-        shares = ranks.recall(true, found, wanted).mean(axis=0)
-        ax.plot(wanted, shares, marker="s", markersize=4, color=PALETTE[1], label="test rows")
-    chance = np.array(wanted) / (n - 1)
-    ax.plot(wanted, chance, linestyle=":", color=PALETTE[8], label="chance")
+        new = _pair(X_test, Y_test, ("X_test", "Y_test"))
+        chosen = ranks.drawn(new[0].shape[0], sample_size, random_state)
+        near = [ranks.nearest(A, ks[-1], X_new=B[chosen]) for A, B in zip(both, new, strict=True)]
+        curves.append(("test rows", "s", near))
+    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    for color, (label, marker, (true, found)) in zip(PALETTE, curves, strict=False):
+        recall = ranks.recall(true, found, ks).mean(axis=0)
+        ax.plot(ks, recall, marker=marker, markersize=4, color=color, label=label)
+    ax.plot(ks, np.array(ks) / (n - 1), linestyle=":", color=PALETTE[8], label="chance")
     ax.set(xlabel="neighbours k", ylabel="neighbourhood recall", xscale="log", ylim=(0, None))
-    ax.set_xticks(wanted, [f"{k:,}" for k in wanted], minor=False)
+    ax.set_xticks(ks, [f"{k:,}" for k in ks], minor=False)
     ax.minorticks_off()
     ax.legend(frameon=False)
     return ax
 
 
-def point_quality(X: Any, Y: Any, *, k: int = 10, ax: Axes | None = None) -> Axes:
+def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = None) -> Axes:
     """Draw a map with each row coloured by its own neighbourhood recall, the worst on top.
 
     Parameters
     ----------
-    X : array or sparse matrix [N, D]
-    Y : array [N, 2]
-        Map.
-    k : int
-        Neighbours.
-    ax : matplotlib Axes, optional
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows.
+    Y : array-like of shape (n_samples, 2)
+        Map of the rows.
+    n_neighbors : int, default=10
+        Number of neighbours of each row.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        If X and Y are not finite and as many rows, or k is out of range.
+        If `X` and `Y` are not finite or differ in their number of rows, or `n_neighbors` is out of
+        range.
 
     Examples
     --------
     >>> plotting.point_quality(X, Y).figure.savefig("quality.png")
     """
-    X, Y = _pair(X, Y)
-    recall = ranks.recall(ranks.nearest(X, k), ranks.nearest(Y, k))
+    recall = metrics.neighborhood_recall_per_row(X, Y, n_neighbors)
     order = np.argsort(-recall, kind="stable")
-    ax = map(Y[order], recall[order], ax=ax, continuous=True)
-    ax.set_title(f"share of the {k} nearest rows kept: {recall.mean():.2f} on average", fontsize=10)
+    ax = scatter(np.asarray(Y)[order], recall[order], ax=ax, continuous=True)
+    title = f"fraction of the {n_neighbors} nearest rows kept: {recall.mean():.2f} on average"
+    ax.set_title(title, fontsize=10)
     return ax
 
 
-def _pair(X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> tuple[Any, Any]:
-    X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
-    Y = np.asarray(Y)
-    if X.ndim != 2 or Y.ndim != 2 or X.shape[0] != len(Y):
+def _pair(X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> tuple[Any, FloatArray]:
+    """Return finite rows, dense or CSR, and their finite map."""
+    X, Y = _rows(X, names[0]), check_rows(Y, name=names[1])
+    if X.shape[0] != len(Y):
         raise ValueError(
-            f"{names[0]} and {names[1]} should be [N, D] and [N, d], a place for each row. "
-            f"Received: shapes {X.shape} and {Y.shape}."
+            f"{names[0]} and {names[1]} should have the same number of rows. "
+            f"Received: {X.shape[0]} and {len(Y)}."
         )
-    return _finite(X, names[0]), _finite(Y, names[1])
+    return X, Y
 
 
-def _finite(X: Any, name: str) -> Any:
-    """Return rows as they are, or raise a ValueError if they are not finite numbers."""
-    if X.dtype == object and not scipy.sparse.issparse(X):  # such as a frame of mixed columns
-        with contextlib.suppress(TypeError, ValueError):
-            X = X.astype(np.float64)
-    if X.dtype.kind not in "fiub":
-        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
-    sparse = scipy.sparse.issparse(X)
-    finite = np.isfinite(X.data).all() if sparse else np.isfinite(X).all(axis=1)
-    if not np.all(finite):
-        where = "" if sparse else f", the first at index {np.argmin(finite)}"
-        raise ValueError(
-            f"{name} should be finite; drop or impute the rows with NaN or infinity. "
-            f"Received: NaN or infinity{where}."
-        )
-    return X
+def _rows(X: Any, name: str = "X") -> Any:
+    if not scipy.sparse.issparse(X):
+        return check_rows(X, name=name)
+    check_rows(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
+    return X.tocsr()

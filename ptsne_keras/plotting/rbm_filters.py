@@ -1,4 +1,4 @@
-"""What the hidden units of an RBM respond to."""
+"""Images of what the hidden units of an RBM respond to."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-# Of positive and negative weights: apart under the common colour-vision deficiencies.
+# Positive red, negative blue: distinct under the common colour-vision deficiencies.
 _SIGNED = "RdBu_r"
 # Empty pixels between two images.
 _GAP = 1
@@ -18,22 +18,27 @@ def rbm_filters(
 ) -> Axes:
     """Draw the weights of hidden units as images side by side, red positive and blue negative.
 
-    Each image is scaled by its own largest weight; the largest norms come first.
+    Each image is scaled by its own largest weight. Units with the largest weight norms come first.
 
     Parameters
     ----------
-    rbm : RBM, built, or array [D, H]
-        Anything with weights `kernel`, such as a Dense layer, or the weights.
-    shape : (height, width), optional
-        Of the visible units as an image; by default a square.
-    count : int
-        Images, at most.
-    ax : matplotlib Axes, optional
+    rbm : RBM, layer with a `kernel`, or array-like of shape (n_features, n_hidden)
+        Built RBM or dense layer, or its weights.
+    shape : tuple (height, width), default=None
+        Shape of the visible units as an image. By default a square.
+    count : int, default=64
+        Largest number of images.
+    ax : matplotlib Axes, default=None
+        Axes to draw on. By default a new figure is made.
+
+    Returns
+    -------
+    matplotlib Axes
 
     Raises
     ------
     ValueError
-        If there are no weights [D, H], or D is not height · width.
+        If `rbm` has no weights yet, or its number of visible units is not height · width.
 
     Examples
     --------
@@ -68,9 +73,10 @@ def rbm_filters(
 
 
 def _weights(rbm: Any) -> Any:
+    """Return the weights [D, H] of an RBM or layer, or check those given."""
     W = getattr(rbm, "kernel", None if hasattr(rbm, "fit") else rbm)
     if W is None:
-        raise ValueError("rbm should have been fitted or built: it has no weights yet.")
+        raise ValueError("rbm should be built or fitted: it has no weights yet.")
     W = np.asarray(W, dtype=np.float64)
     if W.ndim != 2 or not W.size:
         raise ValueError(f"rbm should have weights [D, H]. Received: shape {W.shape}.")

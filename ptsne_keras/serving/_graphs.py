@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras.serving import _precision, signatures, warmup
-from ptsne_keras.serving._novelty import Landmarks, Novelty, scaler
+from ptsne_keras.serving._novelty import Novelty
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils.novelty import Landmarks, scaler
 
 FACTS = Path("assets.extra") / "ptsne_keras.json"
 """Where in the folder it is told what no server needs."""
-SERVING, EXAMPLES, CONFIDENCE = "serving_default", "embed_examples", "embed_with_confidence"
+SERVING, EXAMPLES, NOVELTY = "serving_default", "embed_examples", "embed_with_novelty"
 
 # Batches of the warm-up: a single row, and one of many, for which other code may be chosen.
 _WARM = (1, 64)
@@ -84,10 +85,10 @@ def _endpoints(
     if landmarks is not None:
         novelty = Novelty(landmarks, encoder)
 
-        def embed_with_confidence(rows: tf.Tensor) -> dict[str, Any]:
+        def embed_with_novelty(rows: tf.Tensor) -> dict[str, Any]:
             return embed(rows) | {"novelty": novelty(rows)}
 
-        endpoints[CONFIDENCE] = (embed_with_confidence, matrix)
+        endpoints[NOVELTY] = (embed_with_novelty, matrix)
     return endpoints
 
 

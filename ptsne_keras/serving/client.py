@@ -23,7 +23,7 @@ _WAYS: dict[str, Callable[..., Transport]] = {
 }
 
 _EMBED = Signature("serving_default", "features", {"embedding": 2})
-_CONFIDENCE = Signature("embed_with_confidence", "features", {"embedding": 2, "novelty": 1})
+_NOVELTY = Signature("embed_with_novelty", "features", {"embedding": 2, "novelty": 1})
 _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
 
 
@@ -140,7 +140,7 @@ class Client:
         (Y,) = self._predict(_chunks.features(X, self._rows), _EMBED)
         return Y
 
-    def embed_with_confidence(self, X: Any) -> tuple[FloatArray, FloatArray]:
+    def embed_with_novelty(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Embed rows, and tell how far each is from the training rows.
 
         Parameters
@@ -158,14 +158,14 @@ class Client:
         ValueError
             As `embed`.
         ServingError
-            Also if the model was exported without the signature `embed_with_confidence`.
+            Also if the model was exported without the signature `embed_with_novelty`.
 
         Examples
         --------
-        >>> Y, novelty = client.embed_with_confidence(X)
+        >>> Y, novelty = client.embed_with_novelty(X)
         """
         parts = _chunks.features(X, self._rows)
-        Y, novelty = self._predict(parts, _CONFIDENCE)
+        Y, novelty = self._predict(parts, _NOVELTY)
         return Y, novelty
 
     def embed_examples(self, examples: Sequence[bytes]) -> FloatArray:

@@ -16,9 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.serving import _graphs, _novelty, checks, signatures
+from ptsne_keras.serving import _graphs, checks, signatures
 from ptsne_keras.serving._graphs import Reference
-from ptsne_keras.utils import files
+from ptsne_keras.utils import arrays, files, novelty, validation
 
 # Rows of the reference that the map error is measured by, and that warm a server up.
 _SAMPLE = 2000
@@ -44,7 +44,7 @@ def export_saved_model(
     - `serving_default`: `features` float32 [N, D] → `embedding` float32 [N, d]
     - `embed_examples`: `examples` string [N], serialised `tf.train.Example` with the feature
       "features", a float list of D → `embedding`
-    - `embed_with_confidence`, with a `reference`: `features` → `embedding` and `novelty` float32
+    - `embed_with_novelty`, with a `reference`: `features` → `embedding` and `novelty` float32
       [N], how far the row is from the nearest of at most 4,096 training rows, as a quantile of what
       is usual for training rows: 0.5 is usual, 1 as far as any, or no finite row
 
@@ -164,10 +164,18 @@ def _is_version(version: Any) -> bool:
 
 
 def _reference(encoder: keras.Model, X: Any) -> Reference:
-    landmarks = _novelty.Landmarks.of(X, encoder)
-    n = X.shape[0] if hasattr(X, "shape") else len(X)
-    chosen = np.random.default_rng(0).permutation(n)[:_SAMPLE]
-    return Reference(landmarks, _novelty.taken(X, np.sort(chosen)))
+    features = signatures.feature_count(encoder)
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
+        raise ValueError(
+            f"reference should be two or more rows of {features} columns, as the encoder "
+            f"takes. Received: shape {tuple(X.shape)}."
+        )
+    scale = novelty.scale_of(encoder)
+    landmarks = novelty.Landmarks.of(X, scale=scale, name="reference")
+    chosen = np.sort(np.random.default_rng(0).permutation(X.shape[0])[:_SAMPLE])
+    sample = validation.check_rows(arrays.rows_at(X, chosen), name="reference", dtype=np.float32)
+    return Reference(landmarks, sample)
 
 
 def _write(
@@ -189,7 +197,8 @@ def _write(
         encoder.save(folder / "encoder.keras")
         if reference is not None:
             landmarks, sample = reference
-            np.savez(folder / "reference.npz", sample=sample, **landmarks._asdict())
+            arrays_ = {"sample": sample, **landmarks.arrays()}
+            np.savez(folder / "reference.npz", **arrays_)  # type: ignore[arg-type]
         options = {"model": model, "bfloat16": bfloat16, "facts": dict(facts)}
         (folder / "options.json").write_text(json.dumps(options))
         done = subprocess.run(
@@ -218,7 +227,8 @@ import json, sys
 from pathlib import Path
 import keras
 import numpy as np
-from ptsne_keras.serving import export, graphs, novelty
+from ptsne_keras.serving import export, _graphs
+from ptsne_keras.utils import novelty
 folder = Path(sys.argv[1])
 encoder = keras.saving.load_model(folder / "encoder.keras", compile=False)
 options = json.loads((folder / "options.json").read_text())
@@ -226,7 +236,7 @@ reference = None
 if (folder / "reference.npz").exists():
     arrays = dict(np.load(folder / "reference.npz"))
     sample = arrays.pop("sample")
-    reference = graphs.Reference(novelty.Landmarks(**arrays), sample)
+    reference = _graphs.Reference(novelty.Landmarks.from_arrays(arrays), sample)
 export._write_here(encoder, Path(sys.argv[2]), reference=reference, **options)
 """
 

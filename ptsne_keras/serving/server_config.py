@@ -183,7 +183,7 @@ def measure(path: Path) -> Speed:
     sizes = [rows for rows in _SIZES if rows == 1 or 4 * features * rows <= _BYTES]
     rows = {n: tf.zeros((n, features)) for n in sizes}
     seconds = {n: statistics.median(_seconds(signature, rows[n])) for n in sizes}
-    slow = model.signatures.get(_graphs.CONFIDENCE, signature)
+    slow = model.signatures.get(_graphs.NOVELTY, signature)
     slowest = statistics.median(_seconds(slow, rows[sizes[-1]])) / sizes[-1]
     speed = Speed(features, seconds, {}, slowest)
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]

@@ -1,40 +1,75 @@
-"""Labels as files have them: what is missing, and what are numbers."""
+"""Labels of rows: which are missing, and which are numbers."""
 
 import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-# No label: of pandas, R, SQL and Python. "Na" and "none" may be classes.
-_MISSING = ("", "NA", "N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null", "None")
+MISSING = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "NAN",
+    "NaT",
+    "NULL",
+    "null",
+    "None",
+)
+"""Cells of text that stand for no value in pandas, R, SQL, Excel and Python.
+
+"Na" and "none" are not among them, since they may be classes.
+"""
+
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-# From there float64 does not hold all whole numbers.
+# Not every whole number from here on is a float64.
 _WHOLE = 2**53
 
 
-def text(values: Any) -> Any:
-    """Names or labels as text, whatever they are."""
+def is_missing(values: Any) -> npt.NDArray[np.bool_]:
+    """Return whether each value is missing: None, NaN, NaT, pandas.NA, or text of `MISSING`."""
+    values = np.asarray(values)
+    if values.dtype.kind in "fc":
+        return np.isnan(values)
+    if values.dtype.kind in "mM":
+        return np.isnat(values)
+    if values.dtype.kind in "SU":
+        return np.isin(np.char.strip(as_text(values)), MISSING)
+    if values.dtype.kind != "O":
+        return np.zeros(values.shape, bool)
+    import pandas  # not at the top, since `ptsne --help` should answer at once
+
+    texts = [isinstance(v, str) and v.strip() in MISSING for v in values.ravel()]
+    return pandas.isna(values) | np.reshape(np.array(texts, bool), values.shape)
+
+
+def as_text(values: Any) -> Any:
+    """Return names or labels as an array of text."""
     values = np.asarray(values)
     return np.char.decode(values) if values.dtype.kind == "S" else values.astype(str)
 
 
-def found(values: Any) -> Any:
-    """Labels as text; an array of objects with None if one is missing."""
-    labels = text(values)
-    missing = np.isin(labels, _MISSING)
-    if not missing.any():
-        return labels
-    labels = labels.astype(object)
-    labels[missing] = None
+def as_labels(values: Any) -> Any:
+    """Return labels as text; if any is missing, as an array of objects with None in its place."""
+    missing = is_missing(values)
+    labels = as_text(values)
+    if missing.any():
+        labels = labels.astype(object)
+        labels[missing] = None
     return labels
 
 
-def numbers(labels: Any) -> Any:
-    """Labels that are text as numbers, if all that are there are: 10 then comes after 9."""
+def as_numbers(labels: Any) -> Any:
+    """Return labels as numbers if all that are present are numbers, and no two become one."""
     if labels is None or labels.dtype.kind not in "UO":
         return labels
-    there = np.array([label is not None for label in labels], bool)
-    texts, place = np.unique(labels[there].astype(str), return_inverse=True)
+    present = ~is_missing(labels)
+    texts, place = np.unique(labels[present].astype(str), return_inverse=True)
     if not texts.size or not all(map(_NUMBER.fullmatch, texts.tolist())):
         return labels
     values = texts.astype(np.float64)
@@ -42,8 +77,8 @@ def numbers(labels: Any) -> Any:
         return labels
     if (values == np.rint(values)).all():
         values = values.astype(np.int64)
-    if there.all():
+    if present.all():
         return values[place]
     whole = np.full(labels.shape, None, object)
-    whole[there] = values[place].tolist()
+    whole[present] = values[place].tolist()
     return whole

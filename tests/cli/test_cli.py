@@ -245,13 +245,13 @@ def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X
 
 def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypatch):
     drawn = []
-    real = plotting.map
+    real = plotting.scatter
 
     def draw(Y, labels=None, **options):
         drawn.append((Y, labels))
         return real(Y, labels, **options)
 
-    monkeypatch.setattr(plotting, "map", draw)
+    monkeypatch.setattr(plotting, "scatter", draw)
     for of in ("map", "map/map.csv"):
         run("plot", of, "--out", tmp_path / "map.png", "--title", "Mine")
         Y, labels = drawn.pop()

@@ -351,7 +351,7 @@ def test_missing_labels_are_none_whatever_the_file(form, kinds, expected, frame,
 )
 def test_labels_are_numbers_only_if_nothing_is_lost(texts, expected):
     kind = object if None in texts else str
-    labels = class_labels.numbers(np.array(texts, kind)).tolist()
+    labels = class_labels.as_numbers(np.array(texts, kind)).tolist()
     assert labels == expected
     assert list(map(type, labels)) == list(map(type, expected))
 

@@ -131,11 +131,11 @@ def test_what_is_served_is_tensorflows_own_operations(exported):
     assert weights < 1.2 * 4 * (64 * 100 + 100 + 100 * 50 + 50 + 50 * 2 + 2 + landmarks) + 20_000
 
 
-def test_rows_are_served_with_confidence(exported):
+def test_rows_are_served_with_novelty(exported):
     _, path = exported
     report = serving.check(path)
     assert report.ok, str(report)
-    assert "embed_with_confidence" in {finding.what for finding in report.findings}
+    assert "embed_with_novelty" in {finding.what for finding in report.findings}
 
 
 class Doubled(keras.layers.Layer):

@@ -1,7 +1,7 @@
+import importlib
 import os
 import re
 import sys
-import time
 
 import matplotlib as mpl
 import numpy as np
@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgb
 from support import browser
 
 from ptsne_keras import plotting
-from ptsne_keras.plotting import html
 
 pytest.importorskip("bokeh")
+MODULE = importlib.import_module("ptsne_keras.plotting.html")
 
 PLACES = np.array([[-10.0, -8], [-10, 8], [10, 8], [12, -8], [0, 0]])
 
@@ -36,13 +36,10 @@ def clusters(rng, n):
 
 
 def places_on(picture):
-    """Where on the page each of five classes is."""
-    found = []
-    for i in range(5):
-        pixels = browser.of_color(picture, to_rgb(plotting.PALETTE[i]))
-        assert len(pixels) > 200, f"class {i} is hardly to be seen: {len(pixels)} pixels"
-        found.append(np.median(pixels, axis=0))
-    return np.array(found)
+    """Return where on the page each of five classes is."""
+    pixels = [browser.of_color(picture, to_rgb(color)) for color in plotting.PALETTE[:5]]
+    assert min(map(len, pixels)) > 200
+    return np.array([np.median(found, axis=0) for found in pixels])
 
 
 @browser.needs_chromium
@@ -61,7 +58,7 @@ def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page,
 
 
 @browser.needs_chromium
-def test_a_screenshot_shows_numbers_by_the_scale_of_colours(page, rng, tmp_path):
+def test_a_screenshot_shows_numbers_in_the_colour_scale(page, rng, tmp_path):
     Y = np.stack([np.linspace(-10, 10, 400), rng.normal(size=400)], axis=1)
     plotting.html(Y, page, np.linspace(0.5, 3.5, 400))
     picture = browser.screenshot(page, tmp_path)[:, :800]  # without the colour bar
@@ -71,7 +68,7 @@ def test_a_screenshot_shows_numbers_by_the_scale_of_colours(page, rng, tmp_path)
 
 
 @browser.needs_driver
-def test_hovering_names_a_row_and_what_is_known_of_it(page, driven):
+def test_hovering_shows_the_name_and_the_values_of_a_row(page, driven):
     strange = "</script><script>window.hacked = 1</script><b>bold</b>"
     plotting.html(
         PLACES,
@@ -84,24 +81,19 @@ def test_hovering_names_a_row_and_what_is_known_of_it(page, driven):
     driven.open(page)
     picture = driven.screenshot()
 
-    def over(i):
-        inside = browser.of_color(picture, to_rgb(plotting.PALETTE[sorted_place(i)]))
-        x, y = np.median(inside[inside[:, 0] < 0.7 * browser.WIDTH], axis=0)
-        driven.move(x, y)
-        return driven.wait(
-            browser.TEXT + "const t = text(document.body); return t.includes('weight') ? t : null"
-        )
+    def hover(i):  # the classes are in the order of their names: "</script>…" comes first
+        inside = browser.of_color(picture, to_rgb(plotting.PALETTE[(i + 1) % 5]))
+        driven.move(*np.median(inside[inside[:, 0] < 0.7 * browser.WIDTH], axis=0))
+        shown = "const t = text(document.body); return t.includes('weight') ? t : null"
+        return driven.wait(browser.TEXT + shown)
 
-    def sorted_place(i):  # classes are in the order of their names: "</script>…" is first
-        return (i + 1) % 5
-
-    text = over(1)
+    text = hover(1)
     assert "second" in text
     assert "2.5" in text
     assert "first" not in text
     driven.move(5, browser.HEIGHT // 2)
     driven.wait(browser.TEXT + "return !text(document.body).includes('weight')")
-    text = over(4)
+    text = hover(4)
     assert strange in text
     assert "5.5" in text
     assert driven.run("return window.hacked === undefined")
@@ -109,44 +101,41 @@ def test_hovering_names_a_row_and_what_is_known_of_it(page, driven):
 
 
 @browser.needs_driver
-def test_a_click_in_the_legend_hides_a_class_and_the_wheel_zooms(page, driven, rng):
+def test_a_click_in_the_legend_hides_a_class_and_scrolling_zooms(page, driven, rng):
     Y, labels = clusters(rng, 60)
     plotting.html(Y, page, labels)
     driven.open(page)
-    before = places_on(driven.screenshot())
-    purple = to_rgb(plotting.PALETTE[4])
-    pixels = browser.of_color(driven.screenshot(), purple)
+
+    def purple():
+        return browser.of_color(driven.screenshot(), to_rgb(plotting.PALETTE[4]))
+
+    before, pixels = places_on(driven.screenshot()), purple()
     entry = pixels[pixels[:, 0] > pixels[:, 0].max() - 6].mean(axis=0)
     driven.move(*entry, click=True)
-    deadline = time.monotonic() + 20
-    while len(left := browser.of_color(driven.screenshot(), purple)) > 60:
-        assert time.monotonic() < deadline, f"{len(left)} pixels of the hidden class"
+    browser.until(lambda: len(purple()) <= 60)
     driven.move(*entry, click=True)
-    x, y = before[4]
-    driven.wheel(x, y, -200)
-    deadline = time.monotonic() + 20
-    while True:
-        pixels = browser.of_color(driven.screenshot(), purple)
-        spread = np.subtract(*np.percentile(pixels[:, 1], [95, 5])) if len(pixels) else 0
-        if spread > 1.2 * 4 * 0.7 * (before[2, 0] - before[1, 0]) / 20:
-            break
-        assert time.monotonic() < deadline, spread
+    driven.wheel(*before[4], -200)
+    pixels_per_unit = (before[2, 0] - before[1, 0]) / 20
+    spread = 1.2 * 4 * 0.7 * pixels_per_unit  # of four standard deviations, and a fifth more
+    browser.until(
+        lambda: len(found := purple()) and np.ptp(np.percentile(found[:, 1], [5, 95])) > spread
+    )
 
 
-def test_a_page_asks_nothing_of_a_network(page, rng):
+def test_a_page_makes_no_network_requests(page, rng):
     plotting.html(rng.normal(size=(30, 2)), page, np.repeat(list("abc"), 10))
     text = page.read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", text)
     assert len(text) < 2_000_000
 
 
-def test_many_classes_are_listed_in_part_and_names_are_no_formulas(page, rng, monkeypatch):
+def test_the_legend_is_limited_and_names_are_plain_text(page, rng, monkeypatch):
     from bokeh.models import ColorBar, PlainText, Title
 
     shown = []
     monkeypatch.setattr("bokeh.embed.file_html", lambda plot, *_: shown.append(plot) or "")
     codes = np.arange(400) % 200
-    labels = pd.Series([f"$$x_{{{i}}}$$ of the many classes that there are" for i in codes])
+    labels = pd.Series([f"$$x_{{{i}}}$$ in a list of very many classes" for i in codes])
     plotting.html(rng.normal(size=(400, 2)), page, labels.rename("$$y$$"), title="$$z$$")
     (legend,) = shown[0].legend
     names = [item.label.value for item in legend.items]
@@ -162,15 +151,15 @@ def test_many_classes_are_listed_in_part_and_names_are_no_formulas(page, rng, mo
     assert all(isinstance(title, PlainText) for title in titles if title)
 
 
-def test_many_rows_are_thinned_and_the_page_says_so(page, rng, monkeypatch):
-    monkeypatch.setattr(html, "_MOST", 500)
+def test_many_rows_are_sampled_and_the_page_says_so(page, rng, monkeypatch):
+    monkeypatch.setattr(MODULE, "_MOST", 500)
     plotting.html(rng.normal(size=(1234, 2)), page, names=[f"name{i}" for i in range(1234)])
     text = page.read_text()
     assert "500 of 1,234 rows, drawn at random" in text
     assert len(set(re.findall(r"name\d+", text))) == 500
 
 
-def test_a_page_stays_small_by_the_row(page, rng):
+def test_a_row_takes_few_bytes(page, rng):
     sizes = []
     for n in (1000, 11_000):
         plotting.html(rng.normal(size=(n, 2)), page, rng.integers(10, size=n))
@@ -181,9 +170,9 @@ def test_a_page_stays_small_by_the_row(page, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": [1]}, "labels should be one a row, 4. Received: 1"),
-        ({"names": ["a"]}, "names should be one a row, 4. Received: 1"),
-        ({"values": {"x": [1, 2]}}, r"values\['x'\] should be one a row, 4. Received: 2"),
+        ({"labels": [1]}, "labels should have one value per row, 4. Received: 1"),
+        ({"names": ["a"]}, "names should have one value per row, 4. Received: 1"),
+        ({"values": {"x": [1, 2]}}, r"values\['x'\] should have one value per row, 4. Received: 2"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(options, message, page):
@@ -198,7 +187,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(page, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(html.os, "replace", full)
+    monkeypatch.setattr(MODULE.os, "replace", full)
     with pytest.raises(OSError, match=r"map\.html could not be written: the disk is full"):
         plotting.html(np.zeros((4, 2)), page)
     assert page.read_text() == "old"

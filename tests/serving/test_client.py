@@ -49,7 +49,7 @@ class Served(tf.Module):
         return {"embedding": features @ self.weights}
 
     @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float32, "features")])
-    def embed_with_confidence(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    def embed_with_novelty(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
         novelty = tf.reduce_sum(features**2, axis=1)
         return {"embedding": features @ self.weights, "novelty": novelty}
 
@@ -71,7 +71,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tf.saved_model.save(old, str(base / "1"), signatures={"serving_default": old.embed})
     signatures = {
         "serving_default": new.embed,
-        "embed_with_confidence": new.embed_with_confidence,
+        "embed_with_novelty": new.embed_with_novelty,
         "embed_examples": new.embed_examples,
     }
     tf.saved_model.save(new, str(base / "2"), signatures=signatures)
@@ -133,9 +133,9 @@ def test_embed(client):
     np.testing.assert_allclose(Y, expected(X), rtol=1e-6, atol=1e-5)
 
 
-def test_embed_with_confidence(client):
+def test_embed_with_novelty(client):
     X = rows(7)
-    Y, novelty = client.embed_with_confidence(X)
+    Y, novelty = client.embed_with_novelty(X)
     assert (Y.dtype, novelty.dtype, novelty.shape) == (np.float32, np.float32, (7,))
     np.testing.assert_allclose(Y, expected(X), rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(novelty, (X**2).sum(axis=1), rtol=1e-6)
@@ -149,7 +149,7 @@ def test_embed_examples(client):
 
 def test_one_row_and_one_dimension_keep_their_axes(client):
     assert client.embed(rows(1)).shape == (1, 2)
-    Y, novelty = client.embed_with_confidence(rows(1))
+    Y, novelty = client.embed_with_novelty(rows(1))
     assert (Y.shape, novelty.shape) == ((1, 2), (1,))
 
 
@@ -282,7 +282,7 @@ def test_metadata(client):
     embedding = {"embedding": {"dtype": "float32", "shape": [None, 2]}}
     assert client.metadata() == {
         "serving_default": {"inputs": features, "outputs": embedding},
-        "embed_with_confidence": {
+        "embed_with_novelty": {
             "inputs": features,
             "outputs": {**embedding, "novelty": {"dtype": "float32", "shape": [None]}},
         },
@@ -314,7 +314,7 @@ def test_not_ready_where_nobody_listens(server, scheme):
 
 def test_no_rows_give_no_places(client, server):
     assert client.embed(np.zeros((0, D))).shape == (0, 2)
-    Y, novelty = client.embed_with_confidence(scipy.sparse.csr_array((0, D)))
+    Y, novelty = client.embed_with_novelty(scipy.sparse.csr_array((0, D)))
     assert (Y.shape, novelty.shape, Y.dtype) == ((0, 2), (0,), np.float32)
     assert client.embed_examples([]).shape == (0, 2)
     assert server.requests == []
@@ -328,7 +328,7 @@ def test_rows_that_are_not_finite_are_named_before_anything_is_sent(url, server,
         with pytest.raises(ValueError, match=r"X should be finite.* the first at index 6\."):
             client.embed(X)
         with pytest.raises(ValueError, match=r"X should be finite.* the first at index 6\."):
-            client.embed_with_confidence(scipy.sparse.csr_array(X))
+            client.embed_with_novelty(scipy.sparse.csr_array(X))
     assert server.requests == []
 
 
@@ -427,10 +427,10 @@ def test_unknown_label(url):
 
 
 def test_model_without_the_signature(url):
-    error = refusal(lambda: Client(url, MODEL, version=1).embed_with_confidence(rows(1)))
-    assert "embed_with_confidence" in error.server_message
+    error = refusal(lambda: Client(url, MODEL, version=1).embed_with_novelty(rows(1)))
+    assert "embed_with_novelty" in error.server_message
     assert "exported with that signature; it has ['serving_default']." in str(error)
-    empty = refusal(lambda: Client(url, MODEL, version=1).embed_with_confidence(np.zeros((0, D))))
+    empty = refusal(lambda: Client(url, MODEL, version=1).embed_with_novelty(np.zeros((0, D))))
     assert "['serving_default']" in str(empty)
 
 
@@ -506,7 +506,7 @@ def test_deadline_ends_a_request_that_has_longer(url, server):
 def test_answer_cut_short_is_asked_for_again(client, server, fault):
     server.inject(fault)
     X = rows(6)
-    Y, novelty = client.embed_with_confidence(X)
+    Y, novelty = client.embed_with_novelty(X)
     np.testing.assert_allclose(Y, expected(X), rtol=1e-6, atol=1e-5)
     assert novelty.shape == (6,)
     assert len(server.requests) == 2
@@ -630,7 +630,7 @@ def test_rest_row_and_columnar_forms(server):
         code, answer = post(server, request)
         assert code == 200
         np.testing.assert_allclose(answer[key], expected(X), rtol=1e-6, atol=1e-5)
-    both = {"signature_name": "embed_with_confidence"}
+    both = {"signature_name": "embed_with_novelty"}
     _, answer = post(server, {**both, "instances": X.tolist()})
     assert set(answer["predictions"][0]) == {"embedding", "novelty"}
     _, answer = post(server, {**both, "inputs": X.tolist()})

@@ -115,7 +115,7 @@ def test_degrees_of_freedom_go_along(small_encoder, tmp_path):
     path = serving.export_saved_model(small_encoder, tmp_path, dof=1.75)
     assert json.loads((path / "assets.extra/ptsne_keras.json").read_text()) == {"dof": 1.75}
     # The model itself is as without.
-    assert "embed_with_confidence" not in tf.saved_model.load(str(path)).signatures
+    assert "embed_with_novelty" not in tf.saved_model.load(str(path)).signatures
     assert names(tmp_path) == ["1"]
 
 

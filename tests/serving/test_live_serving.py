@@ -169,12 +169,12 @@ def test_places_are_the_same_both_ways(live):
         np.testing.assert_allclose(other, answers[0], rtol=1e-6, atol=1e-6)
 
 
-def test_confidence_where_the_model_has_it(live):
+def test_novelty_where_the_model_has_it(live):
     for client in live.clients:
-        if "embed_with_confidence" not in client.metadata():
-            pytest.skip("not run: the model has no signature embed_with_confidence")
+        if "embed_with_novelty" not in client.metadata():
+            pytest.skip("not run: the model has no signature embed_with_novelty")
         X = rows(client)
-        Y, novelty = client.embed_with_confidence(X)
+        Y, novelty = client.embed_with_novelty(X)
         assert novelty.shape == (7,)
         np.testing.assert_allclose(Y, client.embed(X), rtol=1e-5, atol=1e-5)
 

@@ -14,13 +14,15 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import _graphs, _novelty, _precision, checks, warmup
+from ptsne_keras.serving import _graphs, _precision, checks, warmup
+from ptsne_keras.utils import novelty
+from ptsne_keras.utils.novelty import Landmarks
 
 C_LOADER = Path(__file__).parents[1] / "support" / "c_loader.py"
 SIZES = (1, 7, 4096)
 # Of float32 sums in another order, at map coordinates of this size.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-SIGNATURES = {"serving_default", "embed_examples", "embed_with_confidence"}
+SIGNATURES = {"serving_default", "embed_examples", "embed_with_novelty"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def answers(served, tmp_path_factory):
     for n in SIZES:
         rows = served.rows[:n]
         batches[f"serving_default/features@{n}"] = rows
-        batches[f"embed_with_confidence/features@{n}"] = rows
+        batches[f"embed_with_novelty/features@{n}"] = rows
         batches[f"embed_examples/examples@{n}"] = strings([_graphs.example(row) for row in rows])
     return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
 
@@ -96,12 +98,12 @@ def test_outputs_are_named_and_float32(model):
     for tensors in outputs.values():
         assert tensors["embedding"].shape.as_list() == [None, 2]
         assert {tensor.dtype for tensor in tensors.values()} == {tf.float32}
-    assert set(outputs["embed_with_confidence"]) == {"embedding", "novelty"}
+    assert set(outputs["embed_with_novelty"]) == {"embedding", "novelty"}
 
 
-def test_without_training_rows_there_is_no_confidence(served, tmp_path):
+def test_without_training_rows_there_is_no_novelty(served, tmp_path):
     path = serving.export_saved_model(served.encoder, tmp_path)
-    assert set(tf.saved_model.load(str(path)).signatures) == SIGNATURES - {"embed_with_confidence"}
+    assert set(tf.saved_model.load(str(path)).signatures) == SIGNATURES - {"embed_with_novelty"}
 
 
 def test_examples_of_another_width_are_refused_by_name(model):
@@ -119,12 +121,12 @@ def test_rows_of_another_width_are_refused_by_a_c_server(served, tmp_path, width
 
 def test_empty_batch_gives_an_empty_map(served, tmp_path):
     rows = np.zeros((0, 64), np.float32)
-    names = ("serving_default", "embed_with_confidence")
+    names = ("serving_default", "embed_with_novelty")
     found = in_c(served.path, {f"{name}/features": rows for name in names}, tmp_path)
     assert {name: value.shape for name, value in found.items()} == {
         "serving_default/embedding": (0, 2),
-        "embed_with_confidence/embedding": (0, 2),
-        "embed_with_confidence/novelty": (0,),
+        "embed_with_novelty/embedding": (0, 2),
+        "embed_with_novelty/novelty": (0,),
     }
 
 
@@ -132,7 +134,7 @@ def test_empty_batch_gives_an_empty_map(served, tmp_path):
 def test_a_row_that_is_not_finite_spoils_no_other(served, model, value):
     rows = served.rows[:3].copy()
     rows[1, 5] = value  # ReLU would give it a place
-    found = model.signatures["embed_with_confidence"](features=tf.constant(rows))
+    found = model.signatures["embed_with_novelty"](features=tf.constant(rows))
     assert np.isnan(found["embedding"][1]).all()
     assert found["novelty"][1] == 1
     expected = np.asarray(served.encoder(rows))
@@ -141,7 +143,7 @@ def test_a_row_that_is_not_finite_spoils_no_other(served, model, value):
 
 def test_every_signature_compiles_under_xla_but_that_of_strings(served, model):
     rows = tf.constant(served.rows[:7])
-    for name in ("serving_default", "embed_with_confidence"):
+    for name in ("serving_default", "embed_with_novelty"):
         signature = model.signatures[name]
         compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)
         for key, value in signature(features=rows).items():
@@ -151,49 +153,13 @@ def test_every_signature_compiles_under_xla_but_that_of_strings(served, model):
 # ---------------------------------------------------------------- novelty
 
 
-def distances(X, others):
-    """Double loop."""
-    return np.array([min(np.sqrt(((x - other) ** 2).sum()) for other in others) for x in X])
-
-
-def test_novelty_is_the_quantile_of_the_distance_to_the_nearest_training_row(served, model):
-    shift, scale = served.X.mean(axis=0), served.X.std()
-    X, rows = (served.X[:150] - shift) / scale, (served.rows[:40] - shift) / scale
-    few = _novelty.Landmarks.of(served.X[:150], served.encoder)
-    found = _novelty.Novelty(few, served.encoder)(tf.constant(served.rows[:40])).numpy()
-    usual = [distances(X[i : i + 1], np.delete(X, i, axis=0))[0] for i in range(150)]
-    expected = [(np.array(usual) <= d).mean() for d in distances(rows, X)]
-    np.testing.assert_allclose(found, expected, atol=0.02)  # quantiles between rows
-
-
-def test_novelty_of_usual_rows_is_uniform_and_of_strangers_1(served, model):
-    signature = model.signatures["embed_with_confidence"]
-    usual = signature(features=tf.constant(served.rows[:540]))["novelty"].numpy()
-    assert abs(np.median(usual) - 0.5) < 0.1
-    assert 0.02 < (usual < 0.1).mean() < 0.2
-    shuffled = np.random.default_rng(0).permuted(served.rows[:540], axis=1)
-    assert np.median(signature(features=tf.constant(shuffled))["novelty"]) > 0.99
-    own = signature(features=tf.constant(served.X[:100], tf.float32))["novelty"]
-    assert np.max(own) < 0.01
-
-
-def test_landmarks_are_limited_in_number_and_size(rng):
-    wide = networks.encoder(20_000, 2, hidden_units=(4,), seed=0)
-    X = rng.normal(size=(900, 20_000)).astype("float32")
-    assert _novelty.Landmarks.of(X, wide).rows.nbytes <= 2**26
-    many = networks.encoder(3, 2, hidden_units=(4,), seed=0)
-    found = _novelty.Landmarks.of(rng.normal(size=(20_000, 3)).astype("float32"), many)
-    assert found.rows.shape == (4096, 3)
-
-
-def test_training_rows_from_a_file_or_sparse_give_the_same_landmarks(served, tmp_path):
-    import scipy.sparse
-
-    np.save(tmp_path / "X.npy", served.X.astype("float32"))
-    expected = _novelty.Landmarks.of(served.X, served.encoder)
-    for X in (np.load(tmp_path / "X.npy", mmap_mode="r"), scipy.sparse.csr_array(served.X)):
-        found = _novelty.Landmarks.of(X, served.encoder)
-        np.testing.assert_allclose(found.rows, expected.rows, atol=1e-6)
+def test_served_novelty_is_that_of_the_landmarks(served, model):
+    landmarks = Landmarks.of(served.X, scale=novelty.scale_of(served.encoder))
+    signature = model.signatures["embed_with_novelty"]
+    strangers = np.random.default_rng(0).permuted(served.rows[:540], axis=1)
+    for rows in (served.rows[:540], strangers, served.X[:100].astype("float32")):
+        found = signature(features=tf.constant(rows))["novelty"]
+        np.testing.assert_allclose(found, landmarks.novelty(rows), atol=0.01)  # distances tie
 
 
 @pytest.mark.parametrize("reference", [np.zeros((9, 5)), np.zeros((1, 64)), np.zeros(64)])
@@ -201,49 +167,6 @@ def test_training_rows_that_do_not_fit_are_refused(served, tmp_path, reference):
     with pytest.raises(ValueError, match="reference should be two or more rows of 64 columns"):
         serving.export_saved_model(served.encoder, tmp_path, reference=reference)
     assert list(tmp_path.iterdir()) == []
-
-
-def novelties(X, rows, encoder):
-    found = _novelty.Novelty(_novelty.Landmarks.of(X, encoder), encoder)
-    return found(tf.constant(rows, tf.float32)).numpy()
-
-
-def test_novelty_in_tight_clusters_far_apart(rng):
-    centres = rng.normal(size=(20, 16)) * 30
-
-    def draw():
-        return centres[rng.integers(20, size=600)] + 0.02 * rng.normal(size=(600, 16))
-
-    encoder = networks.encoder(16, 2, hidden_units=(4,), seed=0)
-    assert abs(np.median(novelties(draw(), draw(), encoder)) - 0.5) < 0.15
-
-
-def test_novelty_of_training_rows_is_0_however_often_they_are_there(rng):
-    encoder = networks.encoder(8, 2, hidden_units=(4,), seed=0)
-    for X in (
-        np.repeat(rng.normal(size=(3, 8)), 100, axis=0),
-        np.tile(rng.normal(size=(99, 8)), (2, 1)),
-    ):
-        assert novelties(X, X, encoder).max() == 0
-    with pytest.raises(ValueError, match="reference should be rows that differ"):
-        novelties(np.ones((9, 8)), np.ones((9, 8)), encoder)
-    with pytest.raises(ValueError, match="as float32, should be finite"):
-        novelties(1e300 * rng.normal(size=(9, 8)), np.ones((9, 8)), encoder)
-
-
-def test_novelty_is_measured_as_a_sequential_encoder_scales(rng):
-    X = rng.normal(size=(300, 8)) * [1000, *[1] * 7]
-    norm = keras.layers.Normalization()
-    norm.adapt(X.astype("float32"))
-    dense = [keras.layers.Dense(4), keras.layers.Dense(2)]
-    sequential = keras.Sequential([keras.Input((8,)), norm, *dense])
-    stranger = X[:5] + 50 * np.eye(8)[3]
-    assert (novelties(X, stranger, sequential) == 1).all()
-    assert len(_novelty.scaler(sequential).layers) >= 2
-    inputs = keras.Input((8,))
-    both = [keras.layers.Rescaling(2.0)(inputs), keras.layers.Rescaling(3.0)(inputs)]
-    parallel = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(both)))
-    assert np.abs(_novelty.scaler(parallel)(np.ones((1, 8)))).max() <= 3  # not of one another
 
 
 # ---------------------------------------------------------------- warm-up
@@ -279,7 +202,7 @@ def test_warm_up_records_are_answered_by_a_c_server(served, tmp_path):
     assert len(batches) == 6
     found = in_c(served.path, batches, tmp_path)
     assert all(np.isfinite(value).all() for value in found.values())
-    assert len(found) == 8  # the confidence's two outputs twice
+    assert len(found) == 8  # the novelty's two outputs twice
 
 
 def test_warm_up_is_read_as_it_was_written(tmp_path):

@@ -1,4 +1,4 @@
-"""Headless Chromium: a real screenshot of a page, and hands to move about in it."""
+"""Screenshots of pages in headless Chromium, and mouse actions on them."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ needs_driver = pytest.mark.skipif(
     reason="no Chromium with chromedriver on PATH: apt-get install chromium chromium-driver",
 )
 WIDTH, HEIGHT = 900, 700
-# No name resolves: a page that asks for anything elsewhere goes without.
+# No host name resolves, so that a page cannot load anything.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -43,8 +43,17 @@ FLAGS = [
 ]
 
 
+def until(condition, seconds=30):
+    """Return the first true value of a condition that is tried again and again."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.05)
+    return found
+
+
 def screenshot(page, folder):
-    """The page as it looks after all its scripts have run: [height, width, 3] in [0, 1]."""
+    """Return the page after its scripts have run: [height, width, 3] in [0, 1]."""
     picture = folder / "screenshot.png"
     subprocess.run(
         [
@@ -63,7 +72,7 @@ def screenshot(page, folder):
 
 
 class Browser:
-    """A browser that is driven by the W3C's WebDriver protocol."""
+    """A browser controlled by the W3C WebDriver protocol."""
 
     def __init__(self, folder):
         with socket.socket() as free:
@@ -77,20 +86,20 @@ class Browser:
         options = {"binary": CHROMIUM, "args": arguments}
         wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
         try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    session = self._post("", {"capabilities": wanted})
-                    break
-                except (ConnectionError, urllib.error.URLError) as error:
-                    starting = not isinstance(error, urllib.error.HTTPError)
-                    if not starting or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
+            session = until(lambda: self._started({"capabilities": wanted}), 60)
         except BaseException:
             self.close()
             raise
         self._base += f"/{session['sessionId']}"
+
+    def _started(self, content):
+        """Return the new session, or None while the driver does not listen yet."""
+        try:
+            return self._post("", content)
+        except urllib.error.HTTPError:
+            raise
+        except (ConnectionError, urllib.error.URLError):
+            return None
 
     def open(self, page):
         self._post("/url", {"url": page.resolve().as_uri()})
@@ -99,12 +108,8 @@ class Browser:
     def run(self, script):
         return self._post("/execute/sync", {"script": script, "args": []})
 
-    def wait(self, script, seconds=30):
-        deadline = time.monotonic() + seconds
-        while not (found := self.run(script)):
-            assert time.monotonic() < deadline, script
-            time.sleep(0.05)
-        return found
+    def wait(self, script):
+        return until(lambda: self.run(script))
 
     def screenshot(self):
         with urllib.request.urlopen(f"{self._base}/screenshot", timeout=60) as answer:
@@ -112,7 +117,7 @@ class Browser:
         return matplotlib.image.imread(io.BytesIO(picture))[..., :3]
 
     def move(self, x, y, *, click=False):
-        """Move the mouse to a pixel of the screenshot, from beside it; press if asked to."""
+        """Move the mouse to a pixel of the screenshot, coming from beside it."""
         steps = [
             {"type": "pointerMove", "duration": 0, "x": round(x + dx), "y": round(y)}
             for dx in (5, 0)
@@ -142,7 +147,7 @@ class Browser:
             return json.load(answer)["value"]
 
 
-# The text that is shown, in the trees of Bokeh's own that `innerText` does not reach.
+# Text including that of shadow roots, which `innerText` does not reach.
 TEXT = """
 const text = node => {
   if (node.nodeName === "STYLE" || node.nodeName === "SCRIPT") return "";
@@ -153,7 +158,7 @@ const text = node => {
 
 
 def of_color(picture, color, tolerance=0.03):
-    """Pixels (x, y) [n, 2] of a colour that is laid on white at an opacity of 0.8 to 1."""
+    """Return the pixels (x, y) [n, 2] of a colour on white at an opacity of 0.8 to 1."""
     near = np.zeros(picture.shape[:2], bool)
     for alpha in (0.8, 0.9, 0.96, 1.0):
         blended = alpha * np.asarray(color) + 1 - alpha

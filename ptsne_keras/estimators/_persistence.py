@@ -1,7 +1,7 @@
 """A model folder: a JSON manifest and the files it names. Loading it runs no code from it.
 
-Files are written first, under names derived from their contents; replacing the manifest is the
-one step that makes them the model. Until then the old model is whole, after it the new one.
+Files are written first, under names derived from their contents. Replacing the manifest is the one
+step that makes them the model: before it the old model is whole, after it the new one.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from ptsne_keras._version import __version__
 from ptsne_keras.utils import files
 
 FORMAT = 1
-"""Version of the folder's layout; a reader refuses a higher one."""
+"""The version of the folder's layout; a reader refuses a higher one."""
 
-_MANIFEST = "model.json"
+MANIFEST = "model.json"
+_KEYS = {"format", "kind", "state", "files", "sha256"}
 
 
 def save(
@@ -34,7 +35,7 @@ def save(
     models: Mapping[str, keras.Model],
     arrays: Mapping[str, Any],
 ) -> None:
-    """Write a model folder; an older model there is replaced in one step, or stays."""
+    """Write a model folder; a model that is already there is replaced in one step, or stays."""
     folder = Path(path).expanduser()
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
@@ -49,7 +50,7 @@ def save(
 def _save(
     folder: Path, kind: str, state: dict[str, Any], contents: Mapping[str, tuple[bytes, str]]
 ) -> None:
-    """Write the files, and the manifest last; or none of them."""
+    """Write the files and then the manifest, or nothing."""
     old = _named_files(folder)
     written: dict[str, dict[str, str]] = {}
     try:
@@ -64,9 +65,9 @@ def _save(
             "ptsne_keras": __version__,
             "state": state,
             "files": written,
-            "sha256": _digest(state, written),
+            "sha256": manifest_digest(state, written),
         }
-        files.write(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     except BaseException:
         _remove(folder, {entry["name"] for entry in written.values()} - old)
         raise
@@ -76,35 +77,25 @@ def _save(
 def load(
     path: str | os.PathLike[str], *, kind: str
 ) -> tuple[dict[str, Any], dict[str, keras.Model], dict[str, Any]]:
-    """Read a model folder: (state, models, arrays).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no model in `path`.
-    OSError
-        If it cannot be read.
-    ValueError
-        If it is of another kind or a newer format, or a file in it is truncated or altered.
-    """
+    """Return the (state, models, arrays) of a model folder."""
     folder = Path(path).expanduser()
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
-            f"path should be a folder that `save` wrote. Received: {folder}, without {_MANIFEST}."
+            f"path should be a folder that `save` wrote. Received: {folder}, without {MANIFEST}."
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"{folder / _MANIFEST} is truncated or altered; restore it from a copy. {error}."
+            f"{folder / MANIFEST} is truncated or altered; restore it from a copy. {error}."
         ) from None
     except OSError as error:
-        raise files.explained(error, folder / _MANIFEST, "read") from error
+        raise files.explained(error, folder / MANIFEST, "read") from error
     _check_manifest(manifest, folder, kind)
     data = {role: _read(folder, entry) for role, entry in manifest["files"].items()}
     with np.load(io.BytesIO(data["arrays"]), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    # The files, not the bytes just checked: Keras reads paths. safe_mode refuses pickled lambdas.
+    # Keras reads paths, not the bytes just checked; safe_mode refuses pickled lambdas.
     models = {
         role: keras.saving.load_model(folder / entry["name"], compile=False, safe_mode=True)
         for role, entry in manifest["files"].items()
@@ -113,18 +104,31 @@ def load(
     return manifest["state"], models, arrays
 
 
-def state(estimator: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """Give an estimator's parameters, and the columns it was fitted with, as JSON can hold them."""
-    parameters = estimator.get_params(deep=False)
+def kind(path: str | os.PathLike[str]) -> str | None:
+    """Return the class of the model in a folder, or None if the folder does not say."""
+    try:
+        return str(json.loads((Path(path).expanduser() / MANIFEST).read_text())["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def parameters(estimator: Any, *, without: Collection[str] = ("encoder",)) -> dict[str, Any]:
+    """Return an estimator's parameters as JSON can hold them."""
+    found = estimator.get_params(deep=False)
+    return {name: _plain(value) for name, value in found.items() if name not in without}
+
+
+def state(estimator: Any) -> dict[str, Any]:
+    """Return an estimator's parameters and columns as JSON can hold them."""
     return {
-        "parameters": {k: _plain(v) for k, v in parameters.items() if k not in without},
+        "parameters": parameters(estimator),
         "n_features_in": estimator.n_features_in_,
         "feature_names": _plain(getattr(estimator, "feature_names_in_", None)),
     }
 
 
 def estimator(cls: type, state: Mapping[str, Any], **parameters: Any) -> Any:
-    """Make an estimator of what :func:`state` gave, and of parameters that were kept elsewhere."""
+    """Return an unfitted estimator from `state` and from parameters that were kept elsewhere."""
     kept: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         for name, value in state["parameters"].items()
@@ -139,13 +143,14 @@ def estimator(cls: type, state: Mapping[str, Any], **parameters: Any) -> Any:
 
 
 def _optimizer(config: dict[str, Any]) -> Any:
-    """Make the optimizer that was saved; the map needs none, so that "adam" stands in for it."""
+    """Return the saved optimizer, or "adam" if its class is unknown: the map itself needs none."""
     try:
         return keras.saving.deserialize_keras_object(config)
     except (TypeError, ValueError) as error:
         warnings.warn(
-            "optimizer should be of a class that keras.saving.register_keras_serializable has "
-            f'registered; a new fit would be by "adam". Received: {config.get("class_name")!r}; '
+            "optimizer should be of a class registered by "
+            "keras.saving.register_keras_serializable; a new fit would use \"adam\". "
+            f"Received: {config.get('class_name')!r}; "
             f"{str(error).splitlines()[0]}",
             stacklevel=4,
         )
@@ -153,7 +158,7 @@ def _optimizer(config: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a parameter as JSON can hold it."""
+    """Return a value as JSON can hold it."""
     if isinstance(value, np.random.RandomState):
         return None
     if isinstance(value, np.ndarray | np.generic):
@@ -164,8 +169,9 @@ def _plain(value: Any) -> Any:
 
 
 def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
-    file = folder / _MANIFEST
-    if not isinstance(manifest, dict) or not {"format", "kind", "state", "files"} <= set(manifest):
+    """Raise unless the manifest is whole, and that of a model of this kind and version."""
+    file = folder / MANIFEST
+    if not isinstance(manifest, dict) or not _KEYS <= set(manifest):
         raise ValueError(f"{file} is not a model's manifest; restore it from a copy.")
     if not isinstance(manifest["format"], int) or manifest["format"] > FORMAT:
         raise ValueError(
@@ -177,20 +183,18 @@ def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
             f"{folder} should hold a {kind}. Received: a {manifest['kind']}, which "
             f"{manifest['kind']}.load reads."
         )
-    # Older versions kept no digest.
-    expected = manifest.get("sha256")
-    if expected and expected != _digest(manifest["state"], manifest["files"]):
+    if manifest["sha256"] != manifest_digest(manifest["state"], manifest["files"]):
         raise ValueError(f"{file} is truncated or altered; restore it from a copy.")
 
 
-def _digest(state: Any, written: Any) -> str:
-    """Digest of what the manifest says, however it is laid out."""
+def manifest_digest(state: Any, written: Any) -> str:
+    """Return the digest of what the manifest says, whatever its layout."""
     return hashlib.sha256(json.dumps([state, written], sort_keys=True).encode()).hexdigest()
 
 
 def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
-    """Contents of a file of the model, checked against its digest."""
-    file = folder / Path(entry["name"]).name  # a manifest names files of its own folder only
+    """Return the contents of a file of the model, checked against its digest."""
+    file = folder / Path(entry["name"]).name  # only files of the folder itself
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -203,9 +207,9 @@ def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
 
 
 def _named_files(folder: Path) -> set[str]:
-    """Names of the files of the model that is in the folder now, if one is."""
+    """Return the names of the files of the model in the folder; none without a model."""
     try:
-        named = json.loads((folder / _MANIFEST).read_text())["files"]
+        named = json.loads((folder / MANIFEST).read_text())["files"]
         return {Path(entry["name"]).name for entry in named.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
@@ -217,7 +221,7 @@ def _remove(folder: Path, names: set[str]) -> None:
 
 
 def _keras_bytes(model: keras.Model) -> bytes:
-    # Keras writes to a path; what lies in memory then is written as all else is.
+    # Keras writes only to a path; from memory it is then written like everything else.
     try:
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "model.keras"
@@ -225,7 +229,7 @@ def _keras_bytes(model: keras.Model) -> bytes:
             return file.read_bytes()
     except OSError as error:
         place = Path(tempfile.gettempdir())
-        raise files.explained(error, place, "written (TMPDIR names another place)") from error
+        raise files.explained(error, place, "written (set TMPDIR to another place)") from error
 
 
 def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:

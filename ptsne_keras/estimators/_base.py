@@ -1,0 +1,158 @@
+"""What both estimators share: checked rows, transform, save and load."""
+
+import os
+from typing import Any, Self
+
+import keras
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ptsne_keras.estimators import _persistence
+from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays, validation
+
+# The rows mapped at a time: 130 MB a layer of 2,000 units.
+_BLOCK = 1 << 14
+
+
+class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """An estimator whose `encoder_` takes rows to map coordinates."""
+
+    encoder: keras.Model | None
+    encoder_: keras.Model
+    history_: dict[str, Any]
+    n_features_in_: int
+
+    def transform(self, X: Any) -> FloatArray:
+        """Return the map coordinates of rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+            The rows. Those of a `np.memmap` are read block by block.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            float32.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If X does not consist of finite numeric rows with `n_features_in_` columns.
+        """
+        check_is_fitted(self, "encoder_")
+        return self._map(self._checked(X))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator into a folder.
+
+        A model that is already there is replaced as a whole, or stays if writing fails. A
+        `random_state` that is not an int is saved as None.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The folder; it is created if need be.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        OSError
+            If the folder cannot be written.
+        """
+        check_is_fitted(self, "encoder_")
+        state, saved = self._state()
+        models = {"encoder": self.encoder_}
+        if self.encoder is not None:
+            models["initial_encoder"] = self.encoder
+        _persistence.save(
+            path,
+            kind=type(self).__name__,
+            state=_persistence.state(self) | {"history": self.history_} | state,
+            models=models,
+            arrays=saved,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the estimator that `save` wrote into a folder.
+
+        It maps rows exactly as before, and it can be fitted again.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model in the folder.
+        ValueError
+            If the model is of another class, was written by a newer version, or is damaged.
+        """
+        state, models, saved = _persistence.load(path, kind=cls.__name__)
+        initial = models.get("initial_encoder")
+        estimator: Self = _persistence.estimator(cls, state, encoder=initial)
+        estimator.encoder_, estimator.history_ = models["encoder"], state["history"]
+        estimator._restore(state, saved)
+        return estimator
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float32"]  # a map is always float32
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.encoder_.output_shape[-1])
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what else to save: a state that JSON can hold, and arrays."""
+        raise NotImplementedError
+
+    def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
+        """Set what `_state` returned."""
+        raise NotImplementedError
+
+    def _seeds(self, count: int) -> Any:
+        """Draw seeds by `random_state`."""
+        return check_random_state(self.random_state).randint(2**31 - 1, size=count).tolist()
+
+    def _check_learning_rate(self) -> None:
+        if self.learning_rate != "auto" and self.optimizer != "adam":
+            raise ValueError(
+                'learning_rate should be "auto" unless optimizer is "adam"; conjugate gradients '
+                f"have none, and other optimizers their own. Received: {self.learning_rate!r}."
+            )
+
+    def _checked(self, X: Any, *, reset: bool = False, least: int = 1) -> Any:
+        """Return float32 rows, dense or CSR; a `np.memmap` is checked and returned as it is."""
+        if not isinstance(X, np.memmap):
+            return validation.estimator_rows(self, X, reset=reset, least=least)
+        validation.check_shape(X)
+        if len(X) < least:
+            raise ValueError(f"X should have at least {least} rows. Received: {len(X)}.")
+        if not reset:
+            validation.check_width(self, X.shape[1])
+        step = arrays.block_size(X.shape[1])
+        for start in range(0, len(X), step):
+            validation.check_rows(X[start : start + step], start=start, dtype=np.float32)
+        if reset:
+            self.n_features_in_ = X.shape[1]
+            self.__dict__.pop("feature_names_in_", None)  # left from an earlier fit
+        return X.view(np.uint8) if X.dtype.kind == "b" else X
+
+    def _map(self, X: Any) -> FloatArray:
+        """Return the map coordinates of checked rows."""
+        blocks = arrays.row_blocks(X, rows=_BLOCK)
+        # float32 under whatever policy the user's own encoder was built.
+        maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
+        return np.concatenate(maps)

@@ -1,0 +1,58 @@
+"""The encoder that a fit starts from: how it scales the rows, copies of it, its fixed part."""
+
+import copy
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptsne_keras import networks
+from ptsne_keras.typing import FloatArray, Scaling, Units
+from ptsne_keras.utils import arrays
+
+
+def copied(encoder: keras.Model) -> keras.Model:
+    """Return a copy, or raise if Keras cannot copy the encoder."""
+    try:
+        return copy.deepcopy(encoder)
+    except TypeError as error:  # Keras copies a model by its configuration
+        raise ValueError(
+            "encoder should be one that Keras can copy: functional, Sequential, or of a class "
+            "registered by keras.saving.register_keras_serializable. "
+            f"Received: {encoder.name!r} of {type(encoder).__name__}."
+        ) from error
+
+
+def own(encoder: keras.Model, features: int, d: int | None = None) -> keras.Model:
+    """Return a copy of the user's encoder that takes rows, so that every fit starts alike."""
+    built = networks.from_rows(encoder, features)  # checks it, and builds it if need be
+    if d is not None and built.output_shape[-1] != d:
+        raise ValueError(
+            f"encoder should give as many coordinates as y has, [B, {d}]. "
+            f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
+        )
+    return networks.from_rows(copied(encoder), features)
+
+
+def projected(encoder: keras.Model, X: Any) -> FloatArray:
+    """Return the rows as the fixed first layers hand them to the trained ones."""
+    front = keras.Model(encoder.input, encoder.get_layer("projection").output)
+    parts = [np.asarray(front(part, training=False)) for part in arrays.row_blocks(X)]
+    return np.concatenate(parts)
+
+
+def column_scaling(X: FloatArray, scaling: str) -> tuple[Units, Scaling | None]:
+    """Return the units that suit rows scaled so, and (shift, scale), or None to leave them."""
+    low, high = float(X.min()), float(X.max())
+    if scaling == "auto":
+        pixels = low >= 0 and (high <= 1 or (high <= 255 and bool((np.rint(X) == X).all())))
+        scaling = "unit" if pixels else "standard"
+    if scaling == "unit":
+        inside = low >= 0 and high <= 1
+        return "bernoulli", None if inside else (low, (high - low) or 1.0)
+    # One scale for all columns: if a nearly constant column were divided by its own deviation, a
+    # new row with an ordinary value there could land anywhere.
+    mean = X.mean(axis=0, dtype=np.float64)
+    squares = sum(float(np.square(part - mean).sum()) for part in arrays.row_blocks(X))
+    return "gaussian", (mean.astype(np.float32), math.sqrt(squares / X.size) or 1.0)

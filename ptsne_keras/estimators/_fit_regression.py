@@ -1,0 +1,181 @@
+"""A fit of `MapRegressor` on squared errors alone, and what both kinds of fit report."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ptsne_keras import networks
+from ptsne_keras.callbacks import progress
+from ptsne_keras.data import order
+from ptsne_keras.data.sources import Source, source
+from ptsne_keras.estimators import _encoders, _fit_graph
+from ptsne_keras.estimators._settings import MapSettings
+from ptsne_keras.typing import FloatArray, Scaling
+from ptsne_keras.utils.stopwatch import Stopwatch
+
+# The last learning rate as a part of the first.
+_LAST_RATE = 0.01
+_BLOCK = 4096
+
+
+def split(n: int, held_out: int, seed: int) -> tuple[Any, Any]:
+    """Return the sorted indices of the rows to train on, and of those held out."""
+    chosen = np.sort(np.random.default_rng(seed).choice(n, held_out, replace=False))
+    return np.setdiff1d(np.arange(n), chosen), chosen
+
+
+def thinned(indices: Any, most: int) -> Any:
+    """Return at most this many of the indices, evenly spread."""
+    return indices[:: -(-len(indices) // most)]
+
+
+def fit(
+    X: Any,
+    Y: FloatArray,
+    settings: MapSettings,
+    *,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> tuple[keras.Model, dict[str, Any], Any]:
+    """Return the encoder in the map's units, its history, and the indices of held-out rows."""
+    seeds = np.random.default_rng(seed).integers(2**31, size=3).tolist()
+    watch = Stopwatch()
+    rows = source(X)
+    train, held_out = split(rows.count, settings.held_out, seeds[0])
+    units = unit_square(Y[train])
+    if settings.encoder is None:
+        encoder = networks.encoder(
+            X.shape[1],
+            Y.shape[1],
+            hidden_units=(256, 256, 256),
+            activation="gelu",
+            scaling=standardization(rows, train),
+            units=units,
+            seed=seeds[1],
+        )
+    else:
+        encoder = _in_units(_encoders.own(settings.encoder, X.shape[1], Y.shape[1]), units)
+    watch.lap("standardize")
+    data = pairs(rows, Y, train, settings.batch_size, shuffle=True, seed=seeds[2])
+    validation = pairs(rows, Y, held_out, _BLOCK, shuffle=False, seed=0)
+    # Divided before it is squared: a map may be in units whose squares overflow.
+    spread = math.sqrt(np.var(Y[train], axis=0, dtype=np.float64).mean()) or 1.0
+    trainer = keras.Model(encoder.inputs, encoder.outputs)
+    trainer.compile(
+        _optimizer(settings, settings.epochs * len(data)),
+        loss=lambda Y, Y_found: keras.ops.mean(((Y_found - Y) / spread) ** 2, axis=-1),
+        steps_per_execution=min(len(data), 64),
+    )
+    found = _train(trainer, data, validation, settings, len(train), callbacks, verbose)
+    watch.lap("finetune")
+    if not np.isfinite(found["loss"][-1]):
+        raise ValueError(
+            "The error became NaN or infinite: rows and map should have values of ordinary size, "
+            f"or learning_rate should be smaller. Received: errors {found['loss']}."
+        )
+    names = {"error": "loss", "val_error": "val_loss", "seconds": "seconds"}
+    curves = {name: found[kept] for name, kept in names.items()}
+    history = {"pretrain": [], "finetune": curves, "seconds": watch.seconds}
+    return encoder, history, held_out
+
+
+def _train(
+    trainer: keras.Model,
+    data: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    settings: MapSettings,
+    n: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> dict[str, Any]:
+    """Train as long as held-out rows gain; return the curves."""
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss", patience=settings.patience, restore_best_weights=True
+    )
+    title = "Fitting rows to the map"
+    with progress.stage(title, settings.epochs, n, verbose=verbose) as shown:
+        history = trainer.fit(
+            data.repeat(),
+            steps_per_epoch=len(data),
+            epochs=settings.epochs,
+            validation_data=validation,
+            callbacks=[progress.EpochSeconds(), stop, *shown, *callbacks],
+            shuffle=False,
+            verbose=0,
+        )
+    return dict(history.history)
+
+
+def _optimizer(settings: MapSettings, steps: int) -> Any:
+    """Return the given optimizer, or an Adam whose rate falls linearly to a hundredth."""
+    if settings.optimizer != "adam":
+        return _fit_graph.fresh(settings.optimizer)
+    first = settings.learning_rate
+    schedule = keras.optimizers.schedules.PolynomialDecay(first, steps, first * _LAST_RATE)
+    return keras.optimizers.Adam(schedule)
+
+
+def _in_units(encoder: keras.Model, units: Scaling) -> keras.Model:
+    """Return the encoder with a last layer from the unit square to the map's own units."""
+    shift, scale = (np.asarray(values).tolist() for values in units)
+    layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
+    return keras.Model(encoder.input, layer(encoder.output), name="encoder")
+
+
+def standardization(rows: Source, chosen: Any) -> Scaling:
+    """Return mean and standard deviation [D] of each column over the chosen rows."""
+    start, count = 0, 0
+    total: Any = 0.0
+    squares: Any = 0.0
+    first: Any = None
+    for block in rows.blocks():
+        inside = chosen[(chosen >= start) & (chosen < start + len(block))] - start
+        start += len(block)
+        part = block[inside].astype(np.float64)
+        first = part[:1] if first is None and len(part) else first
+        if len(part):  # relative to the first row, so that squares do not cancel
+            total = total + (part - first).sum(axis=0)
+            squares = squares + np.square(part - first).sum(axis=0)
+            count += len(part)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    floor = 1e-3 * np.sqrt(np.mean(np.square(deviation)))
+    deviation[deviation <= floor] = 1.0 if floor == 0 else np.sqrt(np.mean(np.square(deviation)))
+    return (mean + first[0]).astype(np.float32), deviation.astype(np.float32)
+
+
+def unit_square(Y: FloatArray) -> Scaling:
+    """Return (shift [d], scale [d]) from coordinates in [0, 1] to the map's own units."""
+    low = Y.min(axis=0).astype(np.float64)
+    scale = float((Y.max(axis=0) - low).max()) or 1.0
+    middle = (Y.max(axis=0) + low) / 2
+    return middle - scale / 2, np.full(Y.shape[1], scale)
+
+
+def pairs(
+    rows: Source, Y: FloatArray, chosen: Any, batch_size: int, *, shuffle: bool, seed: int
+) -> tf.data.Dataset:
+    """Return batches (X [b, D], Y [b, d]) of the chosen rows."""
+    numbers = tf.constant(np.asarray(chosen, np.int64))
+    targets = tf.constant(Y)
+    batches = order.index_batches(len(chosen), batch_size, shuffle=shuffle, seed=seed)
+
+    def take(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        own = tf.gather(numbers, i)
+        return rows.take(own), tf.gather(targets, own)
+
+    return order.prefetched(batches.map(take))
+
+
+def correlations(Y: FloatArray, Y_found: FloatArray) -> list[float]:
+    """Return Pearson's correlation of each coordinate; 0 if one of the two is constant."""
+    A = Y - Y.mean(axis=0, dtype=np.float64)
+    B = Y_found - Y_found.mean(axis=0, dtype=np.float64)
+    norms = np.linalg.norm(A, axis=0) * np.linalg.norm(B, axis=0)
+    products = (A * B).sum(axis=0)
+    return np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0).tolist()

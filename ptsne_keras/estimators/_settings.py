@@ -1,0 +1,161 @@
+"""The parameters of an estimator with every "auto" resolved, once per fit."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from ptsne_keras.data import batches
+from ptsne_keras.data.order import batch_count
+from ptsne_keras.typing import Dof
+
+# The paper's: rows in an update of an RBM, and epochs of each by pretraining.
+PRETRAINING_ROWS = 100
+_PRETRAINING_EPOCHS = {"cd1": 30, "pcd": 100}
+# The fewest updates of an RBM for "auto" epochs.
+_PRETRAINING_UPDATES = 1300
+# Passes of conjugate gradients, the paper's, and the fewest batches for "auto" epochs.
+_CG_EPOCHS, _CG_BATCHES = 30, 120
+# Steps on random batches for "auto" epochs.
+_BATCH_STEPS = 500
+# Steps along the graph for "auto" epochs: 1.6 per row within these bounds, and the fewest passes.
+_GRAPH_STEPS, _GRAPH_EPOCHS = (8000, 16_000), 8
+# The most principal components that the network takes.
+INITIAL_DIMS = 100
+# Passes of regression on squares.
+_REGRESSION_EPOCHS = 1000
+# The most rows held out, enough to know an error to a few percent, and the fewest to train on.
+_HELD_OUT, _TRAINED = 2500, 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of `ParametricTSNE` that a fit depends on, resolved."""
+
+    n_components: int
+    perplexity: float | tuple[float, ...]
+    sampling: str
+    jitter: float
+    initial_dims: int | None
+    pretraining: str | None
+    hidden_units: tuple[int, ...]
+    activation: str
+    scaling: str
+    dof: Dof | Literal["learn"]
+    exaggeration: float
+    batch_size: int
+    epochs: int
+    pretraining_epochs: int
+    learning_rate: float
+    optimizer: Any
+    encoder: keras.Model | None
+    perplexity_is_auto: bool
+
+    def perplexity_of(self, n: int) -> float | tuple[float, ...]:
+        """Return the perplexity at which the map of n other rows is scored."""
+        if self.perplexity_is_auto:
+            return _perplexity(self.sampling, n)
+        return self.perplexity
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """The parameters of `MapRegressor` that a fit depends on, resolved."""
+
+    objective: str
+    map_weight: float
+    encoder: keras.Model | None
+    perplexity: float
+    jitter: float
+    exaggeration: float
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    optimizer: Any
+    patience: int
+    held_out: int
+    """The number of rows held out."""
+
+
+def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
+    """Return the settings of a fit of n rows with this many features."""
+    names = [name for name in Settings.__dataclass_fields__ if name != "perplexity_is_auto"]
+    p = {name: parameters[name] for name in names}
+    automatic = {name for name, value in p.items() if isinstance(value, str) and value == "auto"}
+    rbms, own = p["pretraining"] is not None, p["encoder"] is not None
+
+    def auto(name: str, value: Any) -> None:
+        if name in automatic:
+            p[name] = value
+
+    auto("sampling", "batch" if rbms else "graph")
+    graph = p["sampling"] == "graph"
+    auto("hidden_units", (500, 500, 2000) if rbms else (256, 256, 256))
+    p["hidden_units"] = tuple(p["hidden_units"])
+    auto("activation", "sigmoid" if rbms else "gelu")
+    auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else _learning_rate(own))
+    auto("batch_size", 1024 if graph else 2500)
+    auto("perplexity", _perplexity(p["sampling"], n))
+    # RBMs learn from the rows themselves, such as pixels, and so may a network of the user's own.
+    auto("initial_dims", None if rbms or own else INITIAL_DIMS)
+    if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
+        p["initial_dims"] = None
+    auto("epochs", _epochs(p, n))
+    least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
+    auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
+    return Settings(**p, perplexity_is_auto="perplexity" in automatic)
+
+
+def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:
+    """Return the settings of a fit of n rows to a map, or raise if too few are left to train on."""
+    names = [name for name in MapSettings.__dataclass_fields__ if name != "held_out"]
+    p = {name: parameters[name] for name in names}
+    held_out = min(max(round(n * parameters["validation_fraction"]), 1), _HELD_OUT)
+    trained = n - held_out
+    if trained < _TRAINED:
+        raise ValueError(
+            f"At least {_TRAINED} rows should be left to train on: give more rows or a smaller "
+            f"validation_fraction. Received: {n} rows, of which {held_out} are held out."
+        )
+    squares = p["objective"] == "squares"
+    if p["batch_size"] == "auto":
+        p["batch_size"] = max(8, n // 64) if squares else 1024
+    if p["epochs"] == "auto":
+        p["epochs"] = _REGRESSION_EPOCHS if squares else graph_epochs(trained, p["batch_size"])
+    if p["learning_rate"] == "auto":
+        p["learning_rate"] = _learning_rate(p["encoder"] is not None)
+    p["perplexity"] = min(p["perplexity"], max(1.5, (trained - 1) / 3))
+    return MapSettings(**p, held_out=held_out)
+
+
+def batches_per_epoch(sampling: str, batch_size: int, n: int) -> int:
+    """Return the number of batches of an epoch over n rows."""
+    if sampling != "graph":
+        return batch_count(n, batch_size)
+    return batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
+
+
+def graph_epochs(n: int, batch_size: int) -> int:
+    """Return the number of passes over n rows that make a good map."""
+    steps = int(np.clip(1.6 * n, *_GRAPH_STEPS))
+    return max(_GRAPH_EPOCHS, math.ceil(steps / batches_per_epoch("graph", batch_size, n)))
+
+
+def _epochs(p: Mapping[str, Any], n: int) -> int:
+    count = batches_per_epoch(p["sampling"], p["batch_size"], n)
+    if p["optimizer"] == "cg":
+        return max(_CG_EPOCHS, math.ceil(_CG_BATCHES / count))
+    if p["sampling"] == "graph":
+        return graph_epochs(n, p["batch_size"])
+    return math.ceil(_BATCH_STEPS / count)
+
+
+def _perplexity(sampling: str, n: int) -> float:
+    return max(1.5, min(15.0 if sampling == "graph" else 30.0, (n - 1) / 3))
+
+
+def _learning_rate(own_encoder: bool) -> float:
+    return 1e-3 if own_encoder else 3e-3
