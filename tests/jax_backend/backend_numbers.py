@@ -124,7 +124,7 @@ def rbms():
         history = model.fit(data, epochs=4, verbose=0).history
         yield from ((f"rbm_{name}_{key}", curve) for key, curve in history.items())
         yield f"rbm_{name}_kernel", model.kernel
-    yield "unrolled", networks.from_rbms([below, top])(X)
+    yield "unrolled", networks.unroll([below, top])(X)
 
 
 def numbers():
