@@ -149,7 +149,7 @@ def _optimizer(config: dict[str, Any]) -> Any:
     except (TypeError, ValueError) as error:
         warnings.warn(
             "optimizer should be of a class registered by "
-            "keras.saving.register_keras_serializable; a new fit would use \"adam\". "
+            'keras.saving.register_keras_serializable; a new fit would use "adam". '
             f"Received: {config.get('class_name')!r}; "
             f"{str(error).splitlines()[0]}",
             stacklevel=4,

@@ -96,7 +96,7 @@ def test_tables_of_every_writer_are_read(writer, zipped, Y, tmp_path):
 def test_a_first_row_of_numbers_is_data(first, tmp_path):
     (tmp_path / "map.csv").write_text(f"{first}\n3,4\n5,6\n")
     if first == "NA,NA":
-        with pytest.raises(ValueError, match="1 such rows, the first at index 0"):
+        with pytest.raises(ValueError, match="in 1 of 3 rows, the first at index 0"):
             maps.read(tmp_path / "map.csv")
     else:
         expected = [float(cell) for cell in first.split(",")]
@@ -208,7 +208,7 @@ def test_a_map_that_fails_to_be_written_leaves_the_old_one(Y, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,2\n3,NA\n5,\n", "2 such rows, the first at index 1"),
+        ("x,y\n1,2\n3,NA\n5,\n", "in 2 of 3 rows, the first at index 1"),
         (",x,y\na,1,2\nb,nan,4\n", r"1 such rows: 'b'"),
         ("x,y\n1,2\n3,four\n", r"Column 'y' of .* should be numbers.* Received: 'four' in line 3"),
         ("x,y\n1,2\n3\n", r"2 cells in every row. Received: 1 in line 3"),
