@@ -72,8 +72,9 @@ def evaluate(options: Namespace) -> Report:
         labels=train.labels,
         labels_test=None if test is None else test.labels,
         pca=options.pca,
-        n_neighbors=options.k,
-        recall_neighbors=options.neighbors,
+        n_neighbors=options.n_neighbors,
+        recall_neighbors=options.recall_neighbors,
+        sample_size=options.sample_size,
         random_state=options.seed,
     )
     facts = {"command": "evaluate", "model": str(options.model), **results}

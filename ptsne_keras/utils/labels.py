@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MISSING = ("", *"NA N/A n/a #N/A <NA> NaN nan NAN NaT NULL null None".split())
-    "",
-    *["NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "NULL", "null", "None"],
-)
+MISSING = ("", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "NULL", "null", "None")
 """Cells of text that stand for no value in pandas, R, SQL, Excel and Python.
 
 "Na" and "none" are not among them, since they may be classes.
