@@ -371,7 +371,7 @@ def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):
 
 def test_help_reads_like_a_page_and_needs_no_tensorflow():
     code = (
-        "import sys; sys.modules['tensorflow'] = None\n"
+        "import sys; sys.modules['tensorflow'] = sys.modules['pandas'] = None\n"
         "from ptsne_keras import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     for words in ([], ["fit"], ["transform"], ["evaluate"], ["export"], ["plot"], ["demo"]):
