@@ -56,9 +56,7 @@ def test_numeric_rows_become_float(X, dtype):
 @pytest.mark.parametrize("value", [1, 2.0, True, "2", None])
 def test_bad_integers_are_named(value):
     assert check_integer(np.int64(2), "k", 2) == 2
-    with pytest.raises(
-        ValueError, match=f"integer of at least 2. Received: {value!r}"
-    ):
+    with pytest.raises(ValueError, match=f"integer of at least 2. Received: {value!r}"):
         check_integer(value, "k", 2)
 
 
