@@ -1,6 +1,6 @@
 """The gallery of docs/pictures.md: six plots of a map of the digits.
 
-    python benchmarks/pictures.py [docs/pictures.png]
+python benchmarks/pictures.py [docs/pictures.png]
 """
 
 import sys

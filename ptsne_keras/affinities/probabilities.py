@@ -226,18 +226,16 @@ def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.
 def _check_count(X: tf.Tensor, perplexity: float | Tensor) -> None:
     """Check, now or when the graph runs, that 3 ≤ B and 1 < perplexity < B - 1."""
     count = X.shape[0]
-    if not isinstance(perplexity, float):
-        u = tf.cast(perplexity, tf.float64)
+    if count is None or not isinstance(perplexity, float):
+        u, B = tf.cast(perplexity, tf.float64), tf.shape(X)[0]
         tf.debugging.Assert(
-            (u > 1.0) & (u < tf.cast(tf.shape(X)[0] - 1, tf.float64)),
-            ["perplexity should be above 1 and below B - 1. Received:", u],
-        )
-    elif count is None:
-        tf.debugging.assert_greater(
-            tf.cast(tf.shape(X)[0], tf.float64),
-            tf.constant(max(2.0, perplexity + 1.0), tf.float64),
-            message=f"X should have at least 3 rows and more than perplexity + 1 "
-            f"= {perplexity + 1:g}.",
+            (u > 1.0) & (u < tf.cast(B - 1, tf.float64)),
+            [
+                "perplexity should be above 1 and below B - 1, where X has B rows, at least 3. "
+                "Received perplexity and B:",
+                u,
+                B,
+            ],
         )
     elif count < 3:
         raise ValueError(f"X should have at least 3 rows. Received: {count}.")

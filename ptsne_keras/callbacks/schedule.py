@@ -8,7 +8,19 @@ import tensorflow as tf
 
 
 def geometric(first: float, last: float, epochs: int) -> Callable[[int], float]:
-    """Make a schedule from `first` to `last` in equal ratios: first (last/first)^(epoch/epochs).
+    """Return a schedule from `first` to `last` in equal ratios: first (last/first)^(epoch/epochs).
+
+    Parameters
+    ----------
+    first, last : float
+        Values at epoch 0, and from epoch `epochs` on.
+    epochs : int
+        Number of epochs that the change takes.
+
+    Returns
+    -------
+    callable
+        From the number of the epoch to a float.
 
     Examples
     --------
@@ -24,19 +36,20 @@ def geometric(first: float, last: float, epochs: int) -> Callable[[int], float]:
 class Schedule(keras.callbacks.Callback):
     """A number that changes with the epoch: an exaggeration, a perplexity, or the epoch itself.
 
-    Give `value`, a variable, to `losses.TSNE(exaggeration=…)`, `batches.from_array(perplexity=…)`
-    or `batches.from_array(epoch=…)`, and the callback to `fit`, which sets it as each epoch begins.
-    It derives from the epoch's number alone, so that a run that goes on from a backup goes on where
-    it was.
+    Pass `value`, a variable, to `losses.TSNE(exaggeration=…)`, `data.from_array(perplexity=…)`
+    or `data.from_array(epoch=…)`, and the callback to `fit`, which sets the variable at the start
+    of each epoch. The value depends on the number of the epoch alone, so a run resumed from a
+    backup continues where it was.
 
     Parameters
     ----------
-    schedule : callable
-        From the epoch's number, 0 at first, to a number. By default the epoch itself.
+    schedule : callable, default=None
+        From the number of the epoch, starting at 0, to a number. None is the epoch itself.
 
     Attributes
     ----------
-    value : tf.Variable [], float32, or int64 for the epoch itself
+    value : scalar tf.Variable, float32, or int64 for the epoch itself
+        The current value.
 
     Examples
     --------

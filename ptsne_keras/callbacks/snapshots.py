@@ -1,4 +1,4 @@
-"""Keras callbacks: schedules by epoch, pictures of the growing map, TensorBoard's projector."""
+"""Keras callbacks that keep the map as it grows: pictures, and TensorBoard's projector."""
 
 import itertools
 import os
@@ -12,48 +12,50 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse
 from matplotlib.animation import writers
+from matplotlib.axes import Axes
 
 from ptsne_keras import plotting
 from ptsne_keras.metrics.procrustes import align
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import files
+from ptsne_keras.utils import arrays, files
 
 # Matplotlib's writers of animations.
 _WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
-# Inches, and dots an inch.
+# Size of pictures in inches, and dots per inch.
 _SIZE, _DPI = (6.4, 5.6), 80
 # Rows mapped at a time.
 _BLOCK = 4096
 
 
 class _MapCallback(keras.callbacks.Callback):
-    """Maps some rows as chosen epochs end, in files that are named after the epoch."""
+    """Maps some rows at the end of chosen epochs, to files named after the epoch."""
 
     def __init__(
         self, X: Any, folder: str | os.PathLike[str], labels: Any, epochs: Any, pattern: str
     ) -> None:
         super().__init__()
-        self.X = (
-            keras.tree.map_structure(_rows_of, X) if isinstance(X, tuple | dict) else _rows_of(X)
-        )
+        several = isinstance(X, tuple | dict)
+        self.X = keras.tree.map_structure(_sliceable, X) if several else _sliceable(X)
         self.labels = None if labels is None else np.asarray(labels)
         shapes = [tuple(x.shape) for x in keras.tree.flatten(self.X)]
         if not shapes or any(len(shape) < 2 or 0 in shape for shape in shapes):
-            raise ValueError(f"X should be rows [m, D] of at least one. Received: shapes {shapes}.")
+            raise ValueError(f"X should have one or more rows [m, D]. Received: shapes {shapes}.")
         rows = shapes[0][0]
         if self.labels is not None and len(self.labels) != rows:
-            raise ValueError(f"labels should be one a row, {rows}. Received: {len(self.labels)}.")
+            raise ValueError(
+                f"labels should be {rows}, one per row. Received: {len(self.labels)} labels."
+            )
         self.folder = Path(folder).expanduser()
         self._is_chosen = _chooser(epochs)
         self.pattern = pattern
         self._epoch = self._saved = -1
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forget the last run."""
+        """Forget the previous run."""
         self._epoch = self._saved = -1
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remove what the folder has of epochs that come again."""
+        """Remove the files of epochs that this run trains again."""
         if self._epoch < 0:
             for number, file in self._files():
                 if number > epoch:
@@ -61,7 +63,7 @@ class _MapCallback(keras.callbacks.Callback):
         self._epoch = epoch + 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Map the rows, if this epoch, counted from 1, is a chosen one or the last."""
+        """Map the rows if this epoch, counted from 1, is a chosen one or the last."""
         number = epoch + 1
         if self._is_chosen(number) or number == self.params["epochs"]:
             self._map(number)
@@ -72,63 +74,67 @@ class _MapCallback(keras.callbacks.Callback):
             self._map(self._epoch)
 
     def save(self, epoch: int, Y: FloatArray) -> None:
-        """Keep the map Y [m, d] of the rows after so many epochs."""
+        """Write the map Y [m, d] of the rows after this epoch."""
         raise NotImplementedError
 
     def remove(self, file: Path) -> None:
-        """Remove what belongs to one of the files."""
+        """Remove a map and what belongs to it."""
         file.unlink()
 
     def _map(self, epoch: int) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        parts = [
-            np.asarray(self.model(x, training=False), np.float32) for x in _blocks(self.X, _BLOCK)
-        ]
+        parts = [np.asarray(self.model(x, training=False), np.float32) for x in self._blocks()]
         Y = np.concatenate(parts)
         if not np.isfinite(Y).all():
             raise ValueError(
                 f"The map should be finite; a smaller learning rate may keep it so. "
                 f"Received: NaN or infinity after epoch {epoch}."
             )
-        self.save(epoch, Y)
+        with files.made(self.folder):
+            self.save(epoch, Y)
         self._saved = epoch
 
+    def _blocks(self, size: int = _BLOCK) -> Iterator[Any]:
+        """Yield the rows in order, dense, in the structure of X."""
+        for start in range(0, keras.tree.flatten(self.X)[0].shape[0], size):
+            part = slice(start, start + size)
+            yield keras.tree.map_structure(lambda x, part=part: arrays.dense(x[part]), self.X)
+
     def _files(self) -> list[tuple[int, Path]]:
-        """Epochs and files that the folder holds, in order."""
-        files = self.folder.glob(self.pattern.format("[0-9]*"))
-        return sorted((int(file.stem.rpartition("_")[2]), file) for file in files)
+        """Return the epochs and files that the folder holds, in order."""
+        found = self.folder.glob(self.pattern.format("[0-9]*"))
+        return sorted((int(file.stem.rpartition("_")[2]), file) for file in found)
 
 
 class MapSnapshots(_MapCallback):
-    """Pictures of the map at chosen epochs, and an animation of its growth.
+    """Saves pictures of the map at chosen epochs, and an animation of its growth.
 
-    Each map is turned, mirrored and moved, but not scaled, onto the one before (orthogonal
-    Procrustes: min ‖(Y - ȳ) R - Y_before‖² over orthogonal R), because a map is the same however it
-    lies. `folder` gets `epoch_0010.png` and the coordinates, `epoch_0010.npy`, as the epochs end,
-    and the animation as training ends. A run that goes on from a backup goes on with its pictures;
+    Each map is rotated, mirrored and shifted, but not scaled, onto the one before (orthogonal
+    Procrustes, `metrics.align`), because the loss does not depend on where a map lies. At the end
+    of a chosen epoch `folder` gets `epoch_0010.png` and the coordinates, `epoch_0010.npy`; at the
+    end of training it gets the animation. A run resumed from a backup continues the series;
     pictures of epochs that are trained again are replaced.
 
     Parameters
     ----------
-    X : array or sparse rows [m, D], or a tuple or dict of them for a model of several inputs
-        Rows to show; a few thousand.
-    folder : path
-        Made if it is missing.
-    labels : array [m], optional
+    X : array-like or sparse matrix of shape (m, n_features), or a tuple or dict of them
+        Rows to show, a few thousand; a tuple or dict for a model of several inputs.
+    folder : path-like
+        Created if it does not exist.
+    labels : array-like of shape (m,), default=None
         Class of each row.
-    epochs : int or collection of int
-        Every so many epochs, or these, counted from 1; the last one always, be it because training
-        was stopped.
-    animation : str or None
-        Name of the animation, ".gif" or, where ffmpeg is installed, ".mp4".
-    frames_per_second : int
-        Of the animation.
+    epochs : int or collection of int, default=10
+        Every how many epochs, or which ones, counted from 1. The last epoch is always included,
+        also when training stops early.
+    animation : str or None, default="map.gif"
+        Name of the animation, ending in ".gif" or, where ffmpeg is installed, ".mp4".
+    frames_per_second : int, default=5
+        Speed of the animation.
 
     Raises
     ------
     ValueError
-        If there is not one label a row, the animation cannot be written, or, as training begins,
-        the map has other than two dimensions.
+        If the labels are not one per row or the animation cannot be written; when training begins,
+        if the map has other than two dimensions.
 
     Examples
     --------
@@ -137,10 +143,6 @@ class MapSnapshots(_MapCallback):
     >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5, callbacks=[snapshots])
     >>> sorted(os.listdir("growth"))[::2]
     ['epoch_0002.npy', 'epoch_0004.npy', 'epoch_0005.npy', 'map.gif']
-
-    References
-    ----------
-    Schönemann (1966), A generalized solution of the orthogonal Procrustes problem.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class MapSnapshots(_MapCallback):
             raise ValueError(
                 f"frames_per_second should be above 0. Received: {frames_per_second!r}."
             )
-        if animation is not None and not writers.is_available(_WRITERS[Path(animation).suffix]):
+        if animation is not None and not writers.is_available(_WRITERS[name.suffix]):
             raise ValueError(
                 f'animation should end in ".gif" where ffmpeg is missing. Received: {animation!r}.'
             )
@@ -172,10 +174,10 @@ class MapSnapshots(_MapCallback):
         self.frames_per_second = frames_per_second
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Look at the map's dimensions."""
+        """Check the dimensions of the map."""
         super().on_train_begin(logs)
-        if self.model.built:  # otherwise the first picture tells
-            (x,) = itertools.islice(_blocks(self.X, 1), 1)
+        if self.model.built:  # otherwise the first picture shows
+            (x,) = itertools.islice(self._blocks(1), 1)
             _check_dimensions(self.model(x, training=False))
 
     def remove(self, file: Path) -> None:
@@ -184,7 +186,7 @@ class MapSnapshots(_MapCallback):
         file.with_suffix(".png").unlink(missing_ok=True)
 
     def save(self, epoch: int, Y: FloatArray) -> None:
-        """Keep coordinates and picture."""
+        """Write coordinates and picture."""
         _check_dimensions(Y)
         before = self._files()
         target = np.load(before[-1][1]) if before else None
@@ -198,7 +200,7 @@ class MapSnapshots(_MapCallback):
         with files.replacing(file) as beside:
             np.save(beside, Y)
         figure, ax = plt.subplots(figsize=_SIZE, layout="constrained")
-        plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+        self._draw(ax, epoch, Y)
         with files.replacing(file.with_suffix(".png")) as beside:
             figure.savefig(beside, dpi=_DPI)
         plt.close(figure)
@@ -217,29 +219,32 @@ class MapSnapshots(_MapCallback):
         with files.replacing(file) as beside, writer.saving(figure, str(beside), dpi=_DPI):
             for (epoch, _), Y in zip(frames, maps, strict=True):
                 ax.clear()
-                plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+                self._draw(ax, epoch, Y)
                 ax.set(xlim=(-radius, radius), ylim=(-radius, radius))
-                ax.set_aspect("equal", adjustable="box")  # the limits stay what they are
+                ax.set_aspect("equal", adjustable="box")  # keeps the limits
                 writer.grab_frame()
         plt.close(figure)
 
+    def _draw(self, ax: Axes, epoch: int, Y: FloatArray) -> None:
+        plotting.scatter(Y, self.labels, ax=ax).set_title(f"epoch {epoch}", fontsize=10)
+
 
 class Projector(_MapCallback):
-    """Maps at chosen epochs for TensorBoard's embedding projector, as text that it reads.
+    """Saves maps at chosen epochs for TensorBoard's embedding projector.
 
     `log_dir` gets `map_0010.tsv`, `labels.tsv` and `projector_config.pbtxt`; then
     ``tensorboard --logdir LOG_DIR`` shows the maps under "Projector".
 
     Parameters
     ----------
-    X : array or sparse rows [m, D], or a tuple or dict of them for a model of several inputs
-        Rows to show.
-    log_dir : path
-        As of `keras.callbacks.TensorBoard`, which writes the scalars.
-    labels : array [m], optional
+    X : array-like or sparse matrix of shape (m, n_features), or a tuple or dict of them
+        Rows to show; a tuple or dict for a model of several inputs.
+    log_dir : path-like
+        As in `keras.callbacks.TensorBoard`, which writes the scalars.
+    labels : array-like of shape (m,), default=None
         Shown beside each point.
-    epochs : int or collection of int
-        Every so many epochs, or these, counted from 1; the last one always.
+    epochs : int or collection of int, default=50
+        Every how many epochs, or which ones, counted from 1. The last epoch is always included.
 
     Examples
     --------
@@ -264,25 +269,25 @@ class Projector(_MapCallback):
         super().__init__(X, log_dir, labels, epochs, "map_{}.tsv")
 
     def save(self, epoch: int, Y: FloatArray) -> None:
-        """Write the map, and name all that are there."""
+        """Write the map, and a configuration that names all maps of the folder."""
         with files.replacing(self.folder / f"map_{epoch:04d}.tsv") as beside:
             np.savetxt(beside, Y, fmt="%.6g", delimiter="\t")
         metadata = ""
         if self.labels is None:
             (self.folder / "labels.tsv").unlink(missing_ok=True)
         else:
-            text = "".join(" ".join(str(label).split()) + "\n" for label in self.labels)
-            (self.folder / "labels.tsv").write_text(text)
+            lines = "".join(" ".join(str(label).split()) + "\n" for label in self.labels)
+            files.write(self.folder / "labels.tsv", lines.encode())
             metadata = ' metadata_path: "labels.tsv"'
         config = "".join(
             f'embeddings {{ tensor_name: "{file.stem}" tensor_path: "{file.name}"{metadata} }}\n'
             for _, file in self._files()
         )
-        (self.folder / "projector_config.pbtxt").write_text(config)
+        files.write(self.folder / "projector_config.pbtxt", config.encode())
 
 
 def _chooser(epochs: Any) -> Callable[[int], bool]:
-    """Tell which epochs are meant by a number, every so many, or by a collection of them."""
+    """Return the function that tells whether an epoch is one of those chosen."""
     every = isinstance(epochs, Integral)
     numbers = [epochs] if every or not isinstance(epochs, Iterable) else list(epochs)
     fit = all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in numbers)
@@ -296,23 +301,10 @@ def _chooser(epochs: Any) -> Callable[[int], bool]:
 def _check_dimensions(Y: Any) -> None:
     if tuple(Y.shape)[1:] != (2,):
         raise ValueError(
-            "MapSnapshots should have a map [B, 2], which it draws. "
-            f"Received: a model that gives {tuple(Y.shape)}."
+            "The model should give a map [B, 2] for MapSnapshots to draw. "
+            f"Received: {tuple(Y.shape)}."
         )
 
 
-def _rows_of(X: Any) -> Any:
-    """Give rows as an array, or sparse rows, of which parts can be taken."""
+def _sliceable(X: Any) -> Any:
     return X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
-
-
-def _blocks(X: Any, size: int) -> Iterator[Any]:
-    """Parts of so many rows of an array, or of each of several arrays."""
-    rows = keras.tree.flatten(X)[0].shape[0]
-    for start in range(0, rows, size):
-        part = slice(start, start + size)
-        yield keras.tree.map_structure(lambda x, part=part: _dense(x[part]), X)
-
-
-def _dense(X: Any) -> Any:
-    return X.toarray() if scipy.sparse.issparse(X) else X

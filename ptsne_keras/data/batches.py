@@ -154,8 +154,7 @@ def from_graph(
         `losses.AnchoredTSNE`.
     seed : int, default=None
         Seed of neighbours, order and draws.
-    epoch : tf.Variable, default=None
-    replicas : int, default=1
+    epoch, replicas
         As in :func:`from_array`.
 
     Returns

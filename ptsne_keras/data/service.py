@@ -53,9 +53,7 @@ def from_array(
         Folder that this process and the workers see under the same name. The rows are written
         there and, in each epoch, the number that its order derives from, so that only one
         iteration over the data set can run at a time. Files are not removed.
-    seed : int, default=None
-    epoch : tf.Variable, default=None
-    replicas : int, default=1
+    seed, epoch, replicas
         As in `batches.from_array`.
 
     Returns
@@ -69,15 +67,8 @@ def from_array(
         If X or the perplexity cannot be sent to workers, or the sizes do not fit.
     ConnectionError
         If there is no dispatcher at the address.
-    tf.errors.NotFoundError
-        While it runs, if workers do not see the folder.
-    tf.errors.InvalidArgumentError
-        While it runs, if two iterations run at the same time.
-
-    Warns
-    -----
-    UserWarning
-        If rows have at least as many exact duplicates in X as the perplexity.
+    tf.errors.NotFoundError or tf.errors.InvalidArgumentError
+        While it runs, if workers do not see the folder, or two iterations run at the same time.
 
     Examples
     --------

@@ -33,9 +33,8 @@ def from_dataset(
     ----------
     data : tf.data.Dataset
         Rows [D], or batches of rows [b, D] of any size, which are regrouped.
-    perplexity : float, sequence of float or scalar variable, default=30.0
-    batch_size : int, default=2500
-        As in :func:`from_array`.
+    perplexity, batch_size
+        As in :func:`from_array`, with the same defaults.
     count : int, default=None
         Number of rows. Needed if the data set does not know it, as after `filter` or in batches.
     buffer : int, default=None
@@ -48,7 +47,6 @@ def from_dataset(
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality.
 
     Raises
     ------
@@ -98,21 +96,18 @@ def from_tfrecord(
         Paths, or a pattern such as "rows-*.tfrecord". Rows are taken from all files in turn.
     features : int
         Number of values in a row.
-    perplexity : float, sequence of float or scalar variable, default=30.0
-    batch_size : int, default=2500
-        As in :func:`from_array`.
+    perplexity, batch_size
+        As in :func:`from_array`, with the same defaults.
     key : str, default="features"
         Key of the float_list that holds a row.
     count : int, default=None
         Number of rows. By default the files are read once to count them.
-    buffer : int, default=None
-    seed : int, default=None
+    buffer, seed
         As in :func:`from_dataset`.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality.
 
     Raises
     ------
@@ -164,17 +159,14 @@ def from_parquet(
         groups of 10³ to 10⁵ rows keep memory low.
     columns : sequence of str, default=None
         Columns that form a row. By default all columns of the first file.
-    perplexity : float, sequence of float or scalar variable, default=30.0
-    batch_size : int, default=2500
-        As in :func:`from_array`.
-    buffer : int, default=None
-    seed : int, default=None
+    perplexity, batch_size
+        As in :func:`from_array`, with the same defaults.
+    buffer, seed
         As in :func:`from_dataset`.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality.
 
     Raises
     ------

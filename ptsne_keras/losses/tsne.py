@@ -238,9 +238,7 @@ class TSNE(keras.losses.Loss):
         Whether XLA compiles the loss alone. Use it in models compiled with `jit_compile=False`, as
         Keras does on CPUs. In a step that XLA compiles as a whole, TensorFlow would compile the
         loss again at each step.
-    name : str, default="tsne"
-    reduction : str or None, default="sum_over_batch_size"
-    dtype : str or None, default=None
+    name, reduction, dtype
         As in every Keras loss.
     blocks : int, default=1
         R, the number of batches that are stacked in one; the loss is the mean of their losses. For

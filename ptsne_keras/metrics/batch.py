@@ -135,8 +135,7 @@ class Trustworthiness(_NeighborMetric):
     Raises
     ------
     ValueError
-        If a number is not an integer of at least 1, a batch of known size is too small, or P is
-        [B, 1].
+        As :class:`NeighborRecall`, and if P is [B, 1].
 
     Examples
     --------

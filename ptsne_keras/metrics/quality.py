@@ -14,12 +14,7 @@ from ptsne_keras.utils.validation import check_integer, check_rows, check_shape
 
 
 def trustworthiness(
-    X: Any,
-    Y: Any,
-    n_neighbors: int = 12,
-    *,
-    sample_size: int | None = None,
-    random_state: int = 0,
+    X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
 ) -> float:
     """Return the trustworthiness T(k): whether neighbours on the map are neighbours in the data.
 
@@ -78,30 +73,15 @@ def trust(found: ranks.Indices, n: int) -> float:
 
 
 def continuity(
-    X: Any,
-    Y: Any,
-    n_neighbors: int = 12,
-    *,
-    sample_size: int | None = None,
-    random_state: int = 0,
+    X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
 ) -> float:
     """Return the continuity: whether neighbours in the data are neighbours on the map.
 
-    This is :func:`trustworthiness` with the roles of X and Y exchanged, and takes the same
-    parameters.
-
-    Returns
-    -------
-    float
-        Between 0 and 1, which is best.
+    This is :func:`trustworthiness` with X and Y exchanged, and takes the same parameters.
 
     Examples
     --------
     >>> continuity(X_test, tsne.transform(X_test), n_neighbors=12)
-
-    References
-    ----------
-    Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods.
     """
     return trustworthiness(Y, X, n_neighbors, sample_size=sample_size, random_state=random_state)
 
@@ -115,8 +95,7 @@ def knn_accuracy(
 ) -> float:
     """Return the accuracy of a k-nearest-neighbour classifier on the map.
 
-    The label of a test row is that of the majority of its k nearest training rows. Of several
-    labels with most votes, the first in sorted order counts, as in scikit-learn.
+    A tie between labels goes to the first in sorted order, as in scikit-learn.
 
     Parameters
     ----------
@@ -148,7 +127,7 @@ def knn_accuracy(
 
     References
     ----------
-    van der Maaten (2009), section 4.2 (there as error, k = 1).
+    van der Maaten (2009), section 4.2, which gives the error for k = 1.
     """
     classes, codes = np.unique(np.asarray(labels_train), return_inverse=True)
     if Y_test is None:
@@ -166,11 +145,6 @@ def neighborhood_recall(
     """Return how many of the nearest training rows of test rows are nearest on the map, too.
 
     This is the mean of :func:`neighborhood_recall_per_row`, and takes the same parameters.
-
-    Returns
-    -------
-    float
-        Between 0 and 1, which is best.
 
     Examples
     --------
@@ -251,10 +225,6 @@ def distance_correlation(
     Examples
     --------
     >>> distance_correlation(X, Y)
-
-    References
-    ----------
-    Computed by scipy.stats.spearmanr.
     """
     X, Y = _pair(X, Y, least=3)
     chosen = ranks.drawn(X.shape[0], sample_size, random_state)

@@ -3,12 +3,15 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
+
+_HE_ACTIVATIONS = ("relu", "elu", "leaky_relu", "silu", "gelu")
 
 
 def encoder(
@@ -19,40 +22,35 @@ def encoder(
     activation: str = "sigmoid",
     scaling: Scaling | None = None,
     components: FloatArray | None = None,
-    output: str = "linear",
-    towers: bool = False,
     units: Scaling | None = None,
     seed: int | None = None,
 ) -> keras.Model:
-    """Build an untrained encoder, such as D-500-500-2000-d, with a float32 output.
+    """Return an untrained encoder, such as D-500-500-2000-d, with a linear float32 output.
 
     Parameters
     ----------
     features : int
-        D.
-    d : int
-        Map dimensions.
-    hidden_units : sequence of int
+        D, the number of columns.
+    d : int, default=2
+        Dimensions of the map.
+    hidden_units : sequence of int, default=(500, 500, 2000)
         Width of each hidden layer.
-    activation : str
-        Of the hidden layers: any Keras activation.
-    scaling : (shift [D] or float, scale [D] or float), optional
-        The first layer computes (x - shift) / scale, so that the encoder takes raw rows.
-    components : array [D, m], optional
-        A fixed linear layer from D columns to m comes next, such as onto principal components.
-    output : str
-        Activation of the last layer; "sigmoid" keeps the map in the unit square.
-    towers : bool
-        Hidden layers of its own for each of the d coordinates.
-    units : (shift [d] or float, scale [d] or float), optional
-        A fixed last layer turns coordinates y into y · scale + shift.
-    seed : int, optional
-        Of the initial weights.
+    activation : str, default="sigmoid"
+        Any Keras activation, for the hidden layers.
+    scaling : tuple (shift, scale), default=None
+        Numbers or arrays of shape (D,). The first layer then computes (x - shift) / scale, so that
+        the encoder takes raw rows.
+    components : ndarray of shape (D, m), default=None
+        Weights of a fixed linear layer that follows, such as principal components.
+    units : tuple (shift, scale), default=None
+        Numbers or arrays of shape (d,). A fixed last layer then computes y · scale + shift.
+    seed : int, default=None
+        Seed of the initial weights.
 
     Returns
     -------
     keras.Model
-        Input `features` [B, D], output [B, d]; standard layers only.
+        Input `features` [B, D], output [B, d]; made of standard layers only.
 
     Examples
     --------
@@ -63,60 +61,92 @@ def encoder(
     ----------
     van der Maaten (2009), section 4.1.
     """
-    names = [f"embedding_{k + 1}" for k in range(d)] if towers else ["embedding"]
-    width = 1 if towers else int(d)
-    seeds = np.random.default_rng(seed).integers(2**31, size=(len(names), len(hidden_units) + 1))
-    stacks = [
-        _stack(hidden_units, activation, width, output, name, own.tolist())
-        for name, own in zip(names, seeds, strict=True)
-    ]
-    return _chain(features, stacks, scaling, components, units)
-
-
-def _stack(
-    hidden_units: Sequence[int],
-    activation: str,
-    d: int,
-    output: str,
-    name: str,
-    seeds: list[int],
-) -> list[keras.layers.Layer]:
-    """Hidden layers and the one that gives d coordinates."""
-    he = activation in ("relu", "elu", "leaky_relu", "silu", "gelu")
+    seeds = np.random.default_rng(seed).integers(2**31, size=len(hidden_units) + 1).tolist()
+    he = activation in _HE_ACTIVATIONS
     initializer = keras.initializers.HeNormal if he else keras.initializers.GlorotUniform
     layers = [
         keras.layers.Dense(int(width), activation, kernel_initializer=initializer(layer_seed))
         for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
     ]
-    # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
-    top = keras.initializers.GlorotUniform(seeds[-1])
-    layers.append(keras.layers.Dense(d, output, kernel_initializer=top, dtype="float32", name=name))
-    return layers
+    layers.append(_embedding(d, keras.initializers.GlorotUniform(seeds[-1])))
+    return _chain(features, layers, scaling, components, units)
 
 
-def from_rows(model: keras.Model, features: int) -> keras.Model:
-    """Let a model of images, sequences or several inputs take rows [B, D] of numbers.
-
-    The columns go to the model's inputs in their order (those of a dict by name, as Keras sorts
-    them), each reshaped to what that input expects.
+def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
+    """Return the forward pass E[h | v] of a stack of RBMs as a plain Keras model (stage 2).
 
     Parameters
     ----------
-    model : keras.Model
-        Its inputs have D numbers in all. A subclass of keras.Model takes rows. One that is not
-        built yet is built.
-    features : int
-        D.
+    rbms : sequence of RBM
+        A trained stack, lowest first, the top one with Gaussian hidden units. A Bernoulli layer
+        becomes a sigmoid Dense layer, a Gaussian layer a linear one.
+    scaling : tuple (shift, scale), default=None
+        As in :func:`encoder`: what was done to the rows that the lowest RBM was trained on.
 
     Returns
     -------
     keras.Model
-        The model itself if it takes rows already, else one that holds it.
+        The encoder. Its outputs are exactly the hidden means of the stack.
 
     Raises
     ------
     ValueError
-        If the model does not give [B, d], or takes other than D numbers.
+        If the stack is empty, an RBM is not built, or widths do not fit.
+
+    Examples
+    --------
+    >>> model = unroll(stages.pretrain(X, (50, 2), epochs=1, top_epochs=1))
+    >>> model(X).shape
+    TensorShape([200, 2])
+
+    References
+    ----------
+    van der Maaten (2009), section 3, figure 1.
+    """
+    if not rbms or not all(rbm.built for rbm in rbms):
+        raise ValueError("rbms should be one or more trained RBMs. Received: none or untrained.")
+    shapes = [rbm.kernel.shape for rbm in rbms]
+    for (_, below), (above, _) in itertools.pairwise(shapes):
+        if below != above:
+            raise ValueError(
+                "Each RBM should have as many visible units as the one below has hidden units. "
+                f"Received: {below} hidden units under {above} visible ones."
+            )
+    activations = ["sigmoid" if rbm.hidden == "bernoulli" else "linear" for rbm in rbms]
+    layers = [  # the RBMs' weights replace the zeros, which draw no seed
+        keras.layers.Dense(rbm.units, activation, kernel_initializer="zeros")
+        for rbm, activation in zip(rbms[:-1], activations[:-1], strict=True)
+    ]
+    layers.append(_embedding(rbms[-1].units, "zeros", activations[-1]))
+    model = _chain(shapes[0][0], layers, scaling)
+    for layer, rbm in zip(layers, rbms, strict=True):
+        layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
+    return model
+
+
+def from_rows(model: keras.Model, features: int) -> keras.Model:
+    """Return a model that takes rows [B, D], for a model of images, sequences or several inputs.
+
+    The columns go to the model's inputs in order (those of a dict by name, as Keras sorts them),
+    each reshaped to what that input expects.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its inputs have D numbers in all. A subclass of keras.Model takes rows. A model that is not
+        built yet is built.
+    features : int
+        D, the number of columns.
+
+    Returns
+    -------
+    keras.Model
+        The model itself if it takes rows already, else a model that contains it.
+
+    Raises
+    ------
+    ValueError
+        If the output is not [B, d], or the inputs do not take D numbers.
 
     Examples
     --------
@@ -125,14 +155,7 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
     >>> from_rows(model, 64).input_shape
     (None, 64)
     """
-    if not model.built:
-        try:
-            model(np.zeros((1, features), np.float32))
-        except ValueError as error:
-            raise ValueError(
-                f"encoder should take rows of {features} numbers, or be built for what it takes: "
-                f"begin with keras.Input. Received: {model.name!r}, not built."
-            ) from error
+    _build(model, features)
     outputs = getattr(model, "outputs", None) or [None]
     if len(outputs) > 1:
         raise ValueError(
@@ -163,11 +186,24 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
     return whole
 
 
-def head(model: keras.Model) -> keras.Model:
-    """Give the part of an encoder between its fixed layers: same weights, projected rows [B, m] in.
+def _build(model: keras.Model, features: int) -> None:
+    """Build a model for rows, unless it is built, or raise a ValueError if it takes no rows."""
+    if model.built:
+        return
+    try:
+        model(np.zeros((1, features), np.float32))
+    except ValueError as error:
+        raise ValueError(
+            f"encoder should take rows of {features} numbers, or be built for what it takes: "
+            f"begin with keras.Input. Received: {model.name!r}, not built."
+        ) from error
 
-    What the fixed first layers give can be computed once; training the head then trains the
-    encoder. A fixed last layer, to a map's own units, is left out as well.
+
+def head(model: keras.Model) -> keras.Model:
+    """Return the part of an encoder between its fixed layers: projected rows [B, m] to [B, d].
+
+    What the fixed first layers compute can be computed once; training the head then trains the
+    encoder. A fixed last layer, `units`, is left out as well.
 
     Parameters
     ----------
@@ -187,105 +223,53 @@ def head(model: keras.Model) -> keras.Model:
     """
     projection = model.get_layer("projection")
     layers = model.layers[model.layers.index(projection) + 1 :]
-    layers = [layer for layer in layers if layer.name != "units"]
     x = inputs = keras.Input((projection.units,), name="components")
     for layer in layers:
-        x = layer(x)
+        if layer.name != "units":
+            x = layer(x)
     return keras.Model(inputs, x, name="head")
 
 
-def from_rbms(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
-    """Unroll a stack of RBMs: its forward pass E[h | v] as a plain Keras model.
-
-    Parameters
-    ----------
-    rbms : sequence of RBM
-        Built; each takes as many visible units as the one below has hidden units. A Bernoulli
-        layer becomes a sigmoid Dense layer, a Gaussian layer a linear one.
-    scaling : (shift, scale), optional
-        As in :func:`encoder`: what was done to the rows that the lowest RBM was trained on.
-
-    Returns
-    -------
-    keras.Model
-        Its outputs are exactly the stack's hidden means.
-
-    Raises
-    ------
-    ValueError
-        If the stack is empty, not built, or its widths do not fit.
-
-    Examples
-    --------
-    >>> model = from_rbms(stages.pretrain(X, (500, 500, 2000, 2), seed=0))
-
-    References
-    ----------
-    van der Maaten (2009), section 3, figure 1.
-    """
-    if not rbms or not all(rbm.built for rbm in rbms):
-        raise ValueError("rbms should be one or more trained RBMs. Received: none or untrained.")
-    widths = [rbm.kernel.shape for rbm in rbms]
-    for (_, below), (above, _) in itertools.pairwise(widths):
-        if below != above:
-            raise ValueError(
-                "Each RBM should have as many visible units as the one below has hidden units. "
-                f"Received: {below} hidden units under {above} visible ones."
-            )
-    layers = [
-        keras.layers.Dense(
-            rbm.units,
-            "sigmoid" if rbm.hidden == "bernoulli" else "linear",
-            kernel_initializer="zeros",  # the RBM's weights come below; no seed is drawn
-            # float32 on the map, whatever the policy of the layers below.
-            **({"name": "embedding", "dtype": "float32"} if rbm is rbms[-1] else {}),
-        )
-        for rbm in rbms
-    ]
-    model = _chain(widths[0][0], [layers], scaling)
-    for layer, rbm in zip(layers, rbms, strict=True):
-        layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
-    return model
+def _embedding(d: int, initializer: Any, activation: str = "linear") -> keras.layers.Layer:
+    """Return the layer of map coordinates."""
+    # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
+    return keras.layers.Dense(
+        int(d), activation, kernel_initializer=initializer, dtype="float32", name="embedding"
+    )
 
 
 def _chain(
     features: int,
-    stacks: Sequence[Sequence[keras.layers.Layer]],
+    layers: Sequence[keras.layers.Layer],
     scaling: Scaling | None,
     components: FloatArray | None = None,
     units: Scaling | None = None,
 ) -> keras.Model:
-    """Input → (x - shift) / scale → components → stacks side by side → y · scale + shift."""
+    """Return the model input → (x - shift) / scale → components → layers → y · scale + shift."""
     x = inputs = keras.Input((features,), name="features")
     if scaling is not None:
         shift, scale = scaling
-        # Two layers, because Normalization squares the scale, which over- or underflows for rows
-        # of 1e±20, and takes no scale below 1e-7. float32 whatever the policy: rounding rows at
-        # 1000 ± 1 to bfloat16 would erase them.
-        mean = np.broadcast_to(np.float32(shift), (features,))
-        ones = np.ones(features, np.float32)
-        x = keras.layers.Normalization(mean=mean, variance=ones, dtype="float32", name="shift")(x)
+        # Shift before scaling, and in float32 whatever the policy: one layer, x · factor + offset,
+        # would lose digits of rows far from 0, and rounding rows at 1000 ± 1 to bfloat16 all.
+        # Not Normalization, whose square of the scale over- or underflows for rows of 1e±20.
+        offset = (-np.broadcast_to(np.float32(shift), (features,))).tolist()
+        x = keras.layers.Rescaling(1.0, offset, dtype="float32", name="shift")(x)
         factor = (1.0 / np.float64(scale)).tolist()
         x = keras.layers.Rescaling(factor, dtype="float32", name="scale")(x)
     if components is not None:
         projection = keras.layers.Dense(
             components.shape[1],
             use_bias=False,
-            kernel_initializer="zeros",  # the components come below; no seed is drawn
+            kernel_initializer="zeros",  # replaced below; draws no seed
             trainable=False,
             dtype="float32",
             name="projection",
         )
         x = projection(x)
         projection.set_weights([components])
-    ends = []
-    for layers in stacks:
-        y = x
-        for layer in layers:
-            y = layer(y)
-        ends.append(y)
-    Y = keras.layers.Concatenate(dtype="float32", name="towers")(ends) if len(ends) > 1 else ends[0]
+    for layer in layers:
+        x = layer(x)
     if units is not None:
-        shift, scale = (np.broadcast_to(np.float64(v), (Y.shape[1],)).tolist() for v in units)
-        Y = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")(Y)
-    return keras.Model(inputs, Y, name="encoder")
+        shift, scale = (np.broadcast_to(np.float64(v), (x.shape[1],)).tolist() for v in units)
+        x = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")(x)
+    return keras.Model(inputs, x, name="encoder")

@@ -21,33 +21,41 @@ class RBM(keras.Model):
 
     where visible(v) = -b·v for Bernoulli and ½‖v - b‖² for Gaussian visible units, and
     hidden(a) = log(1 + eᵃ) for Bernoulli and ½a² for Gaussian (linear) hidden units. Contrastive
-    divergence descends mean F(data) - mean F(model rows), the model rows held constant: its
+    divergence minimises mean F(data) - mean F(model rows), the model rows held constant: its
     gradient in W is exactly -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model.
 
-    It is a Keras model: `fit`, `evaluate`, callbacks and `save` are Keras's. Calling it gives the
-    hidden units' means, so that a stack of RBMs is the forward pass of the unrolled network.
+    It is a Keras model: `fit`, `evaluate`, callbacks and `save` are those of Keras. A call returns
+    the means of the hidden units, so that a stack of RBMs is the forward pass of the unrolled
+    network.
 
     Parameters
     ----------
     units : int
-        H, hidden units.
-    visible, hidden : "bernoulli" or "gaussian"
-        Bernoulli visible rows are probabilities in [0, 1]. Gaussian visible rows should have unit
-        variance or less.
-    k : int
+        H, the number of hidden units.
+    visible, hidden : {"bernoulli", "gaussian"}, default="bernoulli"
+        Distribution of the units. Bernoulli visible rows are probabilities in [0, 1]; Gaussian
+        visible rows should have at most unit variance.
+    k : int, default=1
         Gibbs steps (CD-k).
-    persistent : bool
-        PCD: the Gibbs chains go on from batch to batch instead of starting at the data.
-    chains : int
-        How many persistent chains.
-    learning_rate : float, optional
-        By default the paper's: 0.1; 0.001 with any Gaussian layer; 0.02 with PCD.
-    weight_decay : float, optional
-        λ in ½λ‖W‖²; by default 2e-4, and 0 with PCD.
-    momentum : tuple of (float, float, int)
-        First momentum, later momentum, epoch at which the later one begins.
-    seed : int, optional
-        Of the initial weights, the Gibbs samples and the order of rows in `fit`.
+    persistent : bool, default=False
+        Whether the Gibbs chains continue from batch to batch (PCD) instead of starting at the data.
+    chains : int, default=100
+        Number of persistent chains.
+    learning_rate : float, default=None
+        None is the paper's: 0.1; 0.001 with any Gaussian layer; 0.02 with PCD.
+    weight_decay : float, default=None
+        λ in ½λ‖W‖². None is 2e-4, or 0 with PCD.
+    momentum : tuple of (float, float, int), default=(0.5, 0.9, 5)
+        Initial momentum, later momentum, and the epoch at which it changes.
+    seed : int, default=None
+        Seed of the initial weights, the Gibbs samples and the order of rows in `fit`.
+    name, dtype, **kwargs
+        As in `keras.Model`; by default float32 whatever the global policy.
+
+    Raises
+    ------
+    ValueError
+        If an option is not one of these.
 
     Examples
     --------
@@ -78,7 +86,7 @@ class RBM(keras.Model):
         dtype: Any = "float32",
         **kwargs: Any,
     ) -> None:
-        # float32 whatever the policy: updates of 1e-3 of a weight are lost in half precision.
+        # Not the global policy: updates of 1e-3 of a weight are lost in half precision.
         super().__init__(name=name, dtype=dtype, **kwargs)
         for argument, value in (("visible", visible), ("hidden", hidden)):
             if value not in ("bernoulli", "gaussian"):
@@ -94,12 +102,12 @@ class RBM(keras.Model):
             raise ValueError(f"learning_rate should be above 0. Received: {learning_rate!r}.")
         self.units, self.visible, self.hidden = int(units), visible, hidden
         self.k, self.persistent, self.chains = int(k), persistent, int(chains)
-        gaussian = "gaussian" in (visible, hidden)
-        default_rate = 0.02 if persistent else 0.1
-        default_rate = 0.001 if gaussian else default_rate
-        self.learning_rate = default_rate if learning_rate is None else learning_rate
-        default_decay = 0.0 if persistent else 2e-4
-        self.weight_decay = default_decay if weight_decay is None else weight_decay
+        if learning_rate is None:
+            learning_rate = 0.02 if persistent else 0.1
+            learning_rate = 0.001 if "gaussian" in (visible, hidden) else learning_rate
+        if weight_decay is None:
+            weight_decay = 0.0 if persistent else 2e-4
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.momentum = momentum
         self.seed = seed
         self.noise = keras.random.SeedGenerator(seed)
@@ -108,7 +116,7 @@ class RBM(keras.Model):
         self.compile(optimizer=MomentumSGD(self.learning_rate))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights: W = 0.1 · randn, zero biases."""
+        """Create the weights: W = 0.1 · randn, zero biases."""
         features = input_shape[-1]
         normal = keras.initializers.RandomNormal(stddev=0.1, seed=self.seed)
         self.kernel = self.add_weight(
@@ -127,10 +135,8 @@ class RBM(keras.Model):
             )
         self.built = True
 
-    # The conditionals ----------------------------------------------------------------------
-
     def call(self, V: Tensor) -> Tensor:
-        """E[h | v] for rows V [B, D] → [B, H]: σ(c + vW), or c + vW for Gaussian units."""
+        """Return E[h | v] [B, H] for rows V [B, D]: σ(c + vW), or c + vW for Gaussian units."""
         return self._hidden_mean(self._activation(V))
 
     def _activation(self, V: Tensor) -> Tensor:
@@ -140,13 +146,13 @@ class RBM(keras.Model):
         return ops.sigmoid(A) if self.hidden == "bernoulli" else A
 
     def visible_mean(self, H: Tensor) -> Tensor:
-        """E[v | h] for hidden rows H [B, H] → [B, D]: σ(b + Wh), or b + Wh for Gaussian units."""
+        """Return E[v | h] [B, D] for rows H [B, H]: σ(b + Wh), or b + Wh for Gaussian units."""
         H = ops.convert_to_tensor(H, dtype=self.compute_dtype)
         A = ops.matmul(H, ops.transpose(self.kernel)) + self.visible_bias
         return ops.sigmoid(A) if self.visible == "bernoulli" else A
 
     def sample_hidden(self, mean: Tensor) -> Tensor:
-        """Draw hidden units given their means [B, H]: 0 or 1, or N(mean, 1)."""
+        """Sample hidden units given their means [B, H]: 0 or 1, or N(mean, 1)."""
         mean = ops.convert_to_tensor(mean, dtype=self.compute_dtype)
         if self.hidden == "gaussian":
             return mean + keras.random.normal(ops.shape(mean), seed=self.noise)
@@ -154,18 +160,18 @@ class RBM(keras.Model):
         return ops.cast(uniform < mean, mean.dtype)
 
     def gibbs(self, V: Tensor, steps: int = 1) -> Tensor:
-        """Run `steps` of v → h → v; hidden units sampled, visible ones kept as means [B, D]."""
+        """Return rows [B, D] after steps of v → h → v: hidden units sampled, visible ones means."""
         for _ in range(steps):
             V = self.visible_mean(self.sample_hidden(self(V)))
         return V
 
     def free_energy(self, V: Tensor) -> Tensor:
-        """F(v) = -log Σ_h exp(-E(v, h)) up to a constant, in nats, for rows V [B, D] → [B]."""
+        """Return F(v) = -log Σ_h exp(-E(v, h)) + constant [B], in nats, for rows V [B, D]."""
         V = ops.convert_to_tensor(V, dtype=self.compute_dtype)
         return self._energy_of(V, self._activation(V))
 
     def _energy_of(self, V: Tensor, A: Tensor) -> Tensor:
-        """F [B] of rows and their activations [B, H]."""
+        """Return F [B] for rows and their activations [B, H]."""
         hidden = ops.softplus(A) if self.hidden == "bernoulli" else 0.5 * ops.square(A)
         if self.visible == "bernoulli":
             visible = -ops.matmul(V, self.visible_bias)
@@ -173,20 +179,18 @@ class RBM(keras.Model):
             visible = 0.5 * ops.sum(ops.square(V - self.visible_bias), axis=-1)
         return visible - ops.sum(hidden, axis=-1)
 
-    # Training ------------------------------------------------------------------------------
-
     def fit(self, x: Any, *, batch_size: int = 100, callbacks: Any = None, **kwargs: Any) -> Any:
-        """Train by contrastive divergence, as `keras.Model.fit`; returns its History.
+        """Train by contrastive divergence as `keras.Model.fit` does, and return its History.
 
-        x is an array [N, D], shuffled by the RBM's own seed, or a `tf.data.Dataset` of rows
-        [b, D]. History has, per epoch and row, `free_energy` of the data in nats,
-        `reconstruction_error` (mean squared difference to the one-step reconstruction) and `loss`
-        (what contrastive divergence descends).
+        x is array-like of shape (n_samples, n_features), shuffled by the RBM's own seed, or a
+        `tf.data.Dataset` of rows [b, D]. The History has, per epoch and row, `free_energy` of the
+        data in nats, `reconstruction_error` (mean squared difference from the one-step
+        reconstruction) and `loss` (what contrastive divergence minimises).
 
         Raises
         ------
         ValueError
-            If x is not finite numeric rows, or Bernoulli visible rows leave [0, 1].
+            If an array x has values that are not finite, or outside [0, 1] for Bernoulli units.
         """
         distribution.check_backend()
         if hasattr(x, "__array__") or isinstance(x, list | tuple):
@@ -195,8 +199,8 @@ class RBM(keras.Model):
             x = order.from_array(x, batch_size, seed=self.seed)
             steps = int(x.cardinality())
             if keras.backend.backend() == "tensorflow" and self.steps_per_execution != steps:
-                # The whole sweep in one call: a step is as short as a call from Python. Without
-                # XLA, whose products and random numbers on CPUs are the slower ones.
+                # One call from Python per epoch, because a step takes no longer than a call. No
+                # XLA, whose matrix products and random numbers are slower on CPUs.
                 self.compile(
                     self.optimizer,
                     steps_per_execution=steps,
@@ -206,9 +210,9 @@ class RBM(keras.Model):
             kwargs["steps_per_epoch"] = steps
             x = x.repeat()  # one iterator for all epochs: starting one costs several steps
         if not self.built and hasattr(x, "element_spec"):
-            # Not as it is traced: a step calls parts of the model.
+            # Keras would build it while tracing the step, which calls only parts of the model.
             self.build(tuple(keras.tree.flatten(x.element_spec)[0].shape))
-        kwargs.setdefault("shuffle", False)  # a data set comes in its own order; True would warn
+        kwargs.setdefault("shuffle", False)  # a dataset has its own order; True would warn
         schedule = _MomentumSchedule(*self.momentum)
         return super().fit(x, callbacks=[schedule, *(callbacks or [])], **kwargs)
 
@@ -220,7 +224,7 @@ class RBM(keras.Model):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """Mean F(data) - mean F(model rows) + ½λ‖W‖², the model rows held constant."""
+        """Return mean F(data) - mean F(model rows) + ½λ‖W‖², the model rows held constant."""
         V = ops.cast(x, self.compute_dtype)
         reconstruction = ops.stop_gradient(self.visible_mean(self.sample_hidden(y_pred)))
         model_rows = self._model_rows(reconstruction, training)
@@ -228,12 +232,11 @@ class RBM(keras.Model):
         return self._difference(self.free_energy(V), self.free_energy(model_rows))
 
     def train_step(self, *arguments: Any) -> Any:
-        """Do one update, on TensorFlow by the gradient in closed form: one product for both means.
+        """Run one update, on TensorFlow by the closed form of the gradient of `compute_loss`.
 
-        Differentiating `compute_loss`, as elsewhere, gives the same with twice the passes over the
-        weights.
+        Automatic differentiation, as elsewhere, takes twice the passes over the weights.
         """
-        whole = len(self.trainable_variables) == 3  # built, and nothing of it frozen
+        whole = len(self.trainable_variables) == 3  # built, and nothing frozen
         if keras.backend.backend() != "tensorflow" or distribution.replicas() > 1 or not whole:
             return super().train_step(*arguments)
         V, *_ = keras.utils.unpack_x_y_sample_weight(*arguments)
@@ -244,7 +247,7 @@ class RBM(keras.Model):
         model_rows = self._model_rows(reconstruction, training=True)  # [M, D]
         model_A = self._activation(model_rows)
         model_H = self._hidden_mean(model_A)
-        # Before the update: what is reported is of the weights that the batch has met.
+        # Before the update: the logs describe the weights that the batch has met.
         loss = self._difference(self._energy_of(V, A), self._energy_of(model_rows, model_A))
         self._error.update_state(ops.mean(ops.square(V - reconstruction), axis=-1))
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(V)[0])
@@ -252,7 +255,7 @@ class RBM(keras.Model):
         return self.get_metrics_result()
 
     def _descend(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> None:
-        """Descend -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model, given rows and hidden means of both."""
+        """Apply -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model, given rows and hidden means of both."""
         (V, H), (model_rows, model_H) = data, model
         B, M = (ops.cast(ops.shape(x)[0], H.dtype) for x in (V, model_rows))
         both = ops.transpose(ops.concatenate([V / -B, model_rows / M]))  # [D, B + M]
@@ -264,13 +267,13 @@ class RBM(keras.Model):
         self.optimizer.apply(gradients, [self.kernel, self.visible_bias, self.hidden_bias])
 
     def _difference(self, energy: Tensor, model_energy: Tensor) -> Tensor:
-        """Give what contrastive divergence descends; keep the data's energy as a metric."""
+        """Return what contrastive divergence minimises; update the metric of the data's energy."""
         self._energy.update_state(energy)
         decay = 0.5 * self.weight_decay * ops.sum(ops.square(self.kernel))
         return ops.mean(energy) - ops.mean(model_energy) + decay
 
     def _model_rows(self, reconstruction: Tensor, training: bool) -> Tensor:
-        """Visible rows of the model: k Gibbs steps from the data, or from the last batch's."""
+        """Return rows of the model: k Gibbs steps from the data, or from the last batch's rows."""
         if not self.persistent:
             return ops.stop_gradient(self.gibbs(reconstruction, self.k - 1))
         fantasies = ops.stop_gradient(self.gibbs(self.fantasies, self.k))
@@ -280,13 +283,13 @@ class RBM(keras.Model):
 
     @property
     def metrics(self) -> list[Any]:
-        """Loss, free energy and reconstruction error."""
+        """Return the metrics of loss, free energy and reconstruction error."""
         return [*super().metrics, self._energy, self._error]
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Tensor]:
-        """Return the means kept by `compute_loss`."""
+        """Return the metrics that `compute_loss` updates."""
         return self.get_metrics_result()
 
     def get_config(self) -> dict[str, Any]:
@@ -296,7 +299,7 @@ class RBM(keras.Model):
 
 
 def check_range(X: Any, visible: str) -> None:
-    """Raise a ValueError where rows leave [0, 1] under Bernoulli visible units."""
+    """Raise a ValueError if rows are outside [0, 1] with Bernoulli visible units."""
     if visible == "bernoulli" and (X.min() < 0 or X.max() > 1):
         raise ValueError(
             "X should be in [0, 1] for Bernoulli visible units; rescale it or use "
@@ -306,21 +309,21 @@ def check_range(X: Any, visible: str) -> None:
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")
 class MomentumSGD(keras.optimizers.Optimizer):
-    """Gradient descent with a momentum that may change: u ← m u - η ∇, w ← w + u."""
+    """Gradient descent with a momentum m that may change: u ← m u - η ∇, w ← w + u."""
 
     def __init__(self, learning_rate: float = 0.1, name: str = "momentum_sgd", **kw: Any) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kw)
         self.momentum = self.add_variable((), initializer="zeros", name="momentum")
 
     def build(self, variables: list[Any]) -> None:
-        """Make an update u for each variable."""
+        """Create an update u for each variable."""
         if self.built:
             return
         super().build(variables)
         self.updates = self.add_optimizer_variables(variables, "update")
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        """Do one step for one variable."""
+        """Update one variable."""
         update = self.updates[self._get_variable_index(variable)]
         rate = ops.cast(learning_rate, variable.dtype)
         momentum = ops.cast(self.momentum, variable.dtype)
@@ -329,7 +332,7 @@ class MomentumSGD(keras.optimizers.Optimizer):
 
 
 class _MomentumSchedule(keras.callbacks.Callback):
-    """Momentum `first` until epoch `switch`, `later` from then on."""
+    """Sets the momentum to `first` until epoch `switch`, and to `later` from then on."""
 
     def __init__(self, first: float, later: float, switch: int) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
-"""Training by nonlinear conjugate gradients: SciPy's optimiser over the flattened weights."""
+"""Training by nonlinear conjugate gradients: SciPy's optimiser as the training step of `fit`."""
 
 import contextlib
+import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -12,19 +13,145 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
+from ptsne_keras.training.trainer import Trainer
 from ptsne_keras.typing import FloatArray
 
 Objective = Callable[[FloatArray, Any, Any], tuple[float, FloatArray]]
-# A line search ends where the loss has fallen by this part of what the slope at its start foretold,
-# and the slope has fallen to this part: the constants of Rasmussen's minimize.m (2006), which the
-# MATLAB code of the paper calls. SciPy's own are 1e-4 and 0.4. And the most evaluations that a line
-# search takes on average, as there.
-_SUFFICIENT, _CURVATURE = 0.05, 0.1
-_MOST_EVALUATIONS = 20
+# A line search ends where the loss has fallen by this fraction of what the initial slope predicts
+# and the slope has shrunk to that fraction: the constants of Rasmussen's minimize.m (2006), which
+# the paper's MATLAB code calls. SciPy's defaults are 1e-4 and 0.4.
+_SUFFICIENT_DECREASE, _CURVATURE = 0.05, 0.1
+# Evaluations that a line search may take on average, as in minimize.m.
+_MAX_EVALUATIONS = 20
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class ConjugateGradientTrainer(Trainer):
+    """Trains an encoder as `Trainer` does, by conjugate gradients in place of an optimizer.
+
+    A training step runs a few line searches on one batch, starting afresh from the negative
+    gradient; directions (Polak–Ribière) and line search are those of `scipy.optimize.minimize`.
+    This suits large batches that stay the same from epoch to epoch. It needs the TensorFlow backend
+    and one device.
+
+    The logs have `loss`, the mean of the batches' losses before their line searches;
+    `line_searches` that found a better point; `evaluations` of loss and gradient; and `dof`, if it
+    is learned. Training stops with a warning after an epoch without any better point.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+        Model from rows to map coordinates [B, d].
+    line_searches : int, default=3
+        Line searches per batch.
+    **options
+        Passed to `Trainer`; a step of `dof_warmup` is a batch.
+
+    Raises
+    ------
+    ValueError
+        If `line_searches` is not a positive integer; in training, if weights have constraints or
+        layers compute in half precision.
+    RuntimeError
+        If the backend is not TensorFlow, or under a `tf.distribute` strategy.
+
+    Examples
+    --------
+    >>> trainer = ConjugateGradientTrainer(networks.encoder(X.shape[1], 2))
+    >>> trainer.compile()
+    >>> fixed = batches.from_array(X, 30, shuffle="once", seed=0)
+    >>> history = trainer.fit(fixed, epochs=2, verbose=0)
+
+    References
+    ----------
+    van der Maaten (2009), section 3.3.
+    """
+
+    def __init__(self, encoder: keras.Model, *, line_searches: int = 3, **options: Any) -> None:
+        check_backend()
+        if not isinstance(line_searches, Integral) or line_searches < 1:
+            raise ValueError(
+                f"line_searches should be an integer of at least 1. Received: {line_searches!r}."
+            )
+        super().__init__(encoder, **options)
+        self.line_searches: int = int(line_searches)
+        self._descents: list[Descent] = []
+
+    def compile(self, optimizer: Any = "sgd", loss: Any = None, **options: Any) -> None:
+        """Configure the loss and the metrics; the optimizer is not used."""
+        super().compile(optimizer, loss, **options | {"jit_compile": False})
+
+    def fit(self, *arguments: Any, callbacks: Any = None, **options: Any) -> Any:
+        """Train as `keras.Model.fit` does."""
+        callbacks = [_StopAtMinimum(), *(callbacks or [])]
+        return super().fit(*arguments, callbacks=callbacks, **options)
+
+    def make_train_function(self, force: bool = False) -> Callable[[Iterator[Any]], dict[str, Any]]:
+        """Return the training step as plain Python, as SciPy needs it."""
+        self._searcher = functools.cache(self._make_searcher)
+        self.train_function = lambda iterator: self.train_step(next(iterator))
+        return self.train_function
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Run the line searches on one batch and return the logs of the epoch so far."""
+        x, P, _ = keras.utils.unpack_x_y_sample_weight(data)
+        learned = self._dof == "learn"
+        step = int(self._step) if learned else 0
+        # Also builds the model and the metrics. Like the loss, they describe the weights that the
+        # batch has met.
+        logs = self.compute_metrics(x, P, self(x, training=False))
+        self._descents.append(self._searcher(self.is_warming_up)(x, P))
+        logs |= {
+            "loss": float(np.mean([descent.loss for descent in self._descents])),
+            "line_searches": sum(descent.line_searches for descent in self._descents),
+            "evaluations": sum(descent.evaluations for descent in self._descents),
+        }
+        if learned:
+            self._step.assign(step + 1)  # count the batch, not its evaluations
+            logs["dof"] = self.dof
+        return logs
+
+    def _make_searcher(self, hold_dof: bool) -> Callable[[Any, Any], "Descent"]:
+        """Return a function that runs the line searches over all weights, or all but log α."""
+        _check_model(self)
+        held = self._log_dof if hold_dof else None
+        variables = [v for v in self.trainable_variables if v is not held]
+        evaluate = objective(self, variables)
+        return lambda x, P: descend(evaluate, variables, x, P, self.line_searches)
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Return whether the degrees of freedom are still held fixed."""
+        return self._dof == "learn" and int(self._step) < self._dof_warmup
+
+    def reset_metrics(self) -> None:
+        """Begin an epoch."""
+        super().reset_metrics()
+        self._descents.clear()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` makes an equal trainer."""
+        return {**super().get_config(), "line_searches": self.line_searches}
+
+
+class _StopAtMinimum(keras.callbacks.Callback):
+    """Stops training after an epoch in which no line search found a better point."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.complete = not self.model.is_warming_up  # otherwise there is still α to change
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.complete and not logs["line_searches"]:
+            warnings.warn(
+                "No line search found a better point in a whole epoch: the weights are at a "
+                f"minimum, as far as float32 can tell. Training ends after epoch {epoch + 1}.",
+                stacklevel=2,
+            )
+            self.model.stop_training = True
 
 
 def objective(model: keras.Model, variables: Sequence[Any]) -> Objective:
-    """Make a function of flattened weights and a batch: the model's loss, and its gradient."""
+    """Return a function from flattened weights and a batch to the model's loss and its gradient."""
     sizes = [math.prod(variable.shape) for variable in variables]
     values = [variable.value for variable in variables]
 
@@ -38,40 +165,37 @@ def objective(model: keras.Model, variables: Sequence[Any]) -> Objective:
         parts = [tf.cast(tf.reshape(g, [-1]), tf.float64) for g in gradients]
         return loss, tf.concat(parts, axis=0)
 
-    def numbers(w: FloatArray, x: Any, P: Any) -> tuple[float, FloatArray]:
+    def in_numpy(w: FloatArray, x: Any, P: Any) -> tuple[float, FloatArray]:
         loss, gradient = evaluate(tf.constant(w, tf.float64), x, P)
         return float(loss), gradient.numpy()
 
-    return numbers
+    return in_numpy
 
 
 def flatten(variables: Sequence[Any]) -> FloatArray:
-    """All values of the variables in one array [n], float64."""
+    """Return all values of the variables as one float64 array [n]."""
     return np.concatenate([np.ravel(np.asarray(v)) for v in variables]).astype(np.float64)
 
 
 def assign(variables: Sequence[Any], w: FloatArray) -> None:
-    """Set the variables to the values that `flatten` gave."""
+    """Set the variables to flattened values [n]."""
     ends = np.cumsum([math.prod(variable.shape) for variable in variables])
     for variable, part in zip(variables, np.split(w, ends[:-1]), strict=True):
         variable.assign(part.reshape(variable.shape))
 
 
 class Descent(NamedTuple):
-    """What so many line searches on one batch did."""
+    """Result of the line searches on one batch."""
 
-    loss: float
-    """Where they began."""
-    line_searches: int
-    """How many found a better point."""
-    evaluations: int
-    """How often loss and gradient were taken."""
+    loss: float  # before the first of them
+    line_searches: int  # that found a better point
+    evaluations: int  # of loss and gradient
 
 
 def descend(
     evaluate: Objective, variables: Sequence[Any], x: Any, P: Any, line_searches: int
 ) -> Descent:
-    """Go so many line searches down from the variables' values, on one batch."""
+    """Run line searches on one batch from the variables' values, and leave the best found there."""
     start = flatten(variables)
     value, gradient = evaluate(start, x, P)
     norm = float(np.linalg.norm(gradient))
@@ -79,12 +203,12 @@ def descend(
     done, evaluations = 0, 1
 
     def scaled(w: FloatArray) -> tuple[float, FloatArray]:
-        # By the gradient's norm, because SciPy's first step is at most once the gradient, which
-        # may be less than float32 resolves.
+        # Divided by the norm of the gradient, because SciPy's first step is at most the gradient
+        # itself, which may be less than float32 resolves.
         nonlocal best, lowest, evaluations
         if w is start or np.array_equal(w, start):
             return value / norm, gradient / norm
-        if evaluations > _MOST_EVALUATIONS * line_searches:
+        if evaluations > _MAX_EVALUATIONS * line_searches:
             raise _SpentError
         evaluations += 1
         loss, slope = evaluate(w, x, P)
@@ -99,101 +223,22 @@ def descend(
         done += 1
 
     if math.isfinite(value) and 0.0 < norm < math.inf:
+        options = {"maxiter": line_searches, "gtol": 0.0}
+        options |= {"c1": _SUFFICIENT_DECREASE, "c2": _CURVATURE}
         with contextlib.suppress(_SpentError):
             scipy.optimize.minimize(
-                scaled,
-                start,
-                jac=True,
-                method="CG",
-                callback=count,
-                options={
-                    "maxiter": line_searches,
-                    "gtol": 0.0,
-                    "c1": _SUFFICIENT,
-                    "c2": _CURVATURE,
-                },
+                scaled, start, jac=True, method="CG", callback=count, options=options
             )
     assign(variables, best)
     return Descent(value, done, evaluations)
 
 
 class _SpentError(Exception):
-    """A batch has had its evaluations."""
-
-
-def fit(
-    model: keras.Model,
-    batches: tf.data.Dataset,
-    *,
-    epochs: int,
-    line_searches: int = 3,
-    later: Sequence[Any] = (),
-    validation_data: tf.data.Dataset | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: Any = 0,
-) -> keras.callbacks.History:
-    """Train a compiled model by conjugate gradients, afresh on each batch, as `keras.Model.fit`."""
-    check_backend()
-    if not isinstance(line_searches, Integral) or line_searches < 1:
-        raise ValueError(
-            f"line_searches should be an integer of at least 1. Received: {line_searches!r}."
-        )
-    if not model.trainable_variables:  # not built yet
-        model(next(iter(batches))[0])
-    _check_model(model)
-    held = {id(variable) for variable in later}
-    everything = list(model.trainable_variables)
-    first = [variable for variable in everything if id(variable) not in held]
-    reports = keras.callbacks.CallbackList(
-        list(callbacks),
-        add_history=True,
-        add_progbar=verbose != 0,
-        model=model,
-        epochs=epochs,
-        steps=int(batches.cardinality()),
-        verbose=verbose,
-    )
-    model.stop_training = False
-    reports.on_train_begin()
-    start = model._initial_epoch or 0  # set where BackupAndRestore found a backup
-    variables: list[Any] = []
-    for epoch in range(start, epochs):
-        wanted = everything if epoch else first
-        if len(variables) != len(wanted):
-            variables, evaluate = wanted, objective(model, wanted)
-        reports.on_epoch_begin(epoch)
-        descents: list[Descent] = []
-        for step, (x, P) in enumerate(batches):
-            reports.on_train_batch_begin(step)
-            descents.append(descend(evaluate, variables, x, P, line_searches))
-            mean = float(np.mean([descent.loss for descent in descents]))
-            reports.on_train_batch_end(step, {"loss": mean})
-            if model.stop_training:
-                break
-        logs = {
-            "loss": mean,
-            "line_searches": sum(descent.line_searches for descent in descents),
-            "evaluations": sum(descent.evaluations for descent in descents),
-        }
-        if not logs["line_searches"] and len(variables) == len(everything):
-            warnings.warn(
-                "No line search found a better point in a whole epoch: the weights are at a "
-                f"minimum, as far as float32 tells. Training ends after epoch {epoch + 1}.",
-                stacklevel=2,
-            )
-            model.stop_training = True
-        if validation_data is not None:
-            found = model.evaluate(validation_data, verbose=0, return_dict=True)
-            logs |= {f"val_{name}": value for name, value in found.items()}
-        reports.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    reports.on_train_end()
-    return model.history
+    """Raised when a batch has used up its evaluations."""
 
 
 def check_backend() -> None:
-    """Raise where conjugate gradients cannot run: on JAX, or under a strategy."""
+    """Raise a RuntimeError where conjugate gradients cannot run: on JAX, or under a strategy."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Conjugate gradients should run under KERAS_BACKEND=tensorflow; other backends take "
@@ -201,18 +246,18 @@ def check_backend() -> None:
         )
     if tf.distribute.has_strategy():
         raise RuntimeError(
-            "Conjugate gradients should run on one device; under a tf.distribute strategy take any "
+            "Conjugate gradients should run on one device; under a tf.distribute strategy use any "
             f"Keras optimizer. Received: {type(tf.distribute.get_strategy()).__name__}."
         )
 
 
 def _check_model(model: keras.Model) -> None:
-    """Raise where line searches would go astray."""
+    """Raise a ValueError if line searches cannot train the model's weights."""
     constrained = [v.path for v in model.trainable_variables if v.constraint is not None]
     if constrained:
         raise ValueError(
-            "Weights should have no constraints with conjugate gradients, which would leave them; "
-            f"take a Keras optimizer. Received: {constrained[0]} with one."
+            "Weights should have no constraints with conjugate gradients, which ignore them; "
+            f"use a Keras optimizer. Received: a constraint on {constrained[0]}."
         )
     for layer in model._flatten_layers():
         if layer.trainable_weights:
@@ -220,7 +265,7 @@ def _check_model(model: keras.Model) -> None:
 
 
 def check_precision(dtype: str, name: str = "keras.config.dtype_policy()") -> None:
-    """Raise where layers compute in half precision: too coarse for line searches."""
+    """Raise a ValueError where layers compute in half precision, too coarse for line searches."""
     if dtype not in ("float32", "float64"):
         raise ValueError(
             "Layers should compute in float32 with conjugate gradients; half precision is too "

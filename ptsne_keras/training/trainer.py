@@ -17,27 +17,37 @@ from ptsne_keras.utils import distribution
 class Trainer(keras.Model):
     """Trains an encoder on KL(P‖Q) of batches (X, P): `compile`, `fit`, `evaluate` as usual.
 
-    What it adds to `encoder.compile(loss=TSNE())`: degrees of freedom that are learned, a
-    validation loss that is KL(P‖Q) whatever the exaggeration, an error that says so where a metric
-    cannot work on (P, Y), and an encoder that is left uncompiled, so that it saves and loads
-    without this package.
+    Compared with `encoder.compile(loss=TSNE())`, it can learn the degrees of freedom, its
+    validation loss is KL(P‖Q) whatever the exaggeration, it names a metric or loss that cannot work
+    on (P, Y), and it leaves the encoder uncompiled, so that the encoder saves and loads without
+    this package.
 
     Parameters
     ----------
     encoder : keras.Model
         Any model from rows, of one or several inputs, to map coordinates [B, d].
-    dof : float, "auto" or "learn"
-        Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1). "learn" starts there
-        and trains α = exp(a) with the weights; the history has it as "dof". Weight decay would pull
-        α to 1: `optimizer.exclude_from_weight_decay(var_names=["log_dof"])`.
-    exaggeration : float or scalar variable
+    dof : float, "auto" or "learn", default=1.0
+        Degrees of freedom α of the Student-t kernel. "auto" is max(d - 1, 1). "learn" starts there
+        and trains α = exp(a) with the weights; the logs then have it as "dof". Weight decay would
+        pull α to 1: `optimizer.exclude_from_weight_decay(var_names=["log_dof"])`.
+    exaggeration : float or scalar variable, default=1.0
         Weight c of the attraction in training; see `losses.TSNE`.
-    dof_warmup : int
-        Steps before `dof` is learned.
-    jit_loss : bool
+    dof_warmup : int, default=0
+        Steps for which "learn" holds α at its start.
+    jit_loss : bool, default=True
         Whether XLA compiles the loss, where it does not compile the step as a whole.
-    blocks : int
-        How many batches are stacked in one, see `losses.TSNE`.
+    blocks : int, default=1
+        Number of blocks stacked in one batch; see `losses.TSNE`.
+    name : str, default="trainer"
+        Name of the model.
+    **kwargs
+        Passed to `keras.Model`, such as `dtype`.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, the encoder has several outputs, or α should start from d and
+        the encoder does not tell d.
 
     Examples
     --------
@@ -75,9 +85,9 @@ class Trainer(keras.Model):
         self._jit_loss = jit_loss
         self._blocks = blocks
         self._own_loss = True
-        self.built = bool(encoder.built)  # what Keras asks before it restores a backup
+        self.built = bool(encoder.built)  # Keras asks this before it restores a backup
         self._exaggeration = exaggeration
-        # A bad value is reported here.
+        # Reports bad values.
         TSNE(1.0 if dof == "learn" else dof, exaggeration, blocks=blocks)
         if dof == "learn":
             self._dof_tracker = keras.metrics.Mean(name="dof")
@@ -92,34 +102,29 @@ class Trainer(keras.Model):
 
     @property
     def dof(self) -> float:
-        """Degrees of freedom α, as they are now."""
+        """Current degrees of freedom α."""
         if self._dof == "learn":
             return math.exp(float(ops.convert_to_numpy(self._log_dof)))
         d = _dimensions(self.encoder) if self._dof == "auto" else 1
         return float(degrees_of_freedom(self._dof, d))
-
-    @property
-    def dof_variables(self) -> list[Any]:
-        """What is trained beside the encoder's weights: log α, or nothing."""
-        return [self._log_dof] if self._dof == "learn" else []
 
     def call(self, X: Any, training: bool = False) -> Tensor:
         """Map rows X to Y [B, d]."""
         return self.encoder(X, training=training)
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **options: Any) -> None:
-        """Configure training, as in every Keras model; `loss` is KL(P‖Q) by default.
+        """Configure training as in every Keras model; the default loss is KL(P‖Q).
 
         Raises
         ------
         ValueError
             If the loss or a metric compares y_true with y_pred element by element, as Keras's own
-            do, or a `keras.distribution` is set that does nothing on this backend.
+            do; if a `keras.distribution` is set that does nothing on this backend.
         """
         distribution.check_backend()
         for name in ("metrics", "weighted_metrics"):
             for metric in _flat(options.get(name)):
-                _check_own(metric, "metrics", "batch_metrics")
+                _check_own(metric, "metrics", "metrics")
                 blocks = getattr(metric, "blocks", self._blocks)
                 if loss is None and blocks != self._blocks:
                     raise ValueError(
@@ -130,7 +135,7 @@ class Trainer(keras.Model):
             _check_own(part, "loss", "losses")
         if loss is not None and self._dof == "learn":
             raise ValueError(
-                'loss should be None with dof="learn", which belongs to the loss of the trainer. '
+                'loss should be None with dof="learn", which is part of the default loss. '
                 f"Received: {loss!r}."
             )
         super().compile(optimizer, loss=loss, **options)
@@ -138,7 +143,7 @@ class Trainer(keras.Model):
         self._own_loss = loss is None
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as when the trainer was saved."""
+        """Compile as the trainer was compiled when it was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -150,7 +155,7 @@ class Trainer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """KL(P‖Q), in nats, the attraction exaggerated in training only; plus regularisers."""
+        """Return KL(P‖Q) in nats, exaggerated in training only, plus regularisation losses."""
         if y is None:
             raise ValueError(
                 "Data should be batches (X, P), as batches.from_array makes them. "
@@ -158,7 +163,7 @@ class Trainer(keras.Model):
             )
         if not self._own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        # A Keras loss rather than the sum of its terms: the reduction scales for several replicas.
+        # A Keras loss, not the sum of its terms: the reduction scales for several replicas.
         loss = TSNE(
             dof=self._learned_dof(training) if self._dof == "learn" else self._dof,
             exaggeration=self._exaggeration if training else 1.0,
@@ -168,7 +173,7 @@ class Trainer(keras.Model):
         return sum(map(ops.sum, self.losses), start=loss(y, y_pred, sample_weight))
 
     def _learned_dof(self, training: bool) -> Tensor:
-        """Give α = exp(a), without a gradient during the warm-up; count the step."""
+        """Return α = exp(a), without a gradient during the warm-up; count the step."""
         a = ops.convert_to_tensor(self._log_dof)
         if training:
             a = ops.where(self._step < self._dof_warmup, ops.stop_gradient(a), a)
@@ -196,7 +201,7 @@ class Trainer(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Trainer":
-        """Make a trainer from `get_config`."""
+        """Return the trainer that `get_config` describes."""
         encoder = keras.saving.deserialize_keras_object(
             config["encoder"], custom_objects=custom_objects
         )
@@ -204,17 +209,18 @@ class Trainer(keras.Model):
 
 
 def _dimensions(encoder: keras.Model) -> int:
-    """Give d, if the encoder is built."""
+    """Return d, or raise a ValueError if the encoder is not built."""
     try:
         return int(encoder.output_shape[-1])
     except AttributeError:
         raise ValueError(
-            'encoder should be a functional or Sequential model that is built where dof is "auto" '
-            f'or "learn", which start from d. Received: {encoder.name}, without an output shape.'
+            'encoder should be a built functional or Sequential model if dof is "auto" or "learn", '
+            f"which start from d. Received: {encoder.name}, without an output shape."
         ) from None
 
 
 def _flat(metrics: Any) -> Iterable[Any]:
+    """Yield the metrics or losses of nested lists and dicts."""
     if isinstance(metrics, dict):
         metrics = list(metrics.values())
     if isinstance(metrics, list | tuple):
@@ -225,7 +231,7 @@ def _flat(metrics: Any) -> Iterable[Any]:
 
 
 def _check_own(given: Any, name: str, ours: str) -> None:
-    """Raise where a loss or metric is one of Keras's own, which expect y_true like y_pred."""
+    """Raise a ValueError for losses and metrics of Keras, which expect y_true like y_pred."""
     function = given
     if isinstance(given, keras.metrics.Metric | keras.losses.Loss):
         function = given.__class__

@@ -19,7 +19,7 @@ import pytest
 import scipy.sparse
 
 from ptsne_keras import MapRegressor, ParametricTSNE
-from ptsne_keras.estimators import persistence
+from ptsne_keras.estimators import _persistence
 from ptsne_keras.utils import files
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
@@ -344,7 +344,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     if what == "a disk that is full":
         tries = 3  # the encoder, the arrays, the manifest
     elif what == "a disk for temporary files that is full":
-        monkeypatch.setattr(persistence.tempfile, "TemporaryDirectory", no_temporary_space)
+        monkeypatch.setattr(_persistence.tempfile, "TemporaryDirectory", no_temporary_space)
     elif what == "a model that may not be replaced":
         folder.mkdir(exist_ok=True)
         around = forbidden(folder, 0o555)

@@ -27,7 +27,7 @@ def hidden_means(rbms, X):
 
 def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(rng):
     rbms, X = stack(12, 30, 20, 2), np.float32(rng.random((50, 12)))
-    model = networks.from_rbms(rbms)
+    model = networks.unroll(rbms)
     np.testing.assert_array_equal(model(X), hidden_means(rbms, X))
     inner = keras.Model(model.inputs, model.layers[-2].output)
     np.testing.assert_array_equal(inner(X), hidden_means(rbms[:-1], X))
@@ -36,13 +36,13 @@ def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(rng):
 
 def test_unrolled_weights_are_copies(rng):
     rbms, X = stack(12, 30, 2), np.float32(rng.random((5, 12)))
-    model = networks.from_rbms(rbms)
+    model = networks.unroll(rbms)
     before = hidden_means(rbms, X)
     model.set_weights([w * 2 for w in model.get_weights()])
     np.testing.assert_array_equal(hidden_means(rbms, X), before)
 
 
-@pytest.mark.parametrize("build", ["encoder", "from_rbms"])
+@pytest.mark.parametrize("build", ["encoder", "unroll"])
 def test_scaling_is_inside(build, rng):
     shift, scale = np.float32(rng.normal(size=12)), 16.0
     if build == "encoder":
@@ -52,19 +52,18 @@ def test_scaling_is_inside(build, rng):
         )
     else:
         rbms = stack(12, 30, 2)
-        raw, scaled = networks.from_rbms(rbms), networks.from_rbms(rbms, scaling=(shift, scale))
+        raw, scaled = networks.unroll(rbms), networks.unroll(rbms, scaling=(shift, scale))
     X = np.float32(rng.normal(size=(20, 12)) * 16)
     np.testing.assert_allclose(scaled(X), raw((X - shift) / scale), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "build", [networks.encoder, lambda d, *_, **k: networks.from_rbms(stack(d, 30, 2), **k)]
+    "build", [networks.encoder, lambda d, *_, **k: networks.unroll(stack(d, 30, 2), **k)]
 )
 def test_it_is_a_plain_keras_model(build, tmp_path):
     model = build(12, 2, scaling=(0.5, 2.0))
     assert {type(layer) for layer in model.layers} <= {
         keras.layers.InputLayer,
-        keras.layers.Normalization,
         keras.layers.Rescaling,
         keras.layers.Dense,
     }
@@ -115,12 +114,12 @@ def test_the_default_is_the_papers_network():
 @pytest.mark.parametrize("rbms", [[], [RBM(3)]], ids=["none", "unbuilt"])
 def test_a_stack_that_is_not_trained_is_named(rbms):
     with pytest.raises(ValueError, match="one or more trained RBMs"):
-        networks.from_rbms(rbms)
+        networks.unroll(rbms)
 
 
 def test_widths_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="Received: 30 hidden units under 5 visible ones"):
-        networks.from_rbms([stack(12, 30)[0], stack(5, 2)[0]])
+        networks.unroll([stack(12, 30)[0], stack(5, 2)[0]])
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-8, 1.0, 1e8, 1e20])

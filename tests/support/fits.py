@@ -4,7 +4,7 @@ import pytest
 
 # The method of 2009, in small.
 SMALL = {
-    "pretraining": "rbm",
+    "pretraining": "cd1",
     "sampling": "batch",
     "hidden_units": (100, 100),
     "epochs": 30,

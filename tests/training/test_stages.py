@@ -19,6 +19,20 @@ def rbms(X):
     return stages.pretrain(X, (100, 100, 2), epochs=20, top_epochs=30, batch_size=20, seed=0)
 
 
+@pytest.fixture
+def encoder(rbms):
+    return stages.unroll(rbms)
+
+
+@pytest.fixture
+def linear():
+    return keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+
+
+def data(X, batch_size=200, **options):
+    return batches.from_array(X, 15, batch_size, seed=0, **options)
+
+
 def test_pretraining_stacks_rbms_on_each_others_hidden_means(X, rbms):
     assert [rbm.units for rbm in rbms] == [100, 100, 2]
     assert [rbm.hidden for rbm in rbms] == ["bernoulli", "bernoulli", "gaussian"]
@@ -40,37 +54,33 @@ def test_a_seed_fixes_the_stack(X):
         assert not np.array_equal(a.kernel, c.kernel)
 
 
-def test_unrolling_gives_the_stacks_hidden_means_exactly(X, rbms):
+def test_unrolling_gives_the_stacks_hidden_means_exactly(X, rbms, encoder):
     expected = X
     for rbm in rbms:
         expected = rbm(expected)
-    np.testing.assert_array_equal(stages.unroll(rbms)(X), expected)
+    np.testing.assert_array_equal(encoder(X), expected)
 
 
-def test_finetuning_lowers_the_divergence_on_new_rows_too(X, rbms, digits):
-    encoder = stages.unroll(rbms)
-    new = batches.from_array(digits[1][0], 15, 200, shuffle=False)
+def test_finetuning_lowers_the_divergence_on_new_rows_too(X, encoder, digits):
+    new = data(digits[1][0], shuffle=False)
     before = metrics.mean_kl_divergence(encoder, new)
-    history = stages.finetune(encoder, batches.from_array(X, 15, 200, seed=0), epochs=150)
-    assert history.history["loss"][-1] < 0.75 * history.history["loss"][0]
+    loss = stages.finetune(encoder, data(X), epochs=150).history["loss"]
+    assert loss[-1] < 0.75 * loss[0]
     assert metrics.mean_kl_divergence(encoder, new) < 0.85 * before
 
 
-def test_pretraining_helps(X, rbms):
+def test_pretraining_helps(X, encoder):
     """At equal, short training a pretrained start has the lower divergence."""
-    loss = {}
-    for name, encoder in {
-        "pretrained": stages.unroll(rbms),
-        "random": keras.models.clone_model(stages.unroll(rbms)),
-    }.items():
-        data = batches.from_array(X, 15, 400, seed=0)
-        loss[name] = stages.finetune(encoder, data, epochs=30).history["loss"][-1]
-    assert loss["pretrained"] < loss["random"]
+    random = networks.encoder(64, hidden_units=(100, 100), seed=0)
+    pretrained, random = (
+        stages.finetune(start, data(X, 400), epochs=30).history["loss"][-1]
+        for start in (encoder, random)
+    )
+    assert pretrained < random
 
 
-def test_the_encoder_stays_a_plain_uncompiled_model(X, rbms, tmp_path):
-    encoder = stages.unroll(rbms)
-    stages.finetune(encoder, batches.from_array(X, 15, 400), epochs=1)
+def test_the_encoder_stays_a_plain_uncompiled_model(X, encoder, tmp_path):
+    stages.finetune(encoder, data(X, 400), epochs=1)
     assert not encoder.compiled
     encoder.save(tmp_path / "encoder.keras")
     again = keras.models.load_model(tmp_path / "encoder.keras")
@@ -78,54 +88,17 @@ def test_the_encoder_stays_a_plain_uncompiled_model(X, rbms, tmp_path):
 
 
 def test_any_keras_model_optimizer_and_loss_will_do(X):
-    inputs = keras.Input((64,))
-    x = keras.layers.Reshape((8, 8, 1))(inputs)
-    x = keras.layers.Flatten()(keras.layers.Conv2D(8, 3, activation="relu")(x))
-    encoder = keras.Model(inputs, keras.layers.Dense(3)(x))
+    layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Flatten()]
+    layers = [keras.layers.Reshape((8, 8, 1)), *layers, keras.layers.Dense(3)]
     history = stages.finetune(
-        encoder,
-        batches.from_array(X, 15, 200, seed=0),
+        keras.Sequential([keras.Input((64,)), *layers]),
+        data(X),
         loss=TSNE(dof="auto"),
         optimizer=keras.optimizers.SGD(1.0),
         epochs=5,
     ).history
     assert history["loss"][-1] < history["loss"][0]
     assert len(history["seconds"]) == 5
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda b: b.repeat(), lambda b: b.filter(lambda x, P: True)],
-    ids=["endless", "unknown"],
-)
-def test_batches_of_unknown_length_are_named(change, X, rbms):
-    """Keras would count steps and average the loss wrongly."""
-    data = change(batches.from_array(X, 15, 400))
-    with pytest.raises(ValueError, match="should have a known, finite length"):
-        stages.finetune(stages.unroll(rbms), data, epochs=1)
-
-
-def test_every_epoch_is_one_pass_over_all_batches(X):
-    steps = []
-    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
-    count = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: steps.append(batch)
-    )
-    data = batches.from_array(X, 15, 100, seed=0)
-    stages.finetune(encoder, data, epochs=3, callbacks=[count])
-    assert steps == [0, 1, 2, 3] * 3
-
-
-def test_training_sees_new_batches_every_epoch(X, monkeypatch):
-    """Not those of the first epoch again: P is calibrated anew in each."""
-    calls = tf.Variable(0)
-    real = affinities.joint_probabilities
-    monkeypatch.setattr(
-        affinities, "joint_probabilities", lambda *a: (calls.assign_add(1), real(*a))[1]
-    )
-    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
-    stages.finetune(encoder, batches.from_array(X, 15, 100, seed=0), epochs=5)
-    assert calls >= 20  # 4 batches, 5 epochs; a few more may be under way
 
 
 class Subclassed(keras.Model):
@@ -144,12 +117,33 @@ class Subclassed(keras.Model):
 )
 def test_models_without_symbolic_inputs_train_too(make, X):
     encoder = make()
-    history = stages.finetune(encoder, batches.from_array(X, 15, 200, seed=0), epochs=5).history
-    assert history["loss"][-1] < history["loss"][0]
+    history = stages.finetune(encoder, data(X), epochs=5)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert history.model.dof == 1.0
     assert encoder(X[:3]).shape == (3, 2)
 
 
-def test_jit_compile_reaches_the_step(X, monkeypatch):
+def test_every_epoch_is_one_pass_over_all_batches(X, linear):
+    steps = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    stages.finetune(linear, data(X, 100), epochs=3, callbacks=[count])
+    assert steps == [0, 1, 2, 3] * 3
+
+
+def test_training_sees_new_batches_every_epoch(X, linear, monkeypatch):
+    """Not those of the first epoch again: P is calibrated anew in each."""
+    calls = tf.Variable(0)
+    real = affinities.joint_probabilities
+    monkeypatch.setattr(
+        affinities, "joint_probabilities", lambda *a: (calls.assign_add(1), real(*a))[1]
+    )
+    stages.finetune(linear, data(X, 100), epochs=5)
+    assert calls >= 20  # 4 batches, 5 epochs; a few more may be under way
+
+
+def test_jit_compile_reaches_the_step(X, linear, monkeypatch):
     compiled = []
     real = keras.Model.compile
     monkeypatch.setattr(
@@ -157,20 +151,35 @@ def test_jit_compile_reaches_the_step(X, monkeypatch):
         "compile",
         lambda self, *a, **k: (compiled.append(k), real(self, *a, **k))[1],
     )
-    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
-    stages.finetune(encoder, batches.from_array(X, 15, 400), epochs=1, jit_compile=True)
+    stages.finetune(linear, data(X, 400), epochs=1, jit_compile=True)
     assert compiled[0]["jit_compile"] is True
 
 
-def test_no_epochs_are_named(X, rbms):
-    with pytest.raises(ValueError, match="epochs should be at least 1"):
-        stages.finetune(stages.unroll(rbms), batches.from_array(X, 15, 400), epochs=0)
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        # Keras would count steps and average the loss wrongly.
+        (lambda b: b.repeat(), {}, "should have a known, finite length"),
+        (lambda b: b.filter(lambda x, P: True), {}, "should have a known, finite length"),
+        (lambda b: b, {"epochs": 0}, "epochs should be at least 1"),
+        (lambda b: b, {"steps_per_execution": 3}, "should divide the 2 batches"),
+        (
+            lambda b: b.map(lambda x, P: (x, P * tf.constant(np.nan))),
+            {},
+            "learning_rate should be smaller",
+        ),
+    ],
+    ids=["endless", "unknown length", "no epochs", "steps per execution", "NaN"],
+)
+def test_training_that_cannot_succeed_is_an_error(change, options, message, X, encoder):
+    with pytest.raises(ValueError, match=message):
+        stages.finetune(encoder, change(data(X)), **{"epochs": 1, **options})
 
 
-def test_divergence_to_nan_is_an_error(X, rbms):
-    data = batches.from_array(X, 15, 400).map(lambda x, P: (x, P * tf.constant(np.nan)))
-    with pytest.raises(ValueError, match="learning_rate should be smaller"):
-        stages.finetune(stages.unroll(rbms), data, epochs=1)
+def test_an_encoder_of_frozen_weights_is_named(X, encoder):
+    encoder.trainable = False
+    with pytest.raises(ValueError, match="encoder should have weights to train"):
+        stages.finetune(encoder, data(X))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +194,7 @@ def test_bad_rows_are_named(X, message):
         stages.pretrain(X, (4, 2), epochs=1)
 
 
-def test_a_stack_goes_on_from_rbms_that_are_trained(rng):
+def test_a_stack_goes_on_from_trained_rbms(rng):
     X = rng.random((60, 8)).astype("float32")
     whole = stages.pretrain(X, (6, 4, 2), epochs=2, top_epochs=3, seed=0)
     below = stages.pretrain(X, (6, 4, 3), epochs=2, top_epochs=1, seed=0)[:2]
@@ -195,29 +204,23 @@ def test_a_stack_goes_on_from_rbms_that_are_trained(rng):
 
 
 @pytest.mark.parametrize(
-    ("units", "X", "below"),
+    ("units", "change", "below", "message"),
     [
-        ((6, 5, 2), "rows", "two"),
-        ((6, 4), "rows", "two"),
-        ((6, 4, 2), "narrow", "two"),
-        ((6, 2), "rows", "untrained"),
-        ((6, 4, 3, 2), "rows", "whole"),
+        ((6, 5, 2), lambda X: X, slice(2), "below should be trained RBMs"),
+        ((6, 4), lambda X: X, slice(2), "below should be trained RBMs"),
+        ((6, 4, 2), lambda X: X[:, :7], slice(2), "below should be trained RBMs"),
+        ((6, 2), lambda X: X, "untrained", "below should be trained RBMs"),
+        ((6, 4, 3, 2), lambda X: X, slice(3), "below should be trained RBMs"),
+        ((6, 2), lambda X: 2 * X, slice(1), r"X should be in \[0, 1\]"),
     ],
-    ids=["other width", "nothing left", "other columns", "untrained", "linear top below"],
+    ids=["width", "nothing left", "columns", "untrained", "linear top below", "range"],
 )
-def test_rbms_below_that_do_not_fit_are_named(rng, units, X, below):
-    rows = {"rows": rng.random((60, 8)), "narrow": rng.random((60, 7))}
-    whole = stages.pretrain(rows["rows"], (6, 4, 3), epochs=1, top_epochs=1, seed=0)
-    stacks = {"two": whole[:2], "whole": whole, "untrained": [stages.RBM(6)]}
-    with pytest.raises(ValueError, match="below should be trained RBMs"):
-        stages.pretrain(rows[X], units, epochs=1, below=stacks[below])
-
-
-def test_rows_outside_0_1_are_named_with_rbms_below_too(rng):
+def test_rbms_below_that_do_not_fit_are_named(rng, units, change, below, message):
     X = rng.random((60, 8))
-    below = stages.pretrain(X, (6, 2), epochs=1, top_epochs=1, seed=0)[:1]
-    with pytest.raises(ValueError, match=r"X should be in \[0, 1\]"):
-        stages.pretrain(2 * X, (6, 2), below=below)
+    whole = stages.pretrain(X, (6, 4, 3), epochs=1, top_epochs=1, seed=0)
+    stack = [stages.RBM(6)] if below == "untrained" else whole[below]
+    with pytest.raises(ValueError, match=message):
+        stages.pretrain(change(X), units, epochs=1, below=stack)
 
 
 def test_by_conjugate_gradients(rng):
