@@ -331,9 +331,9 @@ def _accuracies(training: _Part, part: _Part) -> dict[str, Measures]:
     results: dict[str, Measures] = {}
     for name, Y in part.maps.items():
         near, classes = training.maps[name][known], training.codes[known]
-        new = (None, None) if part is training else (Y[judged], part.codes[judged])
+        Y_new, truth = (None, None) if part is training else (Y[judged], part.codes[judged])
         results[name] = {
-            f"accuracy_{k}nn": metrics.knn_accuracy(near, classes, *new, k)
+            f"accuracy_{k}nn": metrics.knn_accuracy(near, classes, Y_new, truth, k)
             if judged.any() and known.sum() > k
             else None
             for k in _VOTES

@@ -139,7 +139,8 @@ def _kl(subject: Subject) -> Any:
     history = getattr(subject.model, "history_", None)
     if history is None:
         raise ValueError("--kind kl should be of a model folder, which has the curves.")
-    return plotting.learning_curve(history) if "error" in history else plotting.kl_curve(history)
+    draw = plotting.learning_curve if "error" in history["finetune"] else plotting.kl_curve
+    return draw(history)
 
 
 def _recall(subject: Subject) -> Any:

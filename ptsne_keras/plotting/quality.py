@@ -61,9 +61,8 @@ def shepard(
             f"sample_size should be at least 3, or None for all rows. Received: {sample_size!r}."
         )
     X, Y = _pair(X, Y)
-    sample = {"sample_size": sample_size, "random_state": random_state}
-    rho = metrics.distance_correlation(X, Y, **sample)
-    chosen = ranks.drawn(len(Y), **sample)
+    rho = metrics.distance_correlation(X, Y, sample_size=sample_size, random_state=random_state)
+    chosen = ranks.drawn(len(Y), sample_size, random_state)
     far, found = pdist(arrays.rows_at(X, chosen)), pdist(Y[chosen])
     ax = ax or plt.subplots(figsize=(6, 5), layout="constrained")[1]
     pairs = ax.hexbin(

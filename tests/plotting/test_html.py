@@ -23,11 +23,16 @@ def page(tmp_path):
     return tmp_path / "map.html"
 
 
-@pytest.fixture
-def driven(tmp_path):
-    driven = browser.Browser(tmp_path)
-    yield driven
-    driven.close()
+@pytest.fixture(scope="module")
+def window():
+    window = browser.Browser()
+    yield window
+    window.driver.quit()
+
+
+def purple(picture):
+    """Return the pixels of the fifth class."""
+    return browser.of_color(picture, to_rgb(plotting.PALETTE[4]))
 
 
 def clusters(rng, n):
@@ -42,12 +47,13 @@ def places_on(picture):
     return np.array([np.median(found, axis=0) for found in pixels])
 
 
-@browser.needs_chromium
+@browser.needs_browser
 @pytest.mark.parametrize("n", [60, 4000], ids=["few", "many"])
-def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page, rng, tmp_path):
+def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page, rng, window):
     Y, labels = clusters(rng, n)
     assert plotting.html(Y, page, labels) == page
-    found = places_on(browser.screenshot(page, tmp_path))
+    window.open(page)
+    found = places_on(window.screenshot())
     # Pixels = a x + b, with y downwards, and the same a in both directions.
     a, b = np.polyfit(PLACES[:, 0], found[:, 0], 1)
     c, d = np.polyfit(PLACES[:, 1], found[:, 1], 1)
@@ -57,18 +63,19 @@ def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page,
     assert 15 < a < 40  # the map fills the page
 
 
-@browser.needs_chromium
-def test_a_screenshot_shows_numbers_in_the_colour_scale(page, rng, tmp_path):
+@browser.needs_browser
+def test_a_screenshot_shows_numbers_in_the_colour_scale(page, rng, window):
     Y = np.stack([np.linspace(-10, 10, 400), rng.normal(size=400)], axis=1)
     plotting.html(Y, page, np.linspace(0.5, 3.5, 400))
-    picture = browser.screenshot(page, tmp_path)[:, :800]  # without the colour bar
+    window.open(page)
+    picture = window.screenshot()[:, :800]  # without the colour bar
     colors = mpl.colormaps[plotting.CONTINUOUS]([0.05, 0.5, 0.95])[:, :3]
     left, middle, right = (np.median(browser.of_color(picture, color)[:, 0]) for color in colors)
     assert left < middle < right
 
 
-@browser.needs_driver
-def test_hovering_shows_the_name_and_the_values_of_a_row(page, driven):
+@browser.needs_browser
+def test_hovering_shows_the_name_and_the_values_of_a_row(page, window):
     strange = "</script><script>window.hacked = 1</script><b>bold</b>"
     plotting.html(
         PLACES,
@@ -78,48 +85,45 @@ def test_hovering_shows_the_name_and_the_values_of_a_row(page, driven):
         values={"weight": [1.5, 2.5, 3.5, 4.5, 5.5], "<i>kind": list("uvwxy")},
         title=f"Title {strange}",
     )
-    driven.open(page)
-    picture = driven.screenshot()
+    window.open(page)
+    picture = window.screenshot()
 
     def hover(i):  # the classes are in the order of their names: "</script>…" comes first
         inside = browser.of_color(picture, to_rgb(plotting.PALETTE[(i + 1) % 5]))
-        driven.move(*np.median(inside[inside[:, 0] < 0.7 * browser.WIDTH], axis=0))
-        shown = "const t = text(document.body); return t.includes('weight') ? t : null"
-        return driven.wait(browser.TEXT + shown)
+        window.move(*np.median(inside[inside[:, 0] < 0.7 * browser.WIDTH], axis=0))
+        browser.until(lambda: "weight" in window.text())
+        return window.text()
 
     text = hover(1)
-    assert "second" in text
-    assert "2.5" in text
+    assert all(words in text for words in ("second", "2.5"))
     assert "first" not in text
-    driven.move(5, browser.HEIGHT // 2)
-    driven.wait(browser.TEXT + "return !text(document.body).includes('weight')")
+    window.move(5, browser.HEIGHT // 2)
+    browser.until(lambda: "weight" not in window.text())
     text = hover(4)
-    assert strange in text
-    assert "5.5" in text
-    assert driven.run("return window.hacked === undefined")
-    assert driven.run("return document.title") == f"Title {strange}"
+    assert all(words in text for words in (strange, "5.5"))
+    assert window.run("return window.hacked === undefined")
+    assert window.driver.title == f"Title {strange}"
 
 
-@browser.needs_driver
-def test_a_click_in_the_legend_hides_a_class_and_scrolling_zooms(page, driven, rng):
+@browser.needs_browser
+def test_a_click_in_the_legend_hides_a_class_and_scrolling_zooms(page, window, rng):
     Y, labels = clusters(rng, 60)
     plotting.html(Y, page, labels)
-    driven.open(page)
-
-    def purple():
-        return browser.of_color(driven.screenshot(), to_rgb(plotting.PALETTE[4]))
-
-    before, pixels = places_on(driven.screenshot()), purple()
+    window.open(page)
+    places, pixels = places_on(window.screenshot()), purple(window.screenshot())
     entry = pixels[pixels[:, 0] > pixels[:, 0].max() - 6].mean(axis=0)
-    driven.move(*entry, click=True)
-    browser.until(lambda: len(purple()) <= 60)
-    driven.move(*entry, click=True)
-    driven.wheel(*before[4], -200)
-    pixels_per_unit = (before[2, 0] - before[1, 0]) / 20
-    spread = 1.2 * 4 * 0.7 * pixels_per_unit  # of four standard deviations, and a fifth more
-    browser.until(
-        lambda: len(found := purple()) and np.ptp(np.percentile(found[:, 1], [5, 95])) > spread
-    )
+    window.move(*entry, click=True)
+    browser.until(lambda: len(purple(window.screenshot())) <= 60)
+    window.move(*entry, click=True)
+    window.scroll(*places[4], -200)
+    pixels_per_unit = (places[2, 0] - places[1, 0]) / 20
+    expected = 1.2 * 4 * 0.7 * pixels_per_unit  # four standard deviations, and a fifth more
+
+    def zoomed():
+        found = purple(window.screenshot())
+        return len(found) and np.ptp(np.percentile(found[:, 1], [5, 95])) > expected
+
+    browser.until(zoomed)
 
 
 def test_a_page_makes_no_network_requests(page, rng):

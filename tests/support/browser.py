@@ -1,15 +1,9 @@
-"""Screenshots of pages in headless Chromium, and mouse actions on them."""
+"""Headless Chromium, controlled by Selenium: screenshots of pages, and mouse actions on them."""
 
-import base64
-import contextlib
+import importlib.util
 import io
-import json
 import shutil
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
 
 import matplotlib.image
 import numpy as np
@@ -19,12 +13,9 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 DRIVER = shutil.which("chromedriver")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium"
-)
-needs_driver = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no Chromium with chromedriver on PATH: apt-get install chromium chromium-driver",
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
+    reason="needs `pip install selenium` and `apt-get install chromium chromium-driver`",
 )
 WIDTH, HEIGHT = 900, 700
 # No host name resolves, so that a page cannot load anything.
@@ -32,15 +23,21 @@ FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
     "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     f"--window-size={WIDTH},{HEIGHT}",
 ]
+# The text of a page including that of shadow roots, which `innerText` does not reach.
+TEXT = """
+const text = node => {
+  if (node.nodeName === "STYLE" || node.nodeName === "SCRIPT") return "";
+  if (node.nodeType === 3) return node.data + " ";
+  return [node.shadowRoot, ...node.childNodes].map(n => n ? text(n) : "").join("");
+};
+return text(document.body);
+"""
 
 
 def until(condition, seconds=30):
@@ -52,109 +49,47 @@ def until(condition, seconds=30):
     return found
 
 
-def screenshot(page, folder):
-    """Return the page after its scripts have run: [height, width, 3] in [0, 1]."""
-    picture = folder / "screenshot.png"
-    subprocess.run(
-        [
-            CHROMIUM,
-            *FLAGS,
-            f"--user-data-dir={folder / 'profile'}",
-            f"--screenshot={picture}",
-            "--virtual-time-budget=10000",
-            page.resolve().as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    return matplotlib.image.imread(picture)[..., :3]
-
-
 class Browser:
-    """A browser controlled by the W3C WebDriver protocol."""
+    """A browser window that shows a Bokeh page."""
 
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._process = subprocess.Popen(
-            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self._base = f"http://127.0.0.1:{port}/session"
-        arguments = [*FLAGS, f"--user-data-dir={folder / 'driven'}"]
-        options = {"binary": CHROMIUM, "args": arguments}
-        wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
-        try:
-            session = until(lambda: self._started({"capabilities": wanted}), 60)
-        except BaseException:
-            self.close()
-            raise
-        self._base += f"/{session['sessionId']}"
+    def __init__(self):
+        from selenium import webdriver
 
-    def _started(self, content):
-        """Return the new session, or None while the driver does not listen yet."""
-        try:
-            return self._post("", content)
-        except urllib.error.HTTPError:
-            raise
-        except (ConnectionError, urllib.error.URLError):
-            return None
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in FLAGS:
+            options.add_argument(flag)
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        self.run = self.driver.execute_script
 
     def open(self, page):
-        self._post("/url", {"url": page.resolve().as_uri()})
-        self.wait("return Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle")
-
-    def run(self, script):
-        return self._post("/execute/sync", {"script": script, "args": []})
-
-    def wait(self, script):
-        return until(lambda: self.run(script))
+        self.driver.get(page.resolve().as_uri())
+        until(lambda: self.run("return Bokeh.documents[0]?.is_idle"))
 
     def screenshot(self):
-        with urllib.request.urlopen(f"{self._base}/screenshot", timeout=60) as answer:
-            picture = base64.b64decode(json.load(answer)["value"])
-        return matplotlib.image.imread(io.BytesIO(picture))[..., :3]
+        """Return the page as it looks now: [height, width, 3] in [0, 1]."""
+        return matplotlib.image.imread(io.BytesIO(self.driver.get_screenshot_as_png()))[..., :3]
+
+    def text(self):
+        return self.run(TEXT)
 
     def move(self, x, y, *, click=False):
         """Move the mouse to a pixel of the screenshot, coming from beside it."""
-        steps = [
-            {"type": "pointerMove", "duration": 0, "x": round(x + dx), "y": round(y)}
-            for dx in (5, 0)
-        ]
+        from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+        actions = ActionBuilder(self.driver, duration=0)
+        for dx in (5, 0):
+            actions.pointer_action.move_to_location(round(x + dx), round(y))
         if click:
-            steps += [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
-        pointer = {"type": "pointer", "id": "mouse", "actions": steps}
-        self._post("/actions", {"actions": [pointer]})
+            actions.pointer_action.click()
+        actions.perform()
 
-    def wheel(self, x, y, by):
-        turn = {"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": by}
-        wheel = {"type": "wheel", "id": "wheel", "actions": [turn | {"duration": 0}]}
-        self._post("/actions", {"actions": [wheel]})
+    def scroll(self, x, y, by):
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
-    def close(self):
-        with contextlib.suppress(OSError):
-            closing = urllib.request.Request(self._base, method="DELETE")
-            urllib.request.urlopen(closing, timeout=20).close()
-        self._process.terminate()
-        self._process.wait(20)
-
-    def _post(self, path, content):
-        request = urllib.request.Request(
-            self._base + path, json.dumps(content).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-
-# Text including that of shadow roots, which `innerText` does not reach.
-TEXT = """
-const text = node => {
-  if (node.nodeName === "STYLE" || node.nodeName === "SCRIPT") return "";
-  if (node.nodeType === 3) return node.data + " ";
-  return [node.shadowRoot, ...node.childNodes].map(n => n ? text(n) : "").join("");
-};
-"""
+        origin = ScrollOrigin.from_viewport(round(x), round(y))
+        ActionChains(self.driver).scroll_from_origin(origin, 0, by).perform()
 
 
 def of_color(picture, color, tolerance=0.03):
