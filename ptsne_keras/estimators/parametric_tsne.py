@@ -291,9 +291,7 @@ class ParametricTSNE(MapEstimator):
         X = self._checked(X, reset=not resume, least=_LEAST_ROWS)
         if start and start.left:
             self._check_same_rows(X)
-            seed = start.left.seed
-        else:
-            (seed,) = self._seeds(1)
+        seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
         found = _fit_stages.fit(
             X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
@@ -306,19 +304,7 @@ class ParametricTSNE(MapEstimator):
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """Learn the map of rows and return it.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            At least four rows.
-        y : Ignored
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            `embedding_`.
-        """
+        """Learn the map of rows as `fit` does, and return `embedding_`."""
         return self.fit(X).embedding_
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -4,21 +4,10 @@ import keras
 import numpy as np
 import pytest
 import sklearn
-from support.fits import BOTH
+from support.fits import BOTH, conv
 
 from ptsne_keras import ParametricTSNE, metrics
 from ptsne_keras.estimators.scoring import scored_rows
-
-
-def conv():
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(8, 3, activation="relu"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(2),
-    ]
-    return keras.Sequential(layers)
 
 
 def two_inputs():

@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support.fits import conv
 
 from ptsne_keras import MapRegressor, metrics
 from ptsne_keras.io import maps
@@ -101,17 +102,6 @@ def test_a_good_fit_is_not_warned_of(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MapRegressor(objective="squares", epochs=60, random_state=0).fit(X, X)
-
-
-def conv():
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(8, 3, activation="relu"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(2),
-    ]
-    return keras.Sequential(layers)
 
 
 @BOTH
@@ -210,16 +200,6 @@ def test_rows_from_disk_are_placed_block_by_block(dtype, fitted, given, tmp_path
 
 
 @BOTH
-def test_bad_rows_on_disk_are_named_before_training(objective, given, tmp_path):
-    X, Y = given
-    X = np.where(np.arange(len(X))[:, None] == len(X) - 1, np.nan, X)
-    np.save(tmp_path / "X.npy", X)
-    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    with pytest.raises(ValueError, match=f"X should be finite.* index {len(X) - 1}"):
-        MapRegressor(objective=objective).fit(mapped, Y)
-
-
-@BOTH
 def test_few_rows_have_their_curves(objective, rng):
     X, Y = rng.normal(size=(12, 3)).astype("float32"), rng.normal(size=(12, 2))
     with warnings.catch_warnings():
@@ -248,19 +228,6 @@ def test_numbers_of_numpy_are_saved(given, tmp_path):
     assert MapRegressor.load(tmp_path / "placed").random_state == 3
 
 
-def test_a_failed_fit_changes_nothing(given, tmp_path):
-    X, Y = given
-    regressor = MapRegressor(epochs=2, random_state=0)
-    with pytest.raises(ValueError, match="a place for each"):
-        regressor.fit(X, Y[:9])
-    with pytest.raises(NotFittedError):
-        regressor.transform(X)
-    placed = regressor.fit(X, Y).transform(X)
-    with pytest.raises(ValueError, match="a place for each"):
-        regressor.fit(X[:, :5], Y[:9])
-    np.testing.assert_array_equal(regressor.transform(X), placed)
-
-
 def test_a_map_in_place_of_its_array_is_named(given):
     with pytest.raises(ValueError, match=r"y should be an array: .* Y or of\(names\)"):
         MapRegressor().fit(given[0], maps.Map(given[1], None))
@@ -279,20 +246,6 @@ def test_in_a_pipeline_and_cloned(given):
     pipeline = make_pipeline(StandardScaler(), clone(regressor)).fit(X, Y)
     assert pipeline.transform(X).shape == Y.shape
     assert list(pipeline[-1].get_feature_names_out()) == ["mapregressor0", "mapregressor1"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda X, Y: (X, Y[:-1]), r"y should have a place for each of the \d+ rows"),
-        (lambda X, Y: (X, np.where(np.arange(len(Y))[:, None] == 7, np.nan, Y)), "y .* index 7"),
-        (lambda X, Y: (np.where(np.arange(len(X))[:, None] == 7, np.nan, X), Y), "NaN"),
-    ],
-    ids=["fewer places", "NaN in the map", "NaN in a row"],
-)
-def test_what_does_not_fit_is_named(change, message, given):
-    with pytest.raises(ValueError, match=message):
-        MapRegressor().fit(*change(*given))
 
 
 def test_it_wants_to_be_fitted_first(given):
@@ -316,10 +269,3 @@ def test_it_wants_to_be_fitted_first(given):
 def test_bad_parameters_are_named(options, given):
     with pytest.raises(ValueError, match=f"'{next(iter(options))}' parameter"):
         MapRegressor(**options).fit(*given)
-
-
-def test_a_seed_fixes_the_result(given):
-    X, Y = given
-    first, second = (MapRegressor(epochs=2, random_state=3).fit(X, Y) for _ in range(2))
-    np.testing.assert_array_equal(first.transform(X), second.transform(X))
-    assert isinstance(first.encoder_, keras.Model)
