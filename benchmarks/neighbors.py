@@ -1,12 +1,12 @@
-"""Which library finds the neighbours: recall against seconds, on the shapes that matter.
+"""Nearest-neighbour libraries: recall against seconds, for the data shapes that matter.
 
     python benchmarks/neighbors.py [--shapes 60000x784 500000x128] [--libraries …]
 
-Each library runs in an environment of its own under benchmarks/venvs, each search in a process of
-its own, k = 45 neighbours of every row of the set itself, all threads. 60,000 × 784 are MNIST's
-pixels; 500,000 × 128 are MNIST, distorted and projected (see `scaling.py`). Recall is over 1,000
-rows against exact search. Seconds are of building and of searching all rows, the first call
-included, since that is what a fit waits for. The figures are kept in benchmarks/results.
+Each library has its own environment under benchmarks/venvs, and each search its own process with
+all threads: the k = 45 neighbours of every row among the rows themselves. 60,000 × 784 are the
+pixels of MNIST; 500,000 × 128 are MNIST, distorted and projected (see `scaling.py`). Recall is
+measured on 1,000 rows against exact search. Seconds include building the index, searching all rows,
+and the first call, because a fit waits for all three. Results go to benchmarks/results.
 """
 
 import argparse

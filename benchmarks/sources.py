@@ -2,9 +2,9 @@
 
     python benchmarks/sources.py [--rows 10000 100000 1000000] [--features 128] [--batches 50]
 
-Each cell is a process of its own, which makes batches of 1,000 rows. Memory is the most that it
-held beyond what it held before the rows came (anonymous memory: pages of a mapped file, which the
-system may drop at any time, are not counted), sampled every 10 ms.
+Each cell is a separate process that makes batches of 1,000 rows. Memory is the peak of anonymous
+memory above that before the rows were read, sampled every 10 ms; pages of a mapped file, which the
+system may drop at any time, are not counted.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BATCH = 1000
 
 
 def write(kind: str, folder: Path, n: int, features: int) -> None:
-    """Write n rows in blocks, so that this process holds few of them."""
+    """Write n rows in blocks, so that memory holds few of them."""
     rng = np.random.default_rng(0)
     sizes = np.diff(np.linspace(0, n, n // 10_000 + 1).astype(int))
     blocks = (rng.standard_normal((size, features), dtype=np.float32) for size in sizes)
@@ -82,7 +82,7 @@ def batches_of(kind: str, folder: Path, n: int, features: int) -> Any:
 
 
 def one(kind: str, folder: Path, n: int, features: int, count: int) -> dict[str, float]:
-    """Make so many batches; measure."""
+    """Make `count` batches, and measure memory and time."""
     from ptsne_keras.data import batches
 
     warm = np.random.default_rng(0).normal(size=(BATCH, features)).astype("float32")

@@ -56,8 +56,8 @@ def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None)
     Warns
     -----
     UserWarning
-        If, eagerly, rows have so many exact duplicates that no β reaches the perplexity. Those rows
-        get the nearest possible distribution, uniform over their duplicates.
+        Eagerly, if rows have too many exact duplicates for any β to reach the perplexity. They get
+        the nearest possible distribution, which is uniform over their duplicates.
 
     Examples
     --------

@@ -80,16 +80,7 @@ def from_array(
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(dataset, epochs=2, shuffle=False)
     """
-    if scipy.sparse.issparse(X):
-        raise ValueError(
-            "X should be dense, X.toarray(), because each worker holds all rows. "
-            f"Received: {type(X).__name__}."
-        )
-    if any(map(is_variable, several(perplexity))):
-        raise ValueError(
-            "perplexity should be one or more numbers, because workers do not see the variables of "
-            f"this process. Received: {perplexity!r}."
-        )
+    _check_sendable(X, perplexity)
     folder = str(folder)
     if "://" not in folder:  # workers may have been started in another folder
         folder = os.path.abspath(folder)
@@ -212,6 +203,20 @@ def _write(drawn: Source, folder: str) -> str:
 
 def _little_endian(block: FloatArray) -> bytes:
     return block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _check_sendable(X: Any, perplexity: Perplexity) -> None:
+    """Raise a ValueError if workers cannot get the rows or the perplexity."""
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            "X should be dense, X.toarray(), because each worker holds all rows. "
+            f"Received: {type(X).__name__}."
+        )
+    if any(map(is_variable, several(perplexity))):
+        raise ValueError(
+            "perplexity should be one or more numbers, because workers do not see the variables of "
+            f"this process. Received: {perplexity!r}."
+        )
 
 
 def _connect(service: str) -> None:

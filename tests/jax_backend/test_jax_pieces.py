@@ -39,7 +39,7 @@ def test_conjugate_gradients_ask_for_tensorflow(digits):
 
 
 def test_an_rbm_samples_anew_at_each_step():
-    """JAX keeps the state of a step apart; without it each step would draw the same numbers."""
+    """JAX passes the state of a step explicitly; else each step would draw the same numbers."""
     rbm = stages.RBM(200, seed=0)
     H = [np.asarray(rbm.sample_hidden(np.full((1, 200), 0.5))) for _ in range(2)]
     assert (H[0] != H[1]).any()
@@ -123,7 +123,7 @@ def test_plain_tensorflow_serves_what_jax_exported(exported, tmp_path):
             np.testing.assert_allclose(answers[n], Y, rtol=1e-5, atol=1e-5 * np.abs(Y).max())
 
 
-def test_what_is_served_is_tensorflows_own_operations(exported):
+def test_only_tensorflow_operations_are_served(exported):
     _, path = exported
     assert b"XlaCallModule" not in (path / "saved_model.pb").read_bytes()
     weights = sum(file.stat().st_size for file in (path / "variables").iterdir())
@@ -143,7 +143,7 @@ class Doubled(keras.layers.Layer):
         return 2 * x
 
 
-def test_layers_of_ones_own_are_named_and_nothing_is_left(tmp_path):
+def test_unregistered_layers_are_named_and_nothing_is_written(tmp_path):
     inputs = keras.Input((4,))
     encoder = keras.Model(inputs, keras.layers.Dense(2)(Doubled()(inputs)))
     with pytest.raises(RuntimeError, match=r"encoder should be one that Keras loads .*'Doubled'"):
@@ -152,7 +152,7 @@ def test_layers_of_ones_own_are_named_and_nothing_is_left(tmp_path):
 
 
 def test_keras_itself_would_export_xla_programs(tmp_path):
-    """Why an encoder is rebuilt; if this fails, exporting it as it is may do."""
+    """The reason for rebuilding an encoder: if this fails, plain export may suffice."""
     encoder = networks.encoder(4, 2, hidden_units=(3,), seed=0)
     encoder.export(tmp_path / "plain", verbose=False)
     assert b"XlaCallModule" in (tmp_path / "plain" / "saved_model.pb").read_bytes()

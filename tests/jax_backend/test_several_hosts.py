@@ -1,4 +1,4 @@
-"""Processes on 127.0.0.1 in place of hosts, beside one process of as many devices."""
+"""Processes on 127.0.0.1 as hosts, compared with one process that has as many devices."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ def free_address():
 
 
 def run(script, folder, hosts, devices):
-    """Run a script on so many hosts of so many devices: losses that each printed, weights."""
+    """Run a script on several hosts: the losses that each printed, and the weights."""
     folder.mkdir()
     (folder / "script.py").write_text(script)
     environment = {
