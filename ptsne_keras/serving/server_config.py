@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import _chunks, _graphs
+from ptsne_keras.serving import _chunks, signatures
 from ptsne_keras.utils import files
 
 # Rows of a request that are tried.
@@ -177,13 +177,13 @@ def _request_rows(rows: int | None, speed: Speed) -> int:
 def measure(path: Path) -> Speed:
     """Measure how long `serving_default` takes by rows, and what several threads bring."""
     model = tf.saved_model.load(str(path))
-    signature = model.signatures[_graphs.SERVING]
+    signature = model.signatures[signatures.SERVING]
     (spec,) = signature.structured_input_signature[1].values()
     features = int(spec.shape[1])
     sizes = [rows for rows in _SIZES if rows == 1 or 4 * features * rows <= _BYTES]
     rows = {n: tf.zeros((n, features)) for n in sizes}
     seconds = {n: statistics.median(_seconds(signature, rows[n])) for n in sizes}
-    slow = model.signatures.get(_graphs.NOVELTY, signature)
+    slow = model.signatures.get(signatures.NOVELTY, signature)
     slowest = statistics.median(_seconds(slow, rows[sizes[-1]])) / sizes[-1]
     speed = Speed(features, seconds, {}, slowest)
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import _graphs, _precision, checks, warmup
+from ptsne_keras.serving import _precision, checks, signatures, warmup
 from ptsne_keras.utils import novelty
 from ptsne_keras.utils.novelty import Landmarks
 
@@ -66,7 +66,7 @@ def answers(served, tmp_path_factory):
         rows = served.rows[:n]
         batches[f"serving_default/features@{n}"] = rows
         batches[f"embed_with_novelty/features@{n}"] = rows
-        batches[f"embed_examples/examples@{n}"] = strings([_graphs.example(row) for row in rows])
+        batches[f"embed_examples/examples@{n}"] = strings([signatures.example(row) for row in rows])
     return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
 
 
@@ -107,7 +107,7 @@ def test_without_training_rows_there_is_no_novelty(served, tmp_path):
 
 
 def test_examples_of_another_width_are_refused_by_name(model):
-    short = tf.constant([_graphs.example(np.zeros(63))])
+    short = tf.constant([signatures.example(np.zeros(63))])
     with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
         model.signatures["embed_examples"](examples=short)
 
@@ -335,7 +335,7 @@ REFUSED = {
     InPython: "operations: PyFunc",
     Compiled: r"operations: .*\(jit_compile=True\)",
     OnAGpu: "devices: .*GPU:0",
-    OfTheBatch: "batches: a row's answer differs",
+    OfTheBatch: "batches: answers differ",
     Logarithm: "answers: NaN or infinity",
 }
 
@@ -445,4 +445,4 @@ def test_check_of_no_model_names_what_is_missing(tmp_path):
 def test_facts_are_told_only_where_there_are_any(served, tmp_path):
     assert checks.facts(served.path) == {}
     path = serving.export_saved_model(served.encoder, tmp_path, dof=1)
-    assert json.loads((path / _graphs.FACTS).read_text()) == {"dof": 1.0}
+    assert json.loads((path / checks.FACTS).read_text()) == {"dof": 1.0}
