@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
 from ptsne_keras.serving import _precision, checks, signatures, warmup
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
-from ptsne_keras.utils.novelty import Landmarks, scaler
+from ptsne_keras.utils.novelty import Landmarks
 
 # Rows of the warm-up requests: servers may choose other code for one row than for many.
 _WARM = (1, 64)
@@ -47,7 +46,7 @@ def write(encoder: keras.Model, path: Path, options: Options) -> None:
     for name, (function, spec) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=[spec])
     archive.write_out(str(path), verbose=False)
-    rows = _normal_rows(encoder) if reference is None else reference.sample
+    rows = signatures.normal_rows(encoder, max(_WARM)) if reference is None else reference.sample
     requests = [(name, signatures.inputs(name, rows[:n])) for name in endpoints for n in _WARM]
     warmup.write(path, options.model, requests)
     if facts:
@@ -59,14 +58,3 @@ def write(encoder: keras.Model, path: Path, options: Options) -> None:
             "encoder should use operations that a stock server has, and give finite answers. "
             f"Received: {encoder.name!r}; {'; '.join(failed)}"
         )
-
-
-def _normal_rows(encoder: keras.Model) -> FloatArray:
-    """Return rows that are standard normal once the encoder has scaled them."""
-    z = np.random.default_rng(0).normal(size=(max(_WARM), encoder.inputs[0].shape[1]))
-    edges = scaler(encoder)(np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype("float32"))
-    low, high = np.asarray(edges, np.float64)
-    slope = np.where(high == low, 1.0, high - low)
-    with np.errstate(over="ignore"):
-        rows = ((z - low) / slope).astype(np.float32)
-    return np.nan_to_num(rows, posinf=0.0, neginf=0.0)

@@ -115,7 +115,9 @@ def export_saved_model(
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def _check(base: Path, version: int | None, precision: str, reference: Any, dof: Any) -> None:
+def _check(
+    base: Path, version: int | None, precision: str, reference: Any, dof: float | None
+) -> None:
     """Raise unless the arguments of an export are as described."""
     if base.exists() and not base.is_dir():
         raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ptsne_keras.serving._novelty import Novelty
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils.novelty import Landmarks
+from ptsne_keras.utils.novelty import Landmarks, scaler
 
 SERVING, EXAMPLES, NOVELTY = "serving_default", "embed_examples", "embed_with_novelty"
 
@@ -98,3 +98,14 @@ def inputs(signature: str, rows: FloatArray) -> dict[str, tf.Tensor]:
     if signature == EXAMPLES:
         return {"examples": tf.constant([example(row) for row in rows])}
     return {"features": tf.constant(rows, tf.float32)}
+
+
+def normal_rows(encoder: keras.Model, n: int) -> FloatArray:
+    """Return random rows [n, D] that are standard normal once the encoder has scaled them."""
+    z = np.random.default_rng(0).normal(size=(n, feature_count(encoder)))
+    edges = scaler(encoder)(np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype("float32"))
+    low, high = np.asarray(edges, np.float64)
+    slope = np.where(high == low, 1.0, high - low)
+    with np.errstate(over="ignore"):
+        rows = ((z - low) / slope).astype(np.float32)
+    return np.nan_to_num(rows, posinf=0.0, neginf=0.0)

@@ -320,12 +320,13 @@ def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypa
 
 def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     class Own(keras.layers.Layer):
-        pass
+        def call(self, x):
+            return 2 * x
 
     inputs = keras.Input((3,))
     encoder = keras.Model(inputs, keras.layers.Dense(2)(Own()(inputs)))
     monkeypatch.setattr(export, "_write", _rebuild.run)
-    with pytest.raises(RuntimeError, match="encoder should be one that Keras loads .*'Own'"):
+    with pytest.raises(RuntimeError, match=r"encoder should be one that Keras loads .*'Own'"):
         serving.export_saved_model(encoder, tmp_path)
     assert names(tmp_path) == []
 
