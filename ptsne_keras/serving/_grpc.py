@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC API as a `Transport`."""
+"""TensorFlow Serving's gRPC API."""
 
 import importlib
 import math
@@ -29,7 +29,7 @@ _OPTIONS = [
 
 
 class Grpc:
-    """PredictionService and ModelService over one channel, shared by threads."""
+    """The same calls as `Rest`, over one channel, shared by threads."""
 
     def __init__(
         self,

@@ -5,25 +5,24 @@
 `export_saved_model` runs it where Keras has another backend.
 """
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from ptsne_keras.serving import _saved_model
-from ptsne_keras.serving._saved_model import Options, Reference
-from ptsne_keras.utils.novelty import Landmarks
+from ptsne_keras.serving._saved_model import Options
 
 
 def run(encoder: keras.Model, path: Path, options: Options) -> None:
     """Start this module on an encoder; raise if it fails."""
     with tempfile.TemporaryDirectory() as scratch:
-        _save(encoder, Path(scratch), options)
+        encoder.save(Path(scratch) / "encoder.keras")
+        (Path(scratch) / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
             [sys.executable, "-m", __name__, scratch, path],
             # No GPU: this process may hold all of its memory.
@@ -44,25 +43,7 @@ def run(encoder: keras.Model, path: Path, options: Options) -> None:
         )
 
 
-def _save(encoder: keras.Model, folder: Path, options: Options) -> None:
-    encoder.save(folder / "encoder.keras")
-    if options.reference is not None:
-        landmarks, sample = options.reference
-        np.savez(folder / "reference.npz", sample=sample, **landmarks.arrays())  # type: ignore[arg-type]
-    told = options._replace(reference=None, facts=dict(options.facts))._asdict()
-    (folder / "options.json").write_text(json.dumps(told))
-
-
-def _load(folder: Path) -> tuple[keras.Model, Options]:
-    encoder = keras.saving.load_model(folder / "encoder.keras", compile=False)
-    options = Options(**json.loads((folder / "options.json").read_text()))
-    if (folder / "reference.npz").exists():
-        with np.load(folder / "reference.npz") as saved:
-            reference = Reference(Landmarks.from_arrays(saved), saved["sample"])
-        options = options._replace(reference=reference)
-    return encoder, options
-
-
 if __name__ == "__main__":
-    loaded, its_options = _load(Path(sys.argv[1]))
-    _saved_model.write(loaded, Path(sys.argv[2]), its_options)
+    folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+    loaded = keras.saving.load_model(folder / "encoder.keras", compile=False)
+    _saved_model.write(loaded, target, pickle.loads((folder / "options").read_bytes()))

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API as a `Transport`."""
+"""TensorFlow Serving's REST API."""
 
 import base64
 import contextlib
@@ -36,7 +36,10 @@ _KEPT = 16
 
 
 class Rest:
-    """REST over connections that stay open, shared by threads."""
+    """REST over connections that stay open, shared by threads.
+
+    Each call is one request of at most `timeout` seconds, or a Failure.
+    """
 
     def __init__(
         self,

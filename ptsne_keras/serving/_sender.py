@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving._grpc import Grpc
+from ptsne_keras.serving._rest import Rest
+from ptsne_keras.serving._transport import Failure, Rows, Signatures
 from ptsne_keras.typing import FloatArray
 
 _T = TypeVar("_T")
@@ -69,7 +71,7 @@ class Sender:
     """Sends requests over a transport until the deadline."""
 
     def __init__(
-        self, way: Transport, where: str, *, timeout: float, deadline: float, backoff: float
+        self, way: Rest | Grpc, where: str, *, timeout: float, deadline: float, backoff: float
     ) -> None:
         self._way, self._where = way, where
         self._timeout, self._deadline, self._backoff = timeout, deadline, backoff

@@ -1,7 +1,7 @@
-"""What `Client` needs of REST or gRPC, and how a request fails over either."""
+"""What REST and gRPC share: the kinds of rows, failures, descriptions of signatures."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -21,24 +21,6 @@ class Failure(Exception):
         super().__init__(message)
         self.code = code
         self.message = " ".join(message.split())
-
-
-class Transport(Protocol):
-    """A connection; each call is one request of at most `timeout` seconds, or a Failure."""
-
-    def predict(
-        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> dict[str, FloatArray]:
-        """Send rows as the signature's input `name`; return those outputs that are answered."""
-
-    def metadata(self, timeout: float) -> dict[str, Any]:
-        """Fetch the signature definitions, in protobuf's JSON form."""
-
-    def states(self, timeout: float) -> list[str]:
-        """Fetch the states of the model's versions, such as "AVAILABLE"."""
-
-    def close(self) -> None:
-        """Close the connection."""
 
 
 def too_slow(timeout: float) -> Failure:

@@ -1,6 +1,6 @@
 """A client of TensorFlow Serving: sends rows over REST or gRPC and returns their embedding."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, Self
@@ -12,14 +12,12 @@ from ptsne_keras.serving import _chunks
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender, Signature
-from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving._transport import Failure, Rows, Signatures
 from ptsne_keras.typing import FloatArray
 
-_TRANSPORTS: dict[str, Callable[..., Transport]] = {
-    "http": Rest,
-    "https": Rest,
-    "grpc": Grpc,
-    "grpcs": Grpc,
+_TRANSPORTS: dict[str, type[Rest | Grpc]] = {
+    **dict.fromkeys(("http", "https"), Rest),
+    **dict.fromkeys(("grpc", "grpcs"), Grpc),
 }
 
 _EMBED = Signature("serving_default", "features", {"embedding": 2})

@@ -154,7 +154,9 @@ def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
     landmarks = novelty.Landmarks.of(X, scale=scale, name="reference")
     chosen = np.sort(np.random.default_rng(0).permutation(X.shape[0])[:_SAMPLE])
     sample = arrays.rows_at(X, chosen)
-    return Reference(landmarks, validation.check_rows(sample, name="reference", dtype=np.float32))
+    sample = validation.check_rows(sample, name="reference", dtype=np.float32)
+    # Without the encoder that scales them: it goes to another process by itself.
+    return Reference(novelty.Landmarks.from_arrays(landmarks.arrays()), sample)
 
 
 def _write(encoder: keras.Model, path: Path, options: Options) -> None:

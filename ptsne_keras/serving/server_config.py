@@ -248,8 +248,8 @@ def _batching(speed: Speed, request_rows: int, allowed: Sequence[int]) -> str:
 max_batch_size {{ value: {largest} }}
 # A request waits for others no longer than a single row takes.
 batch_timeout_micros {{ value: {wait} }}
-# About {_QUEUE:.0f} s of work may wait, at the slowest signature's {speed.slowest * 1e6:.1f} us a row;
-# beyond it clients are told to come again: UNAVAILABLE.
+# About {_QUEUE:.0f} s of work may wait, at {speed.slowest * 1e6:.1f} us a row (slowest signature).
+# Beyond that clients are told to come again: UNAVAILABLE.
 max_enqueued_batches {{ value: {queue} }}
 # More threads are hardly faster.
 num_batch_threads {{ value: {threads} }}
