@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import json
-import socket
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from support.loopback import Loopback
+from support.loopback import Loopback, free_port
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError, _chunks, _grpc, _rest
@@ -113,12 +112,6 @@ def client(url: str) -> Iterator[Client]:
 
 def counts(server: Loopback) -> list[int]:
     return [request.rows for request in server.requests]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # ---------------------------------------------------------------- answers

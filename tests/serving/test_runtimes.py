@@ -91,11 +91,6 @@ def exported(
     return SimpleNamespace(encoder=encoder, path=path, run=load(path))
 
 
-@pytest.fixture(scope="module")
-def small_encoder() -> keras.Model:
-    return networks.encoder(3, 2, hidden_units=(4,), seed=0)
-
-
 @pytest.fixture(params=["mixed_bfloat16", "mixed_float16"])
 def mixed_precision(request: pytest.FixtureRequest) -> Iterator[None]:
     before = keras.config.dtype_policy()

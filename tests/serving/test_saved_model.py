@@ -1,8 +1,6 @@
 """The SavedModel by other readers: TensorFlow's C API, OpenVINO, the official protos, XLA."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 import tensorflow as tf
+from support import c_loader
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import networks, serving
@@ -18,7 +17,6 @@ from ptsne_keras.serving import _precision, checks, signatures, warmup
 from ptsne_keras.utils import novelty
 from ptsne_keras.utils.novelty import Landmarks
 
-C_LOADER = Path(__file__).parents[1] / "support" / "c_loader.py"
 SIZES = (1, 7, 4096)
 # Of float32 sums in another order, at map coordinates of this size.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -44,16 +42,6 @@ def model(served):
     return tf.saved_model.load(str(served.path))
 
 
-def in_c(path, batches, folder):
-    """Answers of TensorFlow's C API, in a process of its own."""
-    np.savez(folder / "in.npz", **batches)
-    command = [sys.executable, C_LOADER, path, folder / "in.npz", folder / "out.npz"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "out.npz") as arrays:
-        return dict(arrays)
-
-
 def strings(examples):
     """Byte strings of one length, as c_loader.py takes them."""
     return np.array(examples, dtype=f"V{len(examples[0])}")
@@ -67,7 +55,7 @@ def answers(served, tmp_path_factory):
         batches[f"serving_default/features@{n}"] = rows
         batches[f"embed_with_novelty/features@{n}"] = rows
         batches[f"embed_examples/examples@{n}"] = strings([signatures.example(row) for row in rows])
-    return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
+    return c_loader.run(served.path, batches, tmp_path_factory.mktemp("c"))
 
 
 # ---------------------------------------------------------------- signatures
@@ -92,7 +80,11 @@ def test_openvino_reads_the_folder_and_answers_as_keras(served, n):
     np.testing.assert_allclose(embedding, served.encoder(served.rows[:n]), **CLOSE)
 
 
-def test_outputs_are_named_and_float32(model):
+def test_inputs_and_outputs_are_named_and_float32(model):
+    assert model.signatures["serving_default"].structured_input_signature == (
+        (),
+        {"features": tf.TensorSpec((None, 64), tf.float32, name="features")},
+    )
     outputs = {name: s.structured_outputs for name, s in model.signatures.items()}
     assert set(outputs) == SIGNATURES
     for tensors in outputs.values():
@@ -116,13 +108,13 @@ def test_examples_of_another_width_are_refused_by_name(model):
 def test_rows_of_another_width_are_refused_by_a_c_server(served, tmp_path, width):
     rows = np.zeros((3, width), np.float32)  # one column could be broadcast to all
     with pytest.raises(AssertionError, match=r"\[3,\d+\] is not compatible with .*64"):
-        in_c(served.path, {"serving_default/features": rows}, tmp_path)
+        c_loader.run(served.path, {"serving_default/features": rows}, tmp_path)
 
 
 def test_empty_batch_gives_an_empty_map(served, tmp_path):
     rows = np.zeros((0, 64), np.float32)
     names = ("serving_default", "embed_with_novelty")
-    found = in_c(served.path, {f"{name}/features": rows for name in names}, tmp_path)
+    found = c_loader.run(served.path, {f"{name}/features": rows for name in names}, tmp_path)
     assert {name: value.shape for name, value in found.items()} == {
         "serving_default/embedding": (0, 2),
         "embed_with_novelty/embedding": (0, 2),
@@ -200,7 +192,7 @@ def test_warm_up_records_are_answered_by_a_c_server(served, tmp_path):
             value = strings(list(value)) if value.dtype == object else value
             batches[f"{request.model_spec.signature_name}/{name}@{i}"] = value
     assert len(batches) == 6
-    found = in_c(served.path, batches, tmp_path)
+    found = c_loader.run(served.path, batches, tmp_path)
     assert all(np.isfinite(value).all() for value in found.values())
     assert len(found) == 8  # the novelty's two outputs twice
 

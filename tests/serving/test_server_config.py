@@ -7,16 +7,15 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from ptsne_keras import networks, serving
+from ptsne_keras import serving
 from ptsne_keras.serving import server_config
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    encoder = networks.encoder(3, 2, hidden_units=(4,), seed=0)
+def base(tmp_path_factory, small_encoder):
     base = tmp_path_factory.mktemp("served") / "cells"
     for _ in range(3):
-        serving.export_saved_model(encoder, base)
+        serving.export_saved_model(small_encoder, base)
     return base
 
 

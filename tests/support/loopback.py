@@ -8,6 +8,7 @@ import base64
 import http.server
 import json
 import re
+import socket
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -170,6 +171,13 @@ class Version:
             message = message.rpartition(" [Op:")[0] or message
             raise Failure(_CODES.get(error.error_code, "INTERNAL"), message) from error
         return {name: found[name].numpy() for name in outputs or found}
+
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _rows(inputs):
