@@ -2,7 +2,11 @@
 
 import math
 import os
+import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
 import uuid
 from numbers import Integral, Real
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.serving import _rebuild, _saved_model, signatures
+from ptsne_keras.serving import _saved_model, signatures
 from ptsne_keras.serving._saved_model import Options, Reference
 from ptsne_keras.utils import arrays, files, novelty, validation
 
@@ -164,7 +168,32 @@ def _write(encoder: keras.Model, path: Path, options: Options) -> None:
     if keras.backend.backend() == "tensorflow":
         _saved_model.write(encoder, path, options)
     else:
-        _rebuild.run(encoder, path, options)
+        _write_elsewhere(encoder, path, options)
+
+
+def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None:
+    """Write the SavedModel in a process that runs TensorFlow."""
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder.save(Path(scratch) / "encoder.keras")
+        (Path(scratch) / "options").write_bytes(pickle.dumps(options))
+        done = subprocess.run(
+            [sys.executable, "-m", "ptsne_keras.serving._rebuild", scratch, path],
+            # No GPU: this process may hold all of its memory.
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "CUDA_VISIBLE_DEVICES": "-1",
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(
+            "encoder should be one that Keras loads on TensorFlow, of standard layers, or exported "
+            f"under KERAS_BACKEND=tensorflow. Received: {encoder.name!r}; {reason}"
+        )
 
 
 def _appear(written: Path, base: Path, version: int | None) -> Path:

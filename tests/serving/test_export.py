@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import _rebuild, export
+from ptsne_keras.serving import export
 
 FEATURES = 64
 
@@ -229,7 +229,7 @@ def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypa
     """As on other backends; a warm-up under the name that was given, novelty of all rows."""
     X = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
     here = serving.export_saved_model(small_encoder, tmp_path / "a" / "map", reference=X, dof=2)
-    monkeypatch.setattr(export, "_write", _rebuild.run)
+    monkeypatch.setattr(export, "_write", export._write_elsewhere)
     there = serving.export_saved_model(small_encoder, tmp_path / "b" / "map", reference=X, dof=2)
     for file in ("assets.extra/tf_serving_warmup_requests", "assets.extra/ptsne_keras.json"):
         assert (here / file).read_bytes() == (there / file).read_bytes()
@@ -248,7 +248,7 @@ def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkey
 
     inputs = keras.Input((3,))
     encoder = keras.Model(inputs, keras.layers.Dense(2)(Own()(inputs)))
-    monkeypatch.setattr(export, "_write", _rebuild.run)
+    monkeypatch.setattr(export, "_write", export._write_elsewhere)
     with pytest.raises(RuntimeError, match=r"encoder should be one that Keras loads .*'Own'"):
         serving.export_saved_model(encoder, tmp_path)
     assert names(tmp_path) == []
