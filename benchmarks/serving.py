@@ -1,15 +1,14 @@
-"""Latency and throughput of exported models through TensorFlow's C API, beside their products.
+"""Latency and throughput of exported models through TensorFlow's C API, and of their products.
 
     python benchmarks/serving.py [--batches 1 32 1024] [--repeats 200]
 
-The encoders are the default's, 784 columns → 100 components → 256-256-256 GELU → 2, and the
-paper's, 784-500-500-2000-2 sigmoid, and both in bfloat16. Each is loaded by TensorFlow's own C
-loader (tests/support/c_loader.py), in a process that imports neither TensorFlow's Python package nor ours;
-"products" are the matrix products of the network alone, float32: as a graph of nothing else through
-the same loader, in turn with the model, and by NumPy in the same process, before TensorFlow is
-loaded, as the threads of the two take each other's cores. Medians, and the 10th and 90th percentile
-of the latency. "ratio" is the time of the products as a part of that of the model: 1 would be as
-fast as the products alone.
+Two encoders, 784 columns → 100 components → 256-256-256 GELU → 2 and the paper's 784-500-500-2000-2
+sigmoid, in float32 and bfloat16. Each is loaded by TensorFlow's own C loader
+(tests/support/c_loader.py), in a process that imports neither TensorFlow's Python package nor ours.
+"products" are the network's matrix products alone, in float32: as a graph through the same loader,
+in turn with the model, and by NumPy before TensorFlow is loaded, since the threads of the two
+compete for cores. The figures are medians, and the 10th and 90th percentile of the latency. "ratio"
+is the time of the products relative to that of the model; 1 would be as fast as the products alone.
 """
 
 import argparse
@@ -34,7 +33,7 @@ FEATURES = 784
 
 
 def export(folder: Path, name: str, precision: str) -> list[tuple[int, int]]:
-    """Export the encoder and a graph of its products alone; give the shapes of its kernels."""
+    """Export the encoder and a graph of its products; return the shapes of its kernels."""
     import keras
     import tensorflow as tf
 
@@ -70,10 +69,10 @@ def export(folder: Path, name: str, precision: str) -> list[tuple[int, int]]:
 
 def measure(folder: Path, shapes: list[Any], batches: list[int], repeats: int) -> dict[str, Any]:
     """Time NumPy's products, then the model and its products as a graph in turn."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parent / "tests" / "support"))
     from c_loader import SavedModel
 
-    # First: NumPy loads its random part when it is asked for, and crashes on TensorFlow's symbols.
+    # First: NumPy loads its random module on demand, and then crashes on TensorFlow's symbols.
     rng = np.random.default_rng(0)
     kernels = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     rows = {n: rng.normal(size=(n, FEATURES)).astype(np.float32) for n in batches}
@@ -99,7 +98,7 @@ def measure(folder: Path, shapes: list[Any], batches: list[int], repeats: int) -
 
 
 def timed(calls: dict[str, Any], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each of the calls, which take turns; the first ten are left out."""
+    """Return the seconds of each call; calls take turns, and the first ten are left out."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 10):
         for name, call in calls.items():
@@ -110,7 +109,7 @@ def timed(calls: dict[str, Any], repeats: int) -> dict[str, list[float]]:
 
 
 def line(title: str, n: str, seconds: dict[str, list[float]]) -> str:
-    """One line of the table."""
+    """Return a line of the table."""
     middle = {key: statistics.median(values) * 1e3 for key, values in seconds.items()}
     low, high = np.quantile(seconds["model"], [0.1, 0.9]) * 1e3
     return (

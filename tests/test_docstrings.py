@@ -5,18 +5,17 @@ import importlib
 import inspect
 import pkgutil
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.loopback import Loopback
 
 import ptsne_keras
 from ptsne_keras import serving
 from ptsne_keras.data import batches
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
-from ptsne_keras.serving import _client_rest, _sender, _transport
 
 MODULES = [
     importlib.import_module(module.name)
@@ -43,8 +42,7 @@ def names(digits, tmp_path_factory):
     tsne = ParametricTSNE(hidden_units=(20,), epochs=2).fit(X_train)
     base = tmp_path_factory.mktemp("served") / "digits"
     path = serving.export_saved_model(tsne.encoder_, base, reference=X)
-    server = serving.Loopback(base, "digits")
-    rest = _client_rest.Rest(urlsplit(server.rest_url), "digits", {}, {})
+    server = Loopback(base, "digits")
     names = {
         **{module.__name__.split(".")[-1]: module for module in MODULES},
         "ptsne_keras": ptsne_keras,
@@ -65,18 +63,12 @@ def names(digits, tmp_path_factory):
         "tsne": tsne,
         "encoder": tsne.encoder_,
         "path": path,
-        "server": server,
+        "url": server.rest_url,
         "client": serving.Client(server.rest_url, "digits"),
-        "rest": rest,
-        "sender": _sender.Sender(rest, "here", timeout=10, deadline=60, backoff=0.1),
-        "signature": _sender.Signature("serving_default", "features", {"embedding": 2}),
-        "failure": _transport.Failure("UNAVAILABLE", "Servable not found"),
-        "urlsplit": urlsplit,
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }
     yield names
     names["client"].close()
-    rest.close()
     server.close()
 
 

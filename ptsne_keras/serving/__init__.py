@@ -1,18 +1,16 @@
-"""Serving a map: SavedModels for TensorFlow Serving, what goes with them, and other runtimes."""
+"""SavedModels for TensorFlow Serving, a client, bulk embedding, and other runtimes."""
 
 from ptsne_keras.serving._sender import ServingError
 from ptsne_keras.serving.bulk import Embedder
 from ptsne_keras.serving.checks import check
 from ptsne_keras.serving.client import Client
 from ptsne_keras.serving.export import export_saved_model
-from ptsne_keras.serving.loopback import Loopback
 from ptsne_keras.serving.runtimes import export_litert, export_onnx
 from ptsne_keras.serving.server_config import configure
 
 __all__ = [
     "Client",
     "Embedder",
-    "Loopback",
     "ServingError",
     "check",
     "configure",

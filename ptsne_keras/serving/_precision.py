@@ -1,4 +1,4 @@
-"""An encoder in half precision, and how far it moves rows on the map."""
+"""An encoder in half precision, and how far rows then move on the map."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import numpy as np
 
 from ptsne_keras.typing import FloatArray
 
-# Rows that the network is asked for at a time.
+# Rows in a batch.
 _BLOCK = 1024
 
 
 def bfloat16(encoder: keras.Model) -> keras.Model:
-    """Copy an encoder with weights and products in bfloat16, but for the last layer's."""
+    """Copy an encoder with all layers but the last in bfloat16."""
     learned = [layer for layer in _flat(encoder) if layer.weights and not _scales(layer)]
     changed = {id(layer) for layer in learned[:-1]}
 
@@ -24,22 +24,22 @@ def bfloat16(encoder: keras.Model) -> keras.Model:
 
     if not changed:
         raise ValueError(
-            "encoder should have a hidden layer with weights, for precision='bfloat16'. Received: "
-            f"{encoder.name!r} without."
+            "encoder should have a hidden layer with weights for precision='bfloat16'. Received: "
+            f"{encoder.name!r}, without one."
         )
     try:
         smaller = keras.models.clone_model(encoder, clone_function=copy, recursive=True)
         smaller.set_weights(encoder.get_weights())
-    except Exception as error:  # of many kinds, by what a layer cannot do in half precision
+    except Exception as error:  # many kinds, depending on the layer
         raise ValueError(
-            "encoder should be of layers that Keras can copy and run in half precision, for "
+            "encoder should have layers that Keras can copy and run in half precision for "
             f"precision='bfloat16'. Received: {encoder.name!r}; {str(error).splitlines()[0]}"
         ) from error
     return smaller
 
 
 def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict[str, Any]:
-    """How far rows X [n, D] move: root mean square and largest distance, of the map's spread."""
+    """Measure how far rows X [n, D] move, relative to the spread of the map."""
     Y, Y_smaller = (
         np.asarray(model.predict(X, batch_size=_BLOCK, verbose=0), np.float64)
         for model in (encoder, smaller)
@@ -51,7 +51,7 @@ def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict
 
 
 def _flat(model: keras.Model) -> list[keras.layers.Layer]:
-    """Layers in order, those of models inside in their place."""
+    """Return the layers in order, with those of nested models."""
     found = []
     for layer in model.layers:
         found += _flat(layer) if isinstance(layer, keras.Model) else [layer]
@@ -59,4 +59,4 @@ def _flat(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _scales(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.Normalization)  # its mean and variance
+    return isinstance(layer, keras.layers.Normalization)  # its weights: mean and variance

@@ -1,4 +1,9 @@
-"""Requests sent until they are answered: retries, the deadline, and errors that say what to do."""
+"""Requests that are sent until they are answered, and errors that say what to do.
+
+One loop serves both transports. gRPC's own retry policy makes 5 attempts at most, whatever it is
+told, which are over in two seconds, and has no timeout for a single attempt; urllib3's Retry counts
+attempts and knows no deadline.
+"""
 
 import random
 import time
@@ -9,16 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving._grpc import Grpc
+from ptsne_keras.serving._rest import Rest
+from ptsne_keras.serving._transport import Failure, Rows, Signatures
 from ptsne_keras.typing import FloatArray
 
 _T = TypeVar("_T")
 
-# Embedding has no side effects: what may go well the next time is simply sent again.
+# Embedding has no side effects, so a request that may succeed next time is simply sent again.
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "DATA_LOSS")
 _LONGEST_PAUSE = 5.0
 _ADVICE = {
-    "NOT_FOUND": "The server should have loaded such a model and version; Client.ready() tells.",
+    "NOT_FOUND": "The server should have loaded that model and version; see Client.ready().",
     "PAYLOAD_TOO_LARGE": "The client should send less at once: a lower `rows`.",
     "UNAUTHENTICATED": "The client should be made with `headers` that the server accepts.",
     "PERMISSION_DENIED": "The client should be made with `headers` that the server accepts.",
@@ -26,16 +33,17 @@ _ADVICE = {
 
 
 class ServingError(RuntimeError):
-    """A request that the server did not answer, or refused.
+    """A request that the server refused or did not answer.
 
     Attributes
     ----------
     code : str
-        A gRPC code such as "NOT_FOUND", over REST too; "DATA_LOSS" for an answer cut short,
-        "PAYLOAD_TOO_LARGE" for a request that is.
+        A gRPC code such as "NOT_FOUND", over REST as well; "DATA_LOSS" if the answer was cut
+        short, "PAYLOAD_TOO_LARGE" if the request was too large.
     server_message : str
-        What the server said, or the connection where it said nothing.
+        The server's message, or the connection's if the server sent none.
     attempts : int
+        How often the request was sent.
 
     Examples
     --------
@@ -52,7 +60,7 @@ class ServingError(RuntimeError):
 
 
 class Signature(NamedTuple):
-    """A signature's name, its input's, and the ranks of its outputs."""
+    """A signature's name, the name of its input, and the ranks of its outputs."""
 
     name: str
     input: str
@@ -60,53 +68,58 @@ class Signature(NamedTuple):
 
 
 class Sender:
-    """Sends over a transport as often as it takes."""
+    """Sends requests over a transport until the deadline."""
 
     def __init__(
-        self, way: Transport, where: str, *, timeout: float, deadline: float, backoff: float
+        self, way: Rest | Grpc, where: str, *, timeout: float, deadline: float, backoff: float
     ) -> None:
         self._way, self._where = way, where
         self._timeout, self._deadline, self._backoff = timeout, deadline, backoff
-        # Of its own: clients that were refused together should not all come back together.
+        # Its own: clients that were refused together should not all come back together.
         self._random = random.Random()
 
     def send(self, signature: Signature, part: Rows) -> list[FloatArray]:
-        """Send rows in one request; return the outputs, as many rows each."""
+        """Send rows in one request; return the outputs, with as many rows each."""
 
         def once(timeout: float) -> list[FloatArray]:
             names = list(signature.ranks)
-            arrays = self._way.predict(signature.name, signature.input, part, names, timeout)
-            for name, array in zip(names, arrays, strict=True):
-                _check_output(name, array, signature.ranks[name], len(part))
-            return arrays
+            found = self._way.predict(signature.name, signature.input, part, names, timeout)
+            for name in names:
+                _check_output(name, found.get(name), signature.ranks[name], len(part))
+            return [found[name] for name in names]
 
-        return self.retry(
-            f"signature {signature.name!r}", once, partial(self._advice, signature, part)
-        )
+        advise = partial(self._advice, signature, part)
+        return self._retry(f"signature {signature.name!r}", once, advise)
 
-    def nothing(self, signature: Signature) -> list[FloatArray]:
+    def empty(self, signature: Signature) -> list[FloatArray]:
         """Return the outputs for no rows, which REST cannot send, by the model's metadata."""
-        return self.retry(f"signature {signature.name!r}", partial(self._nothing, signature))
+
+        def once(timeout: float) -> list[FloatArray]:
+            known = self._signatures(timeout)
+            if signature.name not in known:
+                raise Failure("INVALID_ARGUMENT", f"only the signatures {sorted(known)}")
+            outputs = known[signature.name]["outputs"]
+            shapes = [outputs[name]["shape"][1:] for name in signature.ranks]
+            return [np.empty((0, *(size or 0 for size in shape)), np.float32) for shape in shapes]
+
+        return self._retry(f"signature {signature.name!r}", once)
 
     def metadata(self) -> Signatures:
         """Fetch what the signatures take and return."""
-        return self.retry("its metadata", self._signatures)
+        return self._retry("its metadata", self._signatures)
 
-    def _nothing(self, signature: Signature, timeout: float) -> list[FloatArray]:
-        known = self._signatures(timeout)
-        if signature.name not in known:
-            raise Failure("INVALID_ARGUMENT", f"the signatures {sorted(known)} alone")
-        outputs = known[signature.name]["outputs"]
-        shapes = [outputs[name]["shape"][1:] for name in signature.ranks]
-        return [np.empty((0, *(size or 0 for size in shape)), np.float32) for shape in shapes]
+    def error(self, what: str, failure: Failure, attempts: int, advice: str = "") -> ServingError:
+        """Return the error that a user sees."""
+        text = (
+            f"{self._where} should answer for {what}. Received at attempt {attempts}: "
+            f"{failure.code}: {failure.message.rstrip('.')}."
+        )
+        return ServingError(f"{text} {advice}".strip(), failure.code, failure.message, attempts)
 
-    def _signatures(self, timeout: float) -> Signatures:
-        return _transport.signatures(self._way.metadata(timeout))
-
-    def retry(
+    def _retry(
         self, what: str, call: Callable[[float], _T], advise: Callable[[Failure], str] | None = None
     ) -> _T:
-        """Call, with a timeout, until it goes well, the deadline is over, or there is no hope."""
+        """Call with a timeout until it succeeds, the deadline is over, or there is no hope."""
         until = time.monotonic() + self._deadline
         pause, attempt, told = self._backoff, 0, None
         while True:
@@ -114,7 +127,7 @@ class Sender:
             try:
                 return call(max(min(self._timeout, until - time.monotonic()), 1e-3))
             except Failure as failure:
-                # That time ran out is no news beside what the server said before.
+                # Running out of time adds nothing to what the server said before.
                 told = told if told and failure.code == "DEADLINE_EXCEEDED" else failure
                 wait = self._random.uniform(0.5, 1) * pause
                 if failure.code not in RETRIED or time.monotonic() + wait >= until:
@@ -123,16 +136,11 @@ class Sender:
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def error(self, what: str, failure: Failure, attempts: int, advice: str = "") -> ServingError:
-        """Make the error that a user sees."""
-        text = (
-            f"{self._where} should answer for {what}. Received at attempt {attempts}: "
-            f"{failure.code}: {failure.message.rstrip('.')}."
-        )
-        return ServingError(f"{text} {advice}".strip(), failure.code, failure.message, attempts)
+    def _signatures(self, timeout: float) -> Signatures:
+        return _transport.signatures(self._way.metadata(timeout))
 
     def _advice(self, signature: Signature, part: Rows, failure: Failure) -> str:
-        """Say what to do, if the failure or the model's metadata tells."""
+        """Return what to do, as far as the failure or the model's metadata shows it."""
         if failure.code in _ADVICE:
             return _ADVICE[failure.code]
         if "version label" in failure.message:
@@ -156,11 +164,13 @@ def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
     if dtype != sent:
         return f"The signature should take {name!r} as {sent}; it takes {dtype}."
     if isinstance(part, np.ndarray) and len(shape) == 2 and shape[1] not in (None, part.shape[1]):
-        return f"X should have {shape[1]} columns, as the training rows; it has {part.shape[1]}."
+        return f"X should have {shape[1]} columns, like the training rows; it has {part.shape[1]}."
     return ""
 
 
-def _check_output(name: str, array: FloatArray, rank: int, count: int) -> None:
+def _check_output(name: str, array: FloatArray | None, rank: int, count: int) -> None:
+    if array is None:
+        raise Failure("INVALID_ARGUMENT", f"no output {name!r} in the answer")
     if array.shape[:1] != (count,):
         raise Failure("DATA_LOSS", f"{name!r} of shape {array.shape} for {count} rows")
     if array.ndim != rank:

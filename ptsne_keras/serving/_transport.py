@@ -1,7 +1,7 @@
-"""What `Client` asks of a way to the server, and how a request fails, whichever way it went."""
+"""What REST and gRPC share: the kinds of rows, failures, descriptions of signatures."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -15,7 +15,7 @@ Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
 class Failure(Exception):
-    """A request that failed."""
+    """A request that failed, with a gRPC code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -23,37 +23,13 @@ class Failure(Exception):
         self.message = " ".join(message.split())
 
 
-class Transport(Protocol):
-    """A way to the server; each call is one request of at most `timeout` seconds, or a Failure."""
-
-    def predict(
-        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> list[FloatArray]:
-        """Send rows as the signature's input `name`; return outputs in the order asked for."""
-
-    def metadata(self, timeout: float) -> dict[str, Any]:
-        """Fetch the signature definitions, as protobuf's JSON form."""
-
-    def states(self, timeout: float) -> list[str]:
-        """Fetch the states of the model's versions, such as "AVAILABLE"."""
-
-    def close(self) -> None:
-        """Let the connection go."""
-
-
 def too_slow(timeout: float) -> Failure:
-    """Make the failure of a request that was not answered in time."""
+    """Return the failure of a request that was not answered in time."""
     return Failure("DEADLINE_EXCEEDED", f"no answer within {timeout:.3g} s")
 
 
-def no_output(name: str, outputs: Sequence[str]) -> Failure:
-    """Make the failure of an answer that lacks an output."""
-    message = f"no output {name!r} in the answer, which has {sorted(outputs)}"
-    return Failure("INVALID_ARGUMENT", message)
-
-
 def signatures(definitions: dict[str, Any]) -> Signatures:
-    """Tell what signatures take and return, from the JSON form of their definitions."""
+    """Describe signatures by the JSON form of their definitions."""
     return {
         name: {
             side: {key: _tensor(info) for key, info in definition.get(side, {}).items()}

@@ -1,4 +1,4 @@
-"""More rows than one machine holds: a SavedModel on the batches of an engine such as Ray Data."""
+"""Bulk embedding: an exported encoder on the batches of an engine such as Ray Data."""
 
 import functools
 import os
@@ -10,38 +10,40 @@ import tensorflow as tf
 
 from ptsne_keras.typing import FloatArray
 
-# Rows that an error names, at most.
+# The most rows that an error names.
 _NAMED = 3
 
 
 class Embedder:
     """Embed batches of columns with an exported encoder.
 
-    It is a plain function of a batch, so it fits any engine that gives batches to Python: Ray
-    Data's `map_batches`, Dask's `map_partitions`, Spark's `mapInPandas`. Workers get it pickled,
-    as a path and names; each process loads the model once, with its first batch.
+    An embedder is a function of a batch, so it suits any engine that passes batches to Python: Ray
+    Data's `map_batches`, Dask's `map_partitions`, Spark's `mapInPandas`. It is pickled as a path
+    and names; each process loads the model once, with its first batch.
 
     Parameters
     ----------
-    path : path
-        A version's directory, or a model's base path, of which the highest version there now is
-        taken. Give a version where another may be added while workers start. All workers should
-        reach it: a shared folder, or a URL that TensorFlow opens.
-    features : sequence of str, optional
-        Names of the columns that make X [N, D], in the order of training: columns of numbers, or
-        one of lists of D numbers. By default all but those in `keep`, in the batch's order.
-    keep : sequence of str
-        Names of columns to carry along: ids, labels.
-    signature : str
-        Which of the model's signatures to call.
+    path : path-like
+        A version's directory, or a model's base path, whose highest version is used. Give a version
+        if another may be exported while workers start. All workers should be able to read it: a
+        shared folder, or a URL that TensorFlow opens.
+    features : sequence of str, default=None
+        Names of the columns of X [N, D], in the order of the training data: columns of numbers, or
+        one column of lists of D numbers. By default all columns but those in `keep`, in the order
+        of the batch.
+    keep : sequence of str, default=()
+        Names of columns to pass through, such as ids or labels.
+    signature : str, default="serving_default"
+        Signature of the model to call.
 
     Raises
     ------
     FileNotFoundError
         If there is no SavedModel at `path`.
     ValueError
-        If `features` or `keep` are not lists of names, each once. When called: if a batch lacks
-        one, X is not [N, D] of numbers, or it has NaN or infinity; rows are named by what is kept.
+        If `features` or `keep` is not a list of distinct names. When called: if a batch lacks one
+        of the columns, X is not numeric of shape [N, D], or it contains NaN or infinity; the error
+        identifies rows by the columns in `keep`.
 
     Examples
     --------
@@ -64,7 +66,7 @@ class Embedder:
         for name, columns in (("features", features), ("keep", keep)):
             if isinstance(columns, str) or len(set(columns or ())) < len(columns or ()):
                 raise ValueError(
-                    f"{name} should be a list of names, each once. Received: {columns!r}."
+                    f"{name} should be a list of distinct names. Received: {columns!r}."
                 )
         self.path = _version(os.path.expanduser(os.fspath(path)))
         self.features = None if features is None else list(features)
@@ -72,7 +74,7 @@ class Embedder:
         self.signature = signature
 
     def __call__(self, batch: Any) -> dict[str, Any]:
-        """Embed the rows of a batch."""
+        """Return the columns to keep, and `embedding_1` … `embedding_d`."""
         names = list(getattr(batch, "column_names", None) or batch.keys())
         features = self.features
         if features is None:
@@ -86,17 +88,18 @@ class Embedder:
         kept = {name: _array(batch[name]) for name in self.keep}
         _, call, width, d = _load(self.path, self.signature)
         X = _matrix([_array(batch[name]) for name in features], width, kept)
-        # Engines send empty batches to learn the columns; not every network takes one.
+        # Engines send empty batches to learn the columns; not every network accepts them.
         Y = call(features=tf.constant(X))["embedding"].numpy() if len(X) else np.empty((0, d), "f")
         return {**kept, **{f"embedding_{j + 1}": Y[:, j] for j in range(d)}}
 
 
 def _version(path: str) -> str:
-    """Give the directory of the SavedModel, the highest version of a base path."""
+    """Return the directory of the SavedModel, the highest version of a base path."""
     if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
         return path
     # Object stores end the names of folders with a slash.
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)] if _is_folder(path) else []
+    listed = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
+    names = [name.rstrip("/") for name in listed]
     versions = sorted((name for name in names if name.isdecimal()), key=int)
     if not versions:
         raise FileNotFoundError(
@@ -106,14 +109,10 @@ def _version(path: str) -> str:
     return os.path.join(path, versions[-1])
 
 
-def _is_folder(path: str) -> bool:
-    return bool(tf.io.gfile.isdir(path))
-
-
-# A version never changes, so that tasks of one process share it, however often each is unpickled.
+# Versions never change, so the tasks of a process share them, however often they are unpickled.
 @functools.lru_cache(maxsize=4)
 def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
-    """Load a model and its signature's function; D and d."""
+    """Return a model, its signature's function, D and d."""
     model = tf.saved_model.load(path)
     if signature not in model.signatures:
         raise ValueError(
@@ -124,10 +123,10 @@ def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
     spec = inputs.get("features")
     if list(inputs) != ["features"] or "embedding" not in outputs or spec.dtype != tf.float32:
         raise ValueError(
-            "signature should be of features, numbers [N, D], to embedding. "
+            "signature should map features, numbers [N, D], to embedding. "
             f"Received: {signature!r} of {sorted(inputs)} to {sorted(outputs)}."
         )
-    # The function works for as long as the model is there.
+    # The function works only as long as the model exists.
     return model, call, int(spec.shape[1]), int(outputs["embedding"].shape[1])
 
 
@@ -136,7 +135,7 @@ def _array(column: Any) -> Any:
 
 
 def _matrix(columns: list[Any], width: int, kept: dict[str, Any]) -> FloatArray:
-    """Put the columns together as X float32 [N, D], or name the rows that cannot be in it."""
+    """Combine the columns to X float32 [N, D], or raise an error that names the rows at fault."""
     n = len(columns[0])
     if n == 0:
         return np.empty((0, width), np.float32)
@@ -159,7 +158,7 @@ def _matrix(columns: list[Any], width: int, kept: dict[str, Any]) -> FloatArray:
 
 
 def _refuse(bad: Any, what: str, values: Any, kept: dict[str, Any]) -> None:
-    """Raise if a row is bad; rows are named by the columns kept, which may hold the file's path."""
+    """Raise if a row is bad; the kept columns, such as a path, identify it."""
     rows = np.flatnonzero(bad)
     if rows.size:
         named = [

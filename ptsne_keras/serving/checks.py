@@ -1,8 +1,9 @@
-"""A SavedModel as a stock TensorFlow Serving would find it."""
+"""Inspection of a SavedModel, as a stock TensorFlow Serving would find it."""
 
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,26 +11,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import _graphs, warmup
+from ptsne_keras.serving import signatures, warmup
 
-# Operations that are TensorFlow's own and yet need what a stock server has not: Python, or a
-# compiler for the same kind of device.
+FACTS = Path("assets.extra") / "ptsne_keras.json"
+"""Where in a SavedModel's folder the facts are that no server needs."""
+
+# Operations of TensorFlow that a stock server cannot run: they need Python, or a compiler for the
+# same kind of device.
 _REFUSED = ("PyFunc", "Xla", "TPU", "Tpu", "Collective", "TensorRT", "TRT")
-# Rows that are asked for by themselves, and how far their answers may be apart, of the largest: by
-# sums in another order, and by a rounding of bfloat16 that falls the other way.
+# Rows to ask for by themselves, and how far their answers may differ, relative to the largest:
+# because of sums in another order, and of bfloat16 rounded the other way.
 _ROWS = 7
 _SAME = 1e-4
 _SAME_HALF = 1e-2
-# The tag of a server's graph; records that it replays, at most.
+# The tag of the graph that servers load, and how many records they replay.
 _TAG = "serve"
 _RECORDS = 1000
-# Weights below this are too small to tell a copy by; above this part they are stored twice.
+# Arrays below this size are too small to recognise a copy; above this factor weights are stored
+# twice.
 _TELLING_BYTES = 1024
 _TWICE = 1.5
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -37,14 +42,14 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `check` found; printed, a table."""
+    """The results of `check`; as a string, a table."""
 
     path: Path
     findings: list[Finding]
 
     @property
     def ok(self) -> bool:
-        """Whether a stock server would take the model."""
+        """Return whether a stock server would accept the model."""
         return all(finding.ok for finding in self.findings)
 
     def __str__(self) -> str:
@@ -56,23 +61,23 @@ class Report(NamedTuple):
         return "\n".join([str(self.path), *lines])
 
 
-def check(path: Any) -> Report:
-    """Look a SavedModel over as a server would find it, and say all that is found.
+def check(path: str | os.PathLike[str]) -> Report:
+    """Inspect a SavedModel as a stock server would find it, and report all findings.
 
-    The folder's name and files; that every operation, in the graph and in its functions, is one
-    that a stock server has; that nothing is bound to a device; that weights are stored once; each
-    signature's tensors; that the warm-up records can be read, name the signatures that are there
-    and are answered; that answers are finite and a row's answer does not hang on its batch.
+    The checks: the folder has a version's name and files; every operation, in the graph and in its
+    functions, is one that a stock server has; nothing is bound to a device; the weights are stored
+    once; each signature has a batch axis; the warm-up records can be read, cover all signatures,
+    and are answered; the answers are finite, and do not depend on the other rows of a batch.
 
     Parameters
     ----------
-    path : path
-        A version's folder, such as `saved_models/digits/1`.
+    path : path-like
+        The folder of one version, such as "saved_models/digits/1".
 
     Returns
     -------
     Report
-        `ok`, `findings`; as a string, a table.
+        It has the attributes `ok` and `findings`, and prints as a table.
 
     Raises
     ------
@@ -81,7 +86,10 @@ def check(path: Any) -> Report:
 
     Examples
     --------
-    >>> print(check(path))  # doctest: +ELLIPSIS
+    >>> report = check(path)
+    >>> report.ok
+    True
+    >>> print(report)  # doctest: +ELLIPSIS
     /...
     """
     folder = Path(path).expanduser()
@@ -94,25 +102,31 @@ def check(path: Any) -> Report:
     findings = [_layout(folder)]
     try:
         graph = _meta_graph(file)
-    except Exception as error:  # whatever protobuf raises for what is no SavedModel
+    except Exception as error:  # whatever protobuf raises for other files
         return Report(folder, [*findings, Finding("graph", False, f"cannot be read: {error}")])
     findings += [_operations(graph), _devices(graph)]
-    if findings[1].ok:  # else loading it may run what was refused
+    if findings[1].ok:  # otherwise loading it may run what was refused
         findings += _loaded(folder, graph)
     return Report(folder, findings)
 
 
+def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read `assets.extra/ptsne_keras.json` of a version's folder; empty if there is none."""
+    file = Path(path).expanduser() / FACTS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def _loaded(folder: Path, graph: Any) -> list[Finding]:
-    """Look at what only a model that is loaded tells: by its signatures' tensors, as a server."""
+    """Check what only a loaded model shows, by the signatures' tensors, as a server does."""
     findings = _signatures(graph)
     session = tf.compat.v1.Session(graph=tf.Graph())
     logger = tf.get_logger()
     level = logger.level
     try:
-        logger.setLevel("ERROR")  # that this loader is deprecated; it is the one that servers have
+        logger.setLevel("ERROR")  # it warns that this loader is deprecated, but servers use it
         with session.graph.as_default():
             tf.compat.v1.saved_model.load(session, [_TAG], str(folder))
-    except Exception as error:  # of many kinds, by what is truncated or missing
+    except Exception as error:  # many kinds, depending on what is truncated or missing
         session.close()
         return [*findings, Finding("loads", False, _first_line(error))]
     finally:
@@ -129,7 +143,7 @@ def _layout(folder: Path) -> Finding:
 
 
 def _meta_graph(file: Path) -> Any:
-    """Read the graph that servers take, with the one tag "serve"."""
+    """Read the graph that servers load."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -147,31 +161,27 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def _operations(graph: Any) -> Finding:
-    own = {function.signature.name for function in graph.graph_def.library.function}
-    found = {node.op for node in _nodes(graph)} - own
-    # tf.raw_ops lists what TensorFlow itself was built with, not what was loaded into it later.
+    functions = graph.graph_def.library.function
+    found = {node.op for node in _nodes(graph)} - {f.signature.name for f in functions}
+    # tf.raw_ops has the operations TensorFlow was built with, not those loaded later.
     foreign = {op for op in found if not hasattr(tf.raw_ops, op)}
     foreign |= {op for op in found if any(part in op for part in _REFUSED)}
-    must_compile = sorted(
-        function.signature.name
-        for function in graph.graph_def.library.function
-        if function.attr["_XlaMustCompile"].b
-    )
+    must_compile = sorted(f.signature.name for f in functions if f.attr["_XlaMustCompile"].b)
     if foreign or must_compile:
         compiled = [f"{name} (jit_compile=True)" for name in must_compile]
         return Finding("operations", False, ", ".join([*sorted(foreign), *compiled]))
-    return Finding("operations", True, f"{len(found)} kinds, all of them TensorFlow's own")
+    return Finding("operations", True, f"{len(found)} kinds, all built into TensorFlow")
 
 
 def _devices(graph: Any) -> Finding:
-    # Files are read and written on the host: such nodes name a CPU, which every server has.
+    # Nodes that read and write files name a CPU, which every server has.
     devices = {node.device for node in _nodes(graph)}
     devices = {device for device in devices if device and not device.endswith(("CPU:0", "CPU:*"))}
     return Finding("devices", not devices, ", ".join(sorted(devices)) or "bound to none")
 
 
 def _weights(folder: Path, graph: Any) -> Finding:
-    """Compare what is stored, in variables and as constants, with what of it is different."""
+    """Compare the bytes stored, in variables and constants, with those that are distinct."""
     checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     stored, distinct = 0, {}
     for name in checkpoint.get_variable_to_shape_map():
@@ -190,8 +200,8 @@ def _weights(folder: Path, graph: Any) -> Finding:
 
 def _signatures(graph: Any) -> list[Finding]:
     findings = []
-    if _graphs.SERVING not in graph.signature_def:
-        findings.append(Finding(_graphs.SERVING, False, "is not there"))
+    if signatures.SERVING not in graph.signature_def:
+        findings.append(Finding(signatures.SERVING, False, "is missing"))
     for name, signature in _served(graph).items():
         inputs, outputs = dict(signature.inputs), dict(signature.outputs)
         shapes = [info.tensor_shape for info in (*inputs.values(), *outputs.values())]
@@ -205,9 +215,9 @@ def _signatures(graph: Any) -> list[Finding]:
 
 
 def _served(graph: Any) -> dict[str, Any]:
-    """Signatures but those of TensorFlow's own, such as for initialising."""
-    signatures = dict(graph.signature_def)
-    return {name: signatures[name] for name in sorted(signatures) if not name.startswith("__")}
+    """Return the signatures without TensorFlow's own, such as the one that initialises."""
+    found = dict(graph.signature_def)
+    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
 
 
 def _tensor(info: Any) -> str:
@@ -216,30 +226,30 @@ def _tensor(info: Any) -> str:
 
 
 def _warm(folder: Path, graph: Any, session: Any) -> list[Finding]:
-    """Replay the warm-up records; compare the answers to the same rows in other batches."""
+    """Replay the warm-up records, and compare the answers with those in other batches."""
     if not (folder / warmup.FILE).is_file():
-        return [Finding("warm-up", False, f"{warmup.FILE} is not there")]
+        return [Finding("warm-up", False, f"{warmup.FILE} is missing")]
     try:
         requests = warmup.read(folder)
     except ValueError as error:
         return [Finding("warm-up", False, str(error))]
-    signatures = _served(graph)
-    names = {name for name, _ in requests}
-    missing = sorted(set(signatures) ^ names)
+    served = _served(graph)
+    missing = sorted(set(served) ^ {name for name, _ in requests})
     if missing:
         return [Finding("warm-up", False, f"records and signatures differ: {', '.join(missing)}")]
     if len(requests) > _RECORDS:
-        found = f"{len(requests):,} records; servers take {_RECORDS:,}"
+        found = f"{len(requests):,} records; servers replay {_RECORDS:,}"
         return [Finding("warm-up", False, found)]
     try:
-        answers = [_ask(session, signatures[name], inputs) for name, inputs in requests]
+        answers = [_ask(session, served[name], inputs) for name, inputs in requests]
     except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
         return [Finding("warm-up", False, f"is not answered: {_first_line(error)}")]
     finite = all(np.isfinite(value).all() for answer in answers for value in answer.values())
+    half = facts(folder).get("precision") == "bfloat16"
     return [
         Finding("warm-up", True, f"{len(requests)} records, answered"),
         Finding("answers", finite, "finite" if finite else "NaN or infinity"),
-        _alone(folder, session, signatures, requests, answers),
+        _alone(_SAME_HALF if half else _SAME, session, served, requests, answers),
     ]
 
 
@@ -250,26 +260,25 @@ def _ask(session: Any, signature: Any, inputs: Any) -> dict[str, Any]:
 
 
 def _alone(
-    folder: Path, session: Any, signatures: Any, requests: Any, answers: list[dict[str, Any]]
+    same: float, session: Any, served: Any, requests: Any, answers: list[dict[str, Any]]
 ) -> Finding:
-    """Ask whether a row's answer hangs on the rest: servers put clients' rows together."""
+    """Check that answers do not depend on the rest of the batch: servers merge requests."""
     apart, compared = 0.0, 0
     for (name, inputs), whole in zip(requests, answers, strict=True):
         rows = len(next(iter(inputs.values())))
         compared = max(compared, rows)
-        for count in (min(_ROWS, rows), rows):  # all of them again: the same answer
+        for count in (min(_ROWS, rows), rows):  # all of them once more: the same answer
             part = {key: value[:count] for key, value in inputs.items()}
-            some = _ask(session, signatures[name], part)
+            some = _ask(session, served[name], part)
             apart = max(apart, *(_apart(some[key], whole[key][:count]) for key in some))
-    ok = apart < (_SAME_HALF if facts(folder).get("precision") == "bfloat16" else _SAME)
     if compared <= _ROWS:
         return Finding("batches", False, f"no record has more than {_ROWS} rows: nothing compared")
-    found = f"a row's answer differs by {apart:.1e} with the other rows of its batch"
-    return Finding("batches", ok, found)
+    found = f"answers differ by {apart:.1e} with the other rows of the batch"
+    return Finding("batches", apart < same, found)
 
 
 def _apart(A: Any, B: Any) -> float:
-    """Largest difference, as a part of the largest number."""
+    """Return the largest difference, relative to the largest number."""
     extent = np.abs(np.asarray(B, np.float64)).max(initial=0.0) or 1.0
     difference = np.abs(np.asarray(A, np.float64) - np.asarray(B, np.float64))
     return float(difference.max(initial=0.0) / extent)
@@ -277,9 +286,3 @@ def _apart(A: Any, B: Any) -> float:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def facts(path: Any) -> dict[str, Any]:
-    """Read what `assets.extra/ptsne_keras.json` of a version's folder tells, if it is there."""
-    file = Path(path).expanduser() / _graphs.FACTS
-    return json.loads(file.read_text()) if file.is_file() else {}

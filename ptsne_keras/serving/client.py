@@ -1,6 +1,6 @@
-"""A client of TensorFlow Serving: rows in, their places on the map out, over REST or gRPC."""
+"""A client of TensorFlow Serving: sends rows over REST or gRPC and returns their embedding."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, Self
@@ -9,17 +9,15 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from ptsne_keras.serving import _chunks
-from ptsne_keras.serving._client_grpc import Grpc
-from ptsne_keras.serving._client_rest import Rest
+from ptsne_keras.serving._grpc import Grpc
+from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender, Signature
-from ptsne_keras.serving._transport import Failure, Rows, Signatures, Transport
+from ptsne_keras.serving._transport import Failure, Rows, Signatures
 from ptsne_keras.typing import FloatArray
 
-_WAYS: dict[str, Callable[..., Transport]] = {
-    "http": Rest,
-    "https": Rest,
-    "grpc": Grpc,
-    "grpcs": Grpc,
+_TRANSPORTS: dict[str, type[Rest | Grpc]] = {
+    **dict.fromkeys(("http", "https"), Rest),
+    **dict.fromkeys(("grpc", "grpcs"), Grpc),
 }
 
 _EMBED = Signature("serving_default", "features", {"embedding": 2})
@@ -28,47 +26,48 @@ _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
 
 
 class Client:
-    """Places for new rows from a server, in requests of a size that servers take, with retries.
+    """Embed rows with a model on TensorFlow Serving, in requests of a size it accepts.
 
-    What may pass is tried again with growing pauses until `deadline`: a server that is unavailable
-    or overloaded (gRPC UNAVAILABLE and RESOURCE_EXHAUSTED, HTTP 429, 502, 503 and 504, no
-    connection), no answer within `timeout`, an answer cut short. Anything else is raised at once.
-    As many rows come back as were sent, or an error.
+    Requests that may succeed next time are sent again, with growing pauses, until `deadline`: when
+    the server is unavailable or overloaded (gRPC UNAVAILABLE and RESOURCE_EXHAUSTED, HTTP 429, 502,
+    503 and 504, no connection), does not answer within `timeout`, or its answer is cut short. All
+    other errors are raised at once. A call returns as many rows as it was given, or raises.
 
     Parameters
     ----------
     url : str
         "http://host:8501" or "https://…" for REST, "grpc://host:8500" or "grpcs://…" for gRPC.
-        Proxies that the environment names are not used.
+        Proxies named in the environment are not used.
     model : str
-        Name under which the server has the model.
-    version : int, optional
-        By default the server's choice, its newest version.
-    label : str, optional
-        A version's label in the server's configuration, such as "stable"; instead of `version`.
-    timeout : float
-        Seconds for one request.
-    deadline : float
-        Seconds for all attempts at one request, the pauses too.
-    rows : int
-        At most this many rows in a request, and at most 2 MB of features.
-    backoff : float
-        Seconds, at most, before the second attempt; doubled before each further one, up to 5.
-    headers : mapping of str to str, optional
-        Sent along, such as {"authorization": "Bearer …"}; over gRPC as metadata.
-    credentials : ssl.SSLContext or grpc.ChannelCredentials, optional
-        For https or grpcs, where the system's certificates are not enough.
+        Name of the model on the server.
+    version : int, default=None
+        Version of the model. By default the server chooses: its newest.
+    label : str, default=None
+        Label of a version in the server's configuration, such as "stable", instead of `version`.
+    timeout : float, default=10.0
+        Seconds for one attempt at a request.
+    deadline : float, default=60.0
+        Seconds for all attempts at a request and the pauses between them.
+    rows : int, default=4096
+        The most rows in a request; a request has at most 2 MB of features as well.
+    backoff : float, default=0.1
+        The longest pause before the second attempt, in seconds; it doubles with each further
+        attempt, up to 5 s.
+    headers : mapping of str to str, default=None
+        Headers such as {"authorization": "Bearer …"}; over gRPC they are sent as metadata.
+    credentials : ssl.SSLContext or grpc.ChannelCredentials, default=None
+        For https or grpcs, if the system's certificates are not enough.
 
     Raises
     ------
     ValueError
-        If an argument is not as above.
+        If an argument is not as described.
     ImportError
         For gRPC, if grpcio or tensorflow-serving-api is not installed.
 
     Examples
     --------
-    >>> with Client(server.rest_url, "digits") as client:  # such as http://127.0.0.1:8501
+    >>> with Client(url, "digits") as client:  # such as http://127.0.0.1:8501
     ...     client.embed(X).shape
     (200, 2)
     """
@@ -88,49 +87,44 @@ class Client:
         credentials: Any = None,
     ) -> None:
         _check(timeout=timeout, deadline=deadline, rows=rows, backoff=backoff)
+        choice = _choice(version, label)
         parts = _parts(url)
+        headers = dict(headers or {})
         if credentials is not None and parts.scheme in ("http", "grpc"):
             raise ValueError(
                 f"url should begin with https:// or grpcs:// for credentials. Received: {url!r}."
             )
-        if any(
-            mark in text for pair in (headers or {}).items() for mark in "\r\n" for text in pair
-        ):
-            raise ValueError(f"headers should be without line breaks. Received: {headers!r}.")
-        if version is not None and label is not None:
-            raise ValueError(
-                f"version or label should be given, not both. Received: {version!r} and {label!r}."
-            )
-        if version is not None and (isinstance(version, bool) or not isinstance(version, Integral)):
-            raise ValueError(f"version should be an integer. Received: {version!r}.")
-        choice = {"version": version, "label": label}
-        choice = {key: value for key, value in choice.items() if value is not None}
-        self._transport = _WAYS[parts.scheme](parts, model, choice, headers or {}, credentials)
+        if any("\r" in text or "\n" in text for pair in headers.items() for text in pair):
+            raise ValueError(f"headers should not contain line breaks. Received: {headers!r}.")
+        self._transport = _TRANSPORTS[parts.scheme](parts, model, choice, headers, credentials)
         self._choice, self._timeout, self._rows = choice, timeout, rows
         chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
+        where = f"{url}, model {model!r}{chosen},"
         self._sender = Sender(
-            self._transport,
-            f"{url}, model {model!r}{chosen},",
-            timeout=timeout,
-            deadline=deadline,
-            backoff=backoff,
+            self._transport, where, timeout=timeout, deadline=deadline, backoff=backoff
         )
 
     def embed(self, X: Any) -> FloatArray:
-        """Embed rows: places Y float32 [N, d] on the map.
+        """Embed rows.
 
         Parameters
         ----------
-        X : array-like or sparse matrix [N, D]
-            Any numbers; they are sent as float32. Memory-mapped and sparse rows are read, and made
-            dense, as they are sent. No rows give no places.
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Rows of any numeric dtype, sent as float32. Memory-mapped and sparse rows are read, and
+            made dense, one request at a time. There may be no rows at all.
+
+        Returns
+        -------
+        Y : ndarray of shape (n_samples, n_components)
+            The embedding, in float32.
 
         Raises
         ------
         ValueError
-            If `X` is not 2-D, not numeric, or has NaN, infinity or numbers beyond float32; before
-            anything is sent.
+            If `X` is not 2-D or not numeric, or contains NaN, infinity or numbers beyond float32;
+            nothing is sent in that case.
         ServingError
+            If the server refuses a request, or does not answer it before the deadline.
 
         Examples
         --------
@@ -141,46 +135,58 @@ class Client:
         return Y
 
     def embed_with_novelty(self, X: Any) -> tuple[FloatArray, FloatArray]:
-        """Embed rows, and tell how far each is from the training rows.
+        """Embed rows, and return how far each is from the training rows.
 
         Parameters
         ----------
-        X : array-like or sparse matrix [N, D]
-            As for `embed`.
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Rows, as for `embed`.
 
         Returns
         -------
-        Y : float32 [N, d]
-        novelty : float32 [N]
+        Y : ndarray of shape (n_samples, n_components)
+            The embedding, in float32.
+        novelty : ndarray of shape (n_samples,)
+            Novelty in [0, 1]: 0 is a training row, 1 is farther away than any training row.
 
         Raises
         ------
         ValueError
-            As `embed`.
+            As for `embed`.
         ServingError
-            Also if the model was exported without the signature `embed_with_novelty`.
+            As for `embed`, and if the model was exported without `reference`.
 
         Examples
         --------
         >>> Y, novelty = client.embed_with_novelty(X)
         """
-        parts = _chunks.features(X, self._rows)
-        Y, novelty = self._predict(parts, _NOVELTY)
+        Y, novelty = self._predict(_chunks.features(X, self._rows), _NOVELTY)
         return Y, novelty
 
     def embed_examples(self, examples: Sequence[bytes]) -> FloatArray:
-        """Embed rows given as serialised `tf.train.Example`: places Y float32 [N, d].
+        """Embed rows given as serialised `tf.train.Example`.
+
+        Parameters
+        ----------
+        examples : sequence of bytes
+            Examples with the feature "features", a float list of D numbers.
+
+        Returns
+        -------
+        Y : ndarray of shape (n_samples, n_components)
+            The embedding, in float32.
 
         Raises
         ------
         ValueError
-            If `examples` are not a sequence of bytes.
+            If `examples` is not a sequence of bytes.
         ServingError
-            Also if the model was exported without the signature `embed_examples`.
+            As for `embed`.
 
         Examples
         --------
-        >>> client.embed_examples([graphs.example(X[0])]).shape
+        >>> from ptsne_keras.serving import signatures
+        >>> client.embed_examples([signatures.example(X[0])]).shape
         (1, 2)
         """
         (Y,) = self._predict(_chunks.examples(examples, self._rows), _EXAMPLES)
@@ -189,9 +195,15 @@ class Client:
     def metadata(self) -> Signatures:
         """Fetch the names, dtypes and shapes of what each signature takes and returns.
 
+        Returns
+        -------
+        dict
+            Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}.
+
         Raises
         ------
         ServingError
+            If the server refuses the request, or does not answer it before the deadline.
 
         Examples
         --------
@@ -201,12 +213,12 @@ class Client:
         return self._sender.metadata()
 
     def ready(self) -> bool:
-        """Whether the server has the model, of this version or label, loaded; asked once.
+        """Return whether the server has loaded the model in this version or label; asks once.
 
         Raises
         ------
         ServingError
-            If waiting would not help, as with credentials that the server refuses.
+            If waiting would not help, for instance if the server refuses the credentials.
 
         Examples
         --------
@@ -216,7 +228,7 @@ class Client:
         try:
             states = self._transport.states(self._timeout)
             if "label" in self._choice:
-                self._transport.metadata(self._timeout)  # the status does not look at labels
+                self._transport.metadata(self._timeout)  # the status ignores labels
         except Failure as failure:
             no_label = "label" in self._choice and failure.code == "INVALID_ARGUMENT"
             if no_label or failure.code in (*RETRIED, "NOT_FOUND"):
@@ -225,11 +237,11 @@ class Client:
         return "AVAILABLE" in states
 
     def close(self) -> None:
-        """Close the connection; a later call opens another over REST, and fails over gRPC.
+        """Close the connection; later calls open another over REST, and fail over gRPC.
 
         Examples
         --------
-        >>> other = Client(server.rest_url, "digits")
+        >>> other = Client(url, "digits")
         >>> other.close()
         """
         self._transport.close()
@@ -248,24 +260,36 @@ class Client:
     def _predict(self, parts: Iterable[Rows], signature: Signature) -> list[FloatArray]:
         answers = [self._sender.send(signature, part) for part in parts]
         if not answers:
-            return self._sender.nothing(signature)
+            return self._sender.empty(signature)
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
 
 
 def _parts(url: str) -> SplitResult:
-    """Take a url apart; what cannot be reached by any attempt is refused here."""
+    """Split a url, or raise if no attempt could reach it."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in _WAYS and bool(parts.hostname) and parts.username is None
+        good = parts.scheme in _TRANSPORTS and bool(parts.hostname) and parts.username is None
         good = good and parts.port != 0 and not any(mark.isspace() for mark in url)
-    except (TypeError, ValueError, AttributeError):  # a port that is none, an address cut short
+    except (TypeError, ValueError, AttributeError):  # for instance a port out of range
         good = False
     if not good:
         raise ValueError(
             "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user "
-            f"or blanks; for a password, see headers. Received: {url!r}."
+            f"or blanks; a password belongs in headers. Received: {url!r}."
         )
     return parts
+
+
+def _choice(version: int | None, label: str | None) -> dict[str, Any]:
+    """Return the version or label to ask for."""
+    if version is not None and label is not None:
+        raise ValueError(
+            f"version or label should be given, not both. Received: {version!r} and {label!r}."
+        )
+    if version is not None and (isinstance(version, bool) or not isinstance(version, Integral)):
+        raise ValueError(f"version should be an integer. Received: {version!r}.")
+    choice = {"version": version, "label": label}
+    return {kind: value for kind, value in choice.items() if value is not None}
 
 
 def _check(rows: int, **seconds: float) -> None:

@@ -1,14 +1,13 @@
 """SavedModel export for TensorFlow Serving."""
 
-import json
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.serving import _graphs, checks, signatures
-from ptsne_keras.serving._graphs import Reference
+from ptsne_keras.serving import _saved_model, signatures
+from ptsne_keras.serving._saved_model import Options, Reference
 from ptsne_keras.utils import arrays, files, novelty, validation
 
-# Rows of the reference that the map error is measured by, and that warm a server up.
+# Rows of the reference that the map error is measured on, and that warm up a server.
 _SAMPLE = 2000
 # Servers count versions in int64.
 _LAST_VERSION = 2**63 - 1
-# What TensorFlow takes as a pattern for file names.
+# Characters that TensorFlow reads as a file name pattern.
 _PATTERN = set("*?[]")
 
 
@@ -41,36 +40,35 @@ def export_saved_model(
 
     Signatures, for any number of rows N:
 
-    - `serving_default`: `features` float32 [N, D] → `embedding` float32 [N, d]
+    - `serving_default`: `features` float32 [N, D] → `embedding` float32 [N, d].
     - `embed_examples`: `examples` string [N], serialised `tf.train.Example` with the feature
-      "features", a float list of D → `embedding`
-    - `embed_with_novelty`, with a `reference`: `features` → `embedding` and `novelty` float32
-      [N], how far the row is from the nearest of at most 4,096 training rows, as a quantile of what
-      is usual for training rows: 0.5 is usual, 1 as far as any, or no finite row
+      "features", a float list of D numbers → `embedding`.
+    - `embed_with_novelty`, if there is a `reference`: `features` → `embedding` and `novelty`
+      float32 [N], the distance to the nearest of at most 4,096 training rows, as a quantile of the
+      distances that training rows have: 0.5 is usual, 1 is farther than any, or not finite.
 
-    Everything the encoder holds, its standardisation too, is inside; the weights are written once;
-    warm-up records of each signature lie beside. :func:`check` looks the model over before it
-    appears, whole or not at all: it is written beside, then renamed, so that a server polling the
-    directory never sees half a model.
+    The model contains everything the encoder holds, including its standardisation. The weights are
+    written once, with warm-up records for each signature. :func:`check` inspects the model, and
+    only then does the version appear, in one rename, so that a server that polls the directory
+    never sees half a model.
 
     Parameters
     ----------
     encoder : keras.Model
-        One input [N, D], one output [N, d].
-    directory : path
-        The model's base path, made if it is missing.
-    version : int, optional
-        At least 0; by default one more than the highest there, beginning at 1.
-    reference : array, `np.memmap` or sparse rows [N, D], optional
-        Training rows, raw. At most 64 MB of them are served as landmarks.
-    precision : "float32" or "bfloat16"
-        "bfloat16": weights and products of all layers but the last in half the memory; how far that
-        moves the rows of the reference, which it needs, is kept as "map_error" in
-        `assets.extra/ptsne_keras.json`.
-    dof : float, optional
-        Degrees of freedom α that the map was trained with, such as `ParametricTSNE.dof_`. Nothing
-        that is served needs them; whoever computes Q on the map does. They are kept in
-        `assets.extra/ptsne_keras.json`, as {"dof": α}.
+        A model with one input [N, D] and one output [N, d].
+    directory : path-like
+        The model's base path, created if it is missing.
+    version : int, default=None
+        A number of at least 0. By default one more than the highest version there is, or 1.
+    reference : array-like or sparse matrix of shape (n_samples, n_features), default=None
+        Raw training rows; `np.memmap` is fine. At most 64 MB of them are served as landmarks.
+    precision : {"float32", "bfloat16"}, default="float32"
+        "bfloat16" keeps the weights and computes the products of all layers but the last in half
+        the memory. It requires a `reference`; how far its rows move on the map is kept as
+        "map_error" in `assets.extra/ptsne_keras.json`.
+    dof : float, default=None
+        Degrees of freedom α of the map, such as `ParametricTSNE.dof_`. Serving does not need them,
+        computing Q on the map does. They are kept as "dof" in `assets.extra/ptsne_keras.json`.
 
     Returns
     -------
@@ -80,91 +78,76 @@ def export_saved_model(
     Raises
     ------
     FileExistsError
-        If that version exists: a server may be using it.
+        If the version exists: a server may be using it.
     NotADirectoryError
         If `directory` is a file.
     ValueError
-        If `directory` has a character that TensorFlow takes as a pattern: * ? [ ].
-        If the encoder's input or output is not one matrix, or it needs what a stock server has not;
-        if `reference` is not rows for it, `version` is not an integer ≥ 0, or `dof` is not a number
-        above 0.
+        If an argument is not as described, if `directory` contains one of * ? [ ], or if the
+        encoder needs operations that a stock server does not have.
     RuntimeError
-        If, on another backend than TensorFlow, the encoder cannot be rebuilt on TensorFlow, as with
-        layers of one's own.
+        If, on a backend other than TensorFlow, the encoder cannot be rebuilt on TensorFlow, for
+        instance because of custom layers.
 
     Notes
     -----
     On another backend a second process rebuilds the encoder on TensorFlow and writes it, so that
-    what is served is TensorFlow's own operations: Keras would export XLA programs of JAX, which
-    only servers with XLA for the same kind of device run.
+    the model consists of TensorFlow operations. Keras would export XLA programs of JAX, which run
+    only on servers with XLA for the same kind of device.
 
     Examples
     --------
     >>> export_saved_model(tsne.encoder_, "saved_models/digits", reference=X, dof=tsne.dof_)
     PosixPath('saved_models/digits/1')
     """
-    signatures.feature_count(encoder)  # raises where it has none
+    features = signatures.feature_count(encoder)
     base = Path(directory).expanduser()
-    if base.exists() and not base.is_dir():
-        raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
-    if _PATTERN & set(str(base)):
-        raise ValueError(
-            "directory should be without * ? [ and ], which TensorFlow takes as patterns. "
-            f"Received: {base}."
-        )
-    if version is not None and not _is_version(version):
-        raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
-    if dof is not None and not (isinstance(dof, Real) and 0 < dof < math.inf):
-        raise ValueError(f"dof should be a number above 0, or None. Received: {dof!r}.")
-    _check_precision(precision, reference)
-    if version is not None:
-        _refuse_existing(base, version)
-    # A server reads integer names only, so it never looks into this one.
+    _check(base, version, precision, reference, dof)
+    options = Options(
+        model=base.resolve().name,
+        reference=None if reference is None else _reference(encoder, reference, features),
+        bfloat16=precision == "bfloat16",
+        facts={} if dof is None else {"dof": float(dof)},
+    )
+    # Servers read integer names only, so they never look into this folder.
     beside = base / f".{uuid.uuid4().hex}"
-    inside = beside / "1"
     with files.made(base):
         try:
             beside.mkdir()
-            _write(
-                encoder,
-                inside,
-                model=base.resolve().name,
-                reference=None if reference is None else _reference(encoder, reference),
-                bfloat16=precision == "bfloat16",
-                facts={} if dof is None else {"dof": float(dof)},
-            )
-            return _appear(inside, base, version)
+            _write(encoder, beside / "1", options)
+            return _appear(beside / "1", base, version)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def _appear(inside: Path, base: Path, version: int | None) -> Path:
-    """Rename what was written to its version, or the next one that nobody has taken."""
-    while True:
-        number = max(_versions(base), default=0) + 1 if version is None else int(version)
-        target = base / str(number)
-        if version is not None:
-            _refuse_existing(base, version)
-        try:
-            inside.rename(target)
-        except OSError:
-            if version is not None or not target.exists():
-                raise
-            continue  # another export has taken it in between
-        return target
-
-
-def _versions(base: Path) -> list[int]:
-    return [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
-
-
-def _is_version(version: Any) -> bool:
+def _check(
+    base: Path, version: int | None, precision: str, reference: Any, dof: float | None
+) -> None:
+    """Raise unless the arguments of an export are as described."""
+    if base.exists() and not base.is_dir():
+        raise NotADirectoryError(f"directory should be a folder. Received: the file {base}.")
+    if _PATTERN & set(str(base)):
+        raise ValueError(
+            "directory should not contain * ? [ or ], which TensorFlow reads as patterns. "
+            f"Received: {base}."
+        )
+    if dof is not None and not (isinstance(dof, Real) and 0 < dof < math.inf):
+        raise ValueError(f"dof should be a number above 0, or None. Received: {dof!r}.")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision should be "float32" or "bfloat16". Received: {precision!r}.')
+    if precision == "bfloat16" and reference is None:
+        raise ValueError(
+            'reference should be given with precision="bfloat16": training rows, to measure how '
+            "far the map moves. Received: None."
+        )
+    if version is None:
+        return
     whole = isinstance(version, Integral) and not isinstance(version, bool)
-    return whole and 0 <= version <= _LAST_VERSION
+    if not whole or not 0 <= int(version) <= _LAST_VERSION:
+        raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
+    _refuse_existing(base, version)
 
 
-def _reference(encoder: keras.Model, X: Any) -> Reference:
-    features = signatures.feature_count(encoder)
+def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
     X = X if hasattr(X, "shape") else np.asarray(X)
     if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
         raise ValueError(
@@ -174,35 +157,27 @@ def _reference(encoder: keras.Model, X: Any) -> Reference:
     scale = novelty.scale_of(encoder)
     landmarks = novelty.Landmarks.of(X, scale=scale, name="reference")
     chosen = np.sort(np.random.default_rng(0).permutation(X.shape[0])[:_SAMPLE])
-    sample = validation.check_rows(arrays.rows_at(X, chosen), name="reference", dtype=np.float32)
-    return Reference(landmarks, sample)
+    sample = arrays.rows_at(X, chosen)
+    sample = validation.check_rows(sample, name="reference", dtype=np.float32)
+    # Without the encoder that scales them: it goes to another process by itself.
+    return Reference(novelty.Landmarks.from_arrays(landmarks.arrays()), sample)
 
 
-def _write(
-    encoder: keras.Model,
-    path: Path,
-    *,
-    model: str,
-    reference: Reference | None,
-    bfloat16: bool,
-    facts: Mapping[str, Any],
-) -> None:
-    """Write and check the SavedModel, on TensorFlow whatever the backend."""
+def _write(encoder: keras.Model, path: Path, options: Options) -> None:
+    """Write and check the SavedModel, with TensorFlow whatever the backend."""
     if keras.backend.backend() == "tensorflow":
-        options = {"model": model, "reference": reference, "bfloat16": bfloat16, "facts": facts}
-        _write_here(encoder, path, **options)
-        return
+        _saved_model.write(encoder, path, options)
+    else:
+        _write_elsewhere(encoder, path, options)
+
+
+def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None:
+    """Write the SavedModel in a process that runs TensorFlow."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        encoder.save(folder / "encoder.keras")
-        if reference is not None:
-            landmarks, sample = reference
-            arrays_ = {"sample": sample, **landmarks.arrays()}
-            np.savez(folder / "reference.npz", **arrays_)  # type: ignore[arg-type]
-        options = {"model": model, "bfloat16": bfloat16, "facts": dict(facts)}
-        (folder / "options.json").write_text(json.dumps(options))
+        encoder.save(Path(scratch) / "encoder.keras")
+        (Path(scratch) / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
-            [sys.executable, "-c", _REBUILD, scratch, path],
+            [sys.executable, "-m", "ptsne_keras.serving._rebuild", scratch, path],
             # No GPU: this process may hold all of its memory.
             env={
                 **os.environ,
@@ -221,46 +196,24 @@ def _write(
         )
 
 
-# Write the encoder of a file, in a process of its own.
-_REBUILD = """
-import json, sys
-from pathlib import Path
-import keras
-import numpy as np
-from ptsne_keras.serving import export, _graphs
-from ptsne_keras.utils import novelty
-folder = Path(sys.argv[1])
-encoder = keras.saving.load_model(folder / "encoder.keras", compile=False)
-options = json.loads((folder / "options.json").read_text())
-reference = None
-if (folder / "reference.npz").exists():
-    arrays = dict(np.load(folder / "reference.npz"))
-    sample = arrays.pop("sample")
-    reference = _graphs.Reference(novelty.Landmarks.from_arrays(arrays), sample)
-export._write_here(encoder, Path(sys.argv[2]), reference=reference, **options)
-"""
+def _appear(written: Path, base: Path, version: int | None) -> Path:
+    """Rename what was written to its version, or to the next free one."""
+    while True:
+        number = max(_versions(base), default=0) + 1 if version is None else int(version)
+        target = base / str(number)
+        if version is not None:
+            _refuse_existing(base, version)
+        try:
+            written.rename(target)
+        except OSError:
+            if version is not None or not target.exists():
+                raise
+            continue  # another export took the number in the meantime
+        return target
 
 
-def _write_here(encoder: keras.Model, path: Path, **options: Any) -> None:
-    """Write the SavedModel by this process's TensorFlow; refuse what no stock server runs."""
-    _graphs.write(encoder, path, **options)
-    report = checks.check(path)
-    if not report.ok:
-        failed = [f"{f.what}: {f.found}" for f in report.findings if not f.ok]
-        raise ValueError(
-            "encoder should be of operations that a stock server has, and give finite answers. "
-            f"Received: {encoder.name!r}; {'; '.join(failed)}"
-        )
-
-
-def _check_precision(precision: str, reference: Any) -> None:
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f'precision should be "float32" or "bfloat16". Received: {precision!r}.')
-    if precision == "bfloat16" and reference is None:
-        raise ValueError(
-            'reference should be given with precision="bfloat16": training rows, so that it is '
-            "known how far the map moves. Received: None."
-        )
+def _versions(base: Path) -> list[int]:
+    return [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
 
 
 def _refuse_existing(base: Path, version: int) -> None:

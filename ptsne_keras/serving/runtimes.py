@@ -1,7 +1,7 @@
-"""Encoders for other runtimes: ONNX and LiteRT files, checked against Keras as they are written."""
+"""ONNX and LiteRT files of an encoder, compared with Keras before they appear."""
 
-import itertools
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,31 +13,31 @@ import tensorflow as tf
 
 from ptsne_keras.serving import signatures
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import files
+from ptsne_keras.utils import files, optional
 
-# Largest difference from Keras, in parts of the map's extent.
+# The largest difference from Keras, relative to the extent of the map.
 _CLOSE = 1e-5
 _CHECKED_ROWS = 256
-# GELU and all else that Keras has; ONNX Runtime takes it since 1.14 of 2023.
+# It has GELU and all else that Keras has; ONNX Runtime reads it since version 1.14 of 2023.
 _OPSET = 18
 
 Run = Callable[[FloatArray], FloatArray]
 
 
 def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
-    """Write an encoder as one ONNX file, for ONNX Runtime, OpenVINO, TensorRT and others.
+    """Write an encoder as an ONNX file, for ONNX Runtime, OpenVINO, TensorRT and others.
 
-    It takes `features` float32 [N, D], any N, and returns `embedding` float32 [N, d].
-    Standardisation is inside. The file appears whole or not at all; the encoder is left as it is.
-    Where onnxruntime is installed, the file's answers are compared with those of Keras first.
+    The model takes `features` float32 [N, D] for any N, and returns `embedding` float32 [N, d].
+    Standardisation is included. If onnxruntime is installed, the answers are compared with those of
+    Keras first. The file appears complete or not at all, and the encoder is left unchanged.
 
     Parameters
     ----------
     encoder : keras.Model
-        One input [N, D], one output [N, d]. One of mixed precision is written in float32, in which
-        its weights are kept.
-    path : path
-        The file, which should end in `.onnx`; its folder is made if it is missing.
+        A model with one input [N, D] and one output [N, d]. A model in mixed precision is written
+        in float32, the precision of its weights.
+    path : path-like
+        The file, ending in ".onnx"; its folder is created if it is missing.
 
     Returns
     -------
@@ -49,58 +49,38 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     FileExistsError
         If the file exists.
     ModuleNotFoundError
-        Without tf2onnx; the extra `onnx` has it.
+        If tf2onnx is not installed; the extra `onnx` contains it.
     ValueError
-        If `path` ends otherwise, or the encoder's input or output is not one matrix.
+        If `path` has another suffix, or the encoder another number of inputs or outputs.
     RuntimeError
-        If ONNX lacks an operation of the encoder; if the answers differ from those of Keras by more
-        than 1e-5 of the map's extent; or on another backend than TensorFlow.
+        If ONNX lacks an operation of the encoder, if the answers differ from those of Keras by more
+        than 1e-5 of the map's extent, or on a backend other than TensorFlow.
 
     Examples
     --------
     >>> export_onnx(tsne.encoder_, "digits.onnx")  # doctest: +SKIP
     PosixPath('digits.onnx')
     """
-    try:
-        import onnx
-        import tf2onnx
-    except ModuleNotFoundError as error:
-        package = (error.name or "tf2onnx").split(".")[0]
-        raise ModuleNotFoundError(
-            f"export_onnx needs {package}: pip install 'ptsne_keras[onnx]'.", name=package
-        ) from error
-
-    def convert(frozen: Any) -> bytes:
-        model, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(),
-            name="encoder",
-            input_names=["features:0"],
-            output_names=[frozen.outputs[0].name],
-            tensors_to_rename={"features:0": "features", frozen.outputs[0].name: "embedding"},
-            opset=_OPSET,
-            custom_op_handlers={"Erfc": (_erfc, [])},
-        )
-        for tensor in (*model.graph.input, *model.graph.output):
-            tensor.type.tensor_type.shape.dim[0].dim_param = "N"
-        onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString()
-
-    return _export(encoder, path, ".onnx", convert, _onnx_runtime)
+    for module in ("onnx", "tf2onnx"):
+        optional.require(module, extra="onnx", purpose="export_onnx")
+    return _export(encoder, path, ".onnx", _to_onnx, _onnx_runtime)
 
 
 def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     """Write an encoder as a LiteRT (TensorFlow Lite) file, for phones, browsers and small devices.
 
-    Its signature `serving_default` takes `features` float32 [N, D] and returns `embedding` float32
-    [N, d], N ≥ 1: it is 1 until the caller resizes the input, as the signature runner does itself.
-    All else is as in :func:`export_onnx`; the answers are always compared with those of Keras.
+    The signature `serving_default` takes `features` float32 [N, D] and returns `embedding` float32
+    [N, d], N ≥ 1. Signature runners resize the input themselves; otherwise N is 1 until the caller
+    resizes it. The answers are compared with those of Keras first. The file appears complete or not
+    at all, and the encoder is left unchanged.
 
     Parameters
     ----------
     encoder : keras.Model
-        As in :func:`export_onnx`.
-    path : path
-        The file, which should end in `.tflite`; its folder is made if it is missing.
+        A model with one input [N, D] and one output [N, d]. A model in mixed precision is written
+        in float32, the precision of its weights.
+    path : path-like
+        The file, ending in ".tflite"; its folder is created if it is missing.
 
     Returns
     -------
@@ -112,38 +92,27 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     FileExistsError
         If the file exists.
     ValueError
-        If `path` ends otherwise, or the encoder's input or output is not one matrix.
+        If `path` has another suffix, or the encoder another number of inputs or outputs.
     RuntimeError
-        If LiteRT lacks an operation of the encoder; if the answers differ from those of Keras by
-        more than 1e-5 of the map's extent; or on another backend than TensorFlow.
+        If LiteRT lacks an operation of the encoder, if the answers differ from those of Keras by
+        more than 1e-5 of the map's extent, or on a backend other than TensorFlow.
 
     Examples
     --------
     >>> export_litert(tsne.encoder_, "digits.tflite")
     PosixPath('digits.tflite')
     """
-
-    def convert(frozen: Any) -> bytes:
-        features = frozen.inputs[0].shape[1]
-
-        @tf.function(input_signature=[signatures.spec(features)])
-        def embed(features: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"embedding": frozen(features)[0]}
-
-        call = embed.get_concrete_function()
-        return tf.lite.TFLiteConverter.from_concrete_functions([call], tf.Module()).convert()
-
-    return _export(encoder, path, ".tflite", convert, _litert_interpreter)
+    return _export(encoder, path, ".tflite", _to_litert, _litert_interpreter)
 
 
 def _export(
     encoder: keras.Model,
     path: str | os.PathLike[str],
     suffix: str,
-    convert: Callable[[Any], bytes],
+    convert: Callable[[keras.Model, int], bytes],
     load: Callable[[bytes], Run | None],
 ) -> Path:
-    """Convert, compare with Keras, and write beside, then rename."""
+    """Convert, compare with Keras, and write."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "encoder should be saved, then loaded and exported under KERAS_BACKEND=tensorflow. "
@@ -156,35 +125,72 @@ def _export(
     features = signatures.feature_count(encoder)
     single = _in_float32(encoder)
     try:
-        written = convert(_frozen(single, features))
+        written = convert(single, features)
         run = load(written)
     except Exception as error:  # each converter and runtime has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RuntimeError(
-            f"encoder should be of layers that can be written as {suffix}. "
+            f"encoder should have layers that can be written as {suffix}. "
             f"Received: {encoder.name!r}; {reason}"
         ) from error
     if run is not None:
-        _compare(single, _check_rows(single, features), run, suffix)
-    with files.made(target.parent), files.replacing(target) as beside:
-        beside.write_bytes(written)
+        _compare(single, signatures.normal_rows(single, _CHECKED_ROWS), run, suffix)
+    with files.made(target.parent):
         _refuse_existing(target)
+        files.write(target, written)
     return target
 
 
-def _frozen(encoder: keras.Model, features: int) -> Any:
-    """Trace the encoder into a graph that holds its weights as constants."""
+def _to_litert(encoder: keras.Model, features: int) -> bytes:
+    """Convert by Keras's own export, to operations that need no further library."""
+    inputs = keras.Input((features,), name="features")
+    named = keras.Model(inputs, {"embedding": keras.ops.cast(encoder(inputs), "float32")})
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "encoder.tflite"
+        named.export(
+            file,
+            format="litert",
+            verbose=False,
+            input_signature=[signatures.spec(features)],
+            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
+        )
+        return file.read_bytes()
+
+
+def _to_onnx(encoder: keras.Model, features: int) -> bytes:
+    """Convert the graph, with the weights as constants.
+
+    `keras.Model.export(format="onnx")` makes inputs of the model of the constants that a layer
+    holds, such as the mean of a Normalization, and has no place for a handler of Erfc.
+    """
+    import onnx
+    import tf2onnx
+
     # No public name of TensorFlow does this to one function.
     from tensorflow.python.framework import convert_to_constants
 
     embed = tf.function(
         signatures.embedding(encoder), input_signature=[signatures.spec(features)], autograph=False
     )
-    return convert_to_constants.convert_variables_to_constants_v2(embed.get_concrete_function())
+    frozen = convert_to_constants.convert_variables_to_constants_v2(embed.get_concrete_function())
+    output = frozen.outputs[0].name
+    model, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        name="encoder",
+        input_names=["features:0"],
+        output_names=[output],
+        tensors_to_rename={"features:0": "features", output: "embedding"},
+        opset=_OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
 
 
 def _in_float32(encoder: keras.Model) -> keras.Model:
-    """Give the encoder itself, or of one in mixed precision a copy that computes in float32."""
+    """Return the encoder, or a float32 copy if it computes in mixed precision."""
 
     def rewritten(value: Any) -> Any:
         if isinstance(value, dict):
@@ -193,7 +199,7 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
             return {key: rewritten(part) for key, part in value.items()}
         return [rewritten(part) for part in value] if isinstance(value, list | tuple) else value
 
-    # No runtime here multiplies matrices of bfloat16, nor LiteRT those of float16.
+    # No runtime here multiplies bfloat16 matrices, and LiteRT no float16 ones.
     layers = encoder._flatten_layers(include_self=False)
     if all(layer.compute_dtype == "float32" for layer in layers):
         return encoder
@@ -203,7 +209,7 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
 
 
 def _erfc(graph: Any, node: Any, _name: str, _args: list[Any]) -> None:
-    """Write Erfc, of the exact GELU, which ONNX lacks, as 1 - Erf."""
+    """Write Erfc, which the exact GELU uses and ONNX lacks, as 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     one = graph.make_const(f"{node.name}_one", np.ones((), np.float32)).output[0]
     erf = graph.make_node("Erf", node.input[:1]).output[0]
@@ -228,33 +234,16 @@ def _litert_interpreter(written: bytes) -> Run:
     except ModuleNotFoundError:
         Interpreter = tf.lite.Interpreter
     with warnings.catch_warnings():
-        # TensorFlow's own says that it moves to ai_edge_litert.
+        # TensorFlow announces that its interpreter moves to ai_edge_litert.
         warnings.simplefilter("ignore", UserWarning)
         runner = Interpreter(model_content=written).get_signature_runner("serving_default")
     return lambda X: runner(features=X)["embedding"]
 
 
-def _check_rows(encoder: keras.Model, features: int) -> FloatArray:
-    """Random rows like those that the encoder was made for: [n, D], standard normal once scaled."""
-    X = np.random.default_rng(0).standard_normal((_CHECKED_ROWS, features))
-    scaling = itertools.takewhile(
-        lambda layer: isinstance(
-            layer, keras.layers.InputLayer | keras.layers.Normalization | keras.layers.Rescaling
-        ),
-        encoder.layers,
-    )
-    for layer in reversed(list(scaling)):
-        if isinstance(layer, keras.layers.Normalization):
-            X = X * np.sqrt(layer.variance) + np.asarray(layer.mean)
-        elif isinstance(layer, keras.layers.Rescaling):
-            X = (X - np.asarray(layer.offset)) / np.asarray(layer.scale)
-    return X.astype(np.float32)
-
-
 def _compare(encoder: keras.Model, X: FloatArray, run: Run, suffix: str) -> None:
     """Raise unless the file answers as Keras does, for many rows and for one."""
     Y = np.asarray(encoder(X, training=False), np.float32)
-    # float32 has no more digits than this where a map lies far from the origin.
+    # Far from the origin float32 has no more digits.
     extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())
     for n in (len(X), 1):
         difference = np.abs(run(X[:n]) - Y[:n]).max()

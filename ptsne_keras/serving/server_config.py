@@ -1,4 +1,4 @@
-"""What TensorFlow Serving is told beside the model: versions, batching, monitoring."""
+"""Configuration of TensorFlow Serving beside the model: versions, batching, monitoring."""
 
 import os
 import re
@@ -13,43 +13,38 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import _chunks, _graphs
-from ptsne_keras.utils import files
+from ptsne_keras.serving import _chunks, signatures
+from ptsne_keras.utils import arrays, files
 
-# Rows of a request that are tried.
+# Rows of the requests to time, and the most bytes in one.
 _SIZES = (1, 8, 64, 512, 4096)
-# Of the highest rate of rows that which is reached without need of larger batches.
-_ENOUGH = 0.9
+_BYTES = 1 << 26
+# How long to time a request for, and how often at most.
 _SECONDS = 0.2
 _MOST_RUNS = 50
-# Work that may wait, in seconds: beyond it clients are better told to come again.
+# The part of the highest rate that makes larger batches, or more threads, unnecessary.
+_ENOUGH = 0.9
+# Seconds of work that may wait; beyond it clients are better told to come again.
 _QUEUE = 1.0
-# Of a batch that is tried, at most.
-_BYTES = 1 << 26
-# Names that mean the same in paths, protos in text form and YAML.
+# Names that mean the same in paths, text protos and YAML.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Of models.config as it is written here.
+# Lines of models.config as it is written here.
 _LABEL = re.compile(r'key: "(\w+)" value: (\d+)')
 _VERSION = re.compile(r"^\s*versions: (\d+)$", re.MULTILINE)
 
 
 class Speed(NamedTuple):
-    """What was measured of a model on this machine."""
+    """Measurements of a model on this machine."""
 
     features: int
-    """D."""
-    seconds: dict[int, float]
-    """Median seconds of a request by its rows."""
-    rates: dict[int, float]
-    """Rows a second by the number of threads, in batches of `enough` rows."""
-    slowest: float
-    """Seconds a row in the largest batch, by the signature that takes longest."""
+    seconds: dict[int, float]  # median seconds of a request by its rows
+    rates: dict[int, float]  # rows a second by the number of threads, in batches of `enough` rows
+    slowest: float  # seconds a row in the largest batch, with the slowest signature
 
     @property
     def enough(self) -> int:
-        """Rows of a batch from which on larger ones bring little."""
-        rates = {rows: rows / seconds for rows, seconds in self.seconds.items()}
-        return min(rows for rows, rate in rates.items() if rate >= _ENOUGH * max(rates.values()))
+        """Return the smallest batch that larger ones hardly improve on."""
+        return _smallest({rows: rows / seconds for rows, seconds in self.seconds.items()})
 
 
 def configure(
@@ -63,29 +58,29 @@ def configure(
 ) -> list[Path]:
     """Write models.config, batching.config, monitoring.config and compose.yaml beside the versions.
 
-    What batching waits for and holds is measured on this machine with the stable version, in some
-    seconds; the figures stand in the file. Run it again when a version gets or leaves a label: a
-    server that polls models.config, as compose.yaml lets it, follows within a minute. Settings of
-    batching and the name it takes at its next start.
+    The batching settings follow from timing the stable version on this machine, which takes some
+    seconds; the measurements are noted in the file. Call it again whenever a label moves: a server
+    that polls models.config, as compose.yaml makes it, follows within a minute. The name and the
+    batching settings take effect when the server next starts.
 
     Parameters
     ----------
-    directory : path
+    directory : path-like
         The model's base path, with a version that `export_saved_model` wrote.
-    name : str, optional
-        What clients call the model; by default the folder's name.
-    stable : int, optional
-        Version with the label "stable"; by default that which has it, at first the highest but the
-        canary.
-    canary : int, optional
-        Version with the label "canary"; none by default. Clients that ask for no label get the
-        highest version, and so the canary.
-    request_rows : int, optional
-        Rows of a client's largest request; by default as many as `Client` sends: 4,096, or 2 MB.
-        With batching on, a server refuses requests of more rows than its largest batch.
-    allowed_batch_sizes : sequence of int
-        For XLA devices, such as TPUs, that compile each size: batches are filled up to these sizes,
-        and are no larger than the last.
+    name : str, default=None
+        Name of the model for clients; by default the name of the folder.
+    stable : int, default=None
+        Version with the label "stable". By default the label stays where it is; at first it is
+        given to the highest version other than the canary.
+    canary : int, default=None
+        Version with the label "canary", if any. Clients that ask for no label get the highest
+        version, and so the canary.
+    request_rows : int, default=None
+        Rows in the largest request of any client; by default those of `Client`, 4,096 or 2 MB. With
+        batching, a server refuses requests with more rows than its largest batch.
+    allowed_batch_sizes : sequence of int, default=()
+        For XLA devices such as TPUs, which compile each size: batches are padded to these sizes,
+        the largest of which limits them.
 
     Returns
     -------
@@ -95,11 +90,11 @@ def configure(
     Raises
     ------
     FileNotFoundError
-        If a version is not there.
+        If a version does not exist.
     ValueError
-        If a label should move to a version that a running server has not loaded: it would refuse
-        this file and all that follow. If the name has other than letters, digits, ".", "_" and "-",
-        or `request_rows` or a size is not an integer of at least 1.
+        If a label would move to a version that a running server has not loaded: the server would
+        refuse this file and all later ones. If `name` contains anything but letters, digits, ".",
+        "_" and "-". If `request_rows` or a size is not an integer of at least 1.
 
     Examples
     --------
@@ -107,34 +102,17 @@ def configure(
     ['models.config', 'batching.config', 'monitoring.config', 'compose.yaml']
     """
     base = Path(directory).expanduser()
-    present = base.iterdir() if base.is_dir() else ()
-    versions = sorted(int(path.name) for path in present if path.name.isdecimal())
-    before, listed = _standing(base)
-    if stable is None:
-        kept = before.get("stable")
-        stable = kept if kept in versions else max({*versions} - {canary}, default=1)
-    for version in (stable, *([] if canary is None else [canary])):
-        if isinstance(version, bool) or version not in versions:
-            raise FileNotFoundError(
-                f"stable and canary should be versions in {base}: {versions}; "
-                f"export_saved_model writes them. Received: {version!r}."
-            )
-    _check_moves(before, listed, stable, canary)
     name = base.resolve().name if name is None else name
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"name should be of letters, digits, . _ and -; give one. Received: {name!r}."
+            f"name should consist of letters, digits, . _ and -; give one. Received: {name!r}."
         )
-    labels = {"stable": stable} | ({} if canary is None else {"canary": canary})
-    # Those that have a label now are served until the next call: requests may be under way, and
-    # a server moves a label only to a version that it has loaded.
-    served = sorted({*labels.values(), *before.values()} & {*versions})
-    speed = measure(base / str(stable))
+    labels, served = _labels(base, stable, canary)
+    speed = measure(base / str(labels["stable"]))
+    rows = _request_rows(request_rows, speed)
     texts = {
         "models.config": _models(name, labels, served),
-        "batching.config": _batching(
-            speed, _request_rows(request_rows, speed), allowed_batch_sizes
-        ),
+        "batching.config": _batching(speed, rows, allowed_batch_sizes),
         "monitoring.config": _MONITORING,
         "compose.yaml": _COMPOSE.replace("NAME", name),
     }
@@ -143,57 +121,65 @@ def configure(
     return [base / file for file in texts]
 
 
-def _standing(base: Path) -> tuple[dict[str, int], set[int]]:
-    """Labels, and versions, in models.config as it stands."""
+def _labels(base: Path, stable: int | None, canary: int | None) -> tuple[dict[str, int], list[int]]:
+    """Return the version of each label, and the versions to serve."""
+    present = base.iterdir() if base.is_dir() else ()
+    versions = sorted(int(path.name) for path in present if path.name.isdecimal())
     file = base / "models.config"
     text = file.read_text() if file.is_file() else ""
-    labels = {label: int(version) for label, version in _LABEL.findall(text)}
-    return labels, {int(version) for version in _VERSION.findall(text)}
-
-
-def _check_moves(before: dict[str, int], listed: set[int], stable: int, canary: int | None) -> None:
-    """Refuse a move that a running server would refuse, and all later files with it."""
-    for label, version in (("stable", stable), ("canary", canary)):
-        if version is not None and label in before and version not in {before[label], *listed}:
-            other = (
-                "configure with it as the canary first" if label == "stable" else "drop it first"
+    before = {label: int(version) for label, version in _LABEL.findall(text)}
+    listed = {int(version) for version in _VERSION.findall(text)}
+    if stable is None:
+        kept = before.get("stable")
+        stable = kept if kept in versions else max({*versions} - {canary}, default=1)
+    labels = {"stable": stable} | ({} if canary is None else {"canary": canary})
+    for version in labels.values():
+        if isinstance(version, bool) or version not in versions:
+            raise FileNotFoundError(
+                f"stable and canary should be versions in {base}: {versions}; "
+                f"export_saved_model writes them. Received: {version!r}."
             )
+    for label, version in labels.items():
+        if label in before and version not in {before[label], *listed}:
+            first = "make it the canary first" if label == "stable" else "drop the canary first"
             raise ValueError(
                 f"{label} should move to a version that is served: {sorted(listed)}. A server "
-                f"does not take a label to one that it has not loaded; {other}, and wait a "
+                f"refuses to move a label to a version it has not loaded; {first}, and wait a "
                 f"minute. Received: {version}."
             )
+    # Versions that have a label now are served until the next call: requests may be under way.
+    return labels, sorted({*labels.values(), *before.values()} & {*versions})
 
 
 def _request_rows(rows: int | None, speed: Speed) -> int:
-    """Rows of the largest request: by default those of `Client`."""
+    """Return the rows in the largest request, by default those of `Client`."""
     if rows is None:
-        return max(1, min(_chunks.ROWS, _chunks.BYTES // (4 * speed.features)))
+        return arrays.block_size(speed.features, rows=_chunks.ROWS, numbers=_chunks.BYTES // 4)
     if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
         raise ValueError(f"request_rows should be an integer of at least 1. Received: {rows!r}.")
     return int(rows)
 
 
 def measure(path: Path) -> Speed:
-    """Measure how long `serving_default` takes by rows, and what several threads bring."""
+    """Time requests by their rows, and by the number of threads."""
     model = tf.saved_model.load(str(path))
-    signature = model.signatures[_graphs.SERVING]
+    signature = model.signatures[signatures.SERVING]
     (spec,) = signature.structured_input_signature[1].values()
     features = int(spec.shape[1])
     sizes = [rows for rows in _SIZES if rows == 1 or 4 * features * rows <= _BYTES]
-    rows = {n: tf.zeros((n, features)) for n in sizes}
-    seconds = {n: statistics.median(_seconds(signature, rows[n])) for n in sizes}
-    slow = model.signatures.get(_graphs.NOVELTY, signature)
-    slowest = statistics.median(_seconds(slow, rows[sizes[-1]])) / sizes[-1]
+    batches = {n: tf.zeros((n, features)) for n in sizes}
+    seconds = {n: statistics.median(_seconds(signature, batches[n])) for n in sizes}
+    slow = model.signatures.get(signatures.NOVELTY, signature)
+    slowest = statistics.median(_seconds(slow, batches[sizes[-1]])) / sizes[-1]
     speed = Speed(features, seconds, {}, slowest)
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]
-    rates = {n: _rate(signature, rows[speed.enough], n) for n in threads}
+    rates = {n: _rate(signature, batches[speed.enough], n) for n in threads}
     return speed._replace(rates=rates)
 
 
 def _seconds(signature: Any, batch: tf.Tensor) -> list[float]:
     found: list[float] = []
-    np.asarray(signature(features=batch)["embedding"])  # the first run chooses code
+    np.asarray(signature(features=batch)["embedding"])  # TensorFlow prepares in the first run
     while len(found) < 5 or (len(found) < _MOST_RUNS and sum(found) < _SECONDS):
         start = time.perf_counter()
         np.asarray(signature(features=batch)["embedding"])
@@ -202,11 +188,16 @@ def _seconds(signature: Any, batch: tf.Tensor) -> list[float]:
 
 
 def _rate(signature: Any, batch: tf.Tensor, threads: int) -> float:
-    """Rows a second of so many threads that ask at the same time."""
+    """Return the rows a second of several threads together."""
     with ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
         runs = [len(f) for f in pool.map(lambda _: _seconds(signature, batch), range(threads))]
         return sum(runs) * int(batch.shape[0]) / (time.perf_counter() - start)
+
+
+def _smallest(rates: dict[int, float]) -> int:
+    """Return the smallest key whose rate is close to the highest."""
+    return min(key for key, rate in rates.items() if rate >= _ENOUGH * max(rates.values()))
 
 
 def _models(name: str, labels: dict[str, int], served: list[int]) -> str:
@@ -215,7 +206,7 @@ def _models(name: str, labels: dict[str, int], served: list[int]) -> str:
         f'\n    version_labels {{ key: "{label}" value: {version} }}'
         for label, version in labels.items()
     )
-    return f"""# The versions that are served, and their labels; a new one belongs in here too.
+    return f"""# The versions to serve, and their labels. A new version has to be listed here too.
 model_config_list {{
   config {{
     name: "{name}"
@@ -235,35 +226,32 @@ def _batching(speed: Speed, request_rows: int, allowed: Sequence[int]) -> str:
     whole = all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes)
     if not whole or (sizes and sizes[-1] < request_rows):
         raise ValueError(
-            "allowed_batch_sizes should be integers of at least 1, of which the last holds a "
+            "allowed_batch_sizes should be integers of at least 1, the largest of which holds a "
             f"request of request_rows={request_rows} rows. Received: {list(allowed)!r}."
         )
     largest = sizes[-1] if sizes else max(speed.enough, request_rows)
-    threads = min(
-        n for n, rate in speed.rates.items() if rate >= _ENOUGH * max(speed.rates.values())
-    )
+    threads = _smallest(speed.rates)
     wait = max(1, round(speed.seconds[1] * 1e6))
     queue = max(8, round(_QUEUE * threads / (speed.slowest * largest)))
     table = "\n".join(
         f"#   {rows:5,} rows: {seconds * 1e3:8.3f} ms, {rows / seconds:12,.0f} rows/s"
         for rows, seconds in speed.seconds.items()
     )
-    slowest = speed.slowest * 1e6
     rates = ", ".join(f"{n}: {rate:,.0f}" for n, rate in speed.rates.items())
     fixed = "".join(f"allowed_batch_sizes: {size}\n" for size in sizes)
     return f"""# Measured with this model where this file was written, {os.cpu_count()} cores:
 {table}
-# Rows a second by threads, in batches of {speed.enough:,}: {rates}.
-# From {speed.enough:,} rows on, larger batches bring little.
+# Rows a second by the number of threads, in batches of {speed.enough:,}: {rates}.
+# Batches of more than {speed.enough:,} rows are hardly faster.
 #
-# A server refuses requests of more rows than the largest batch.
+# Requests with more rows than the largest batch are refused.
 max_batch_size {{ value: {largest} }}
 # A request waits for others no longer than a single row takes.
 batch_timeout_micros {{ value: {wait} }}
-# About {_QUEUE:.0f} s of work may wait, if all ask for what takes longest, {slowest:.1f} us a row;
-# beyond it clients are told to come again: UNAVAILABLE.
+# About {_QUEUE:.0f} s of work may wait, at {speed.slowest * 1e6:.1f} us a row (slowest signature).
+# Beyond that clients are told to come again: UNAVAILABLE.
 max_enqueued_batches {{ value: {queue} }}
-# More threads bring less than a tenth.
+# More threads are hardly faster.
 num_batch_threads {{ value: {threads} }}
 {fixed}"""
 
@@ -275,7 +263,7 @@ prometheus_config {
 }
 """
 
-# The image's own command sets the ports, 8500 for gRPC and 8501 for REST.
+# The image's entry point sets the ports: 8500 for gRPC, 8501 for REST.
 _COMPOSE = """# docker compose --profile cpu up --detach
 # or --profile gpu, with an NVIDIA GPU and its container toolkit.
 # Pin the image: TF_SERVING_TAG=x.y.z.

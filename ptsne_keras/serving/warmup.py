@@ -1,95 +1,87 @@
 """Warm-up records: requests that TensorFlow Serving replays before it answers the first client."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import tensor_pb2
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-"""Where in a SavedModel's folder a server looks for them."""
+"""Where in a SavedModel's folder servers look for them."""
 
-# Fields of tensorflow_serving's protos. Its Python package is not needed to write them: with its
-# dependencies it would install another TensorFlow beside tensorflow-cpu.
-_PREDICT_LOG = 6  # in PredictionLog
-_REQUEST = 1  # in PredictLog
-_MODEL_SPEC, _INPUTS = 1, 2  # in PredictRequest
-_NAME, _SIGNATURE_NAME = 1, 3  # in ModelSpec
-_KEY, _VALUE = 1, 2  # in an entry of a map
+Request: TypeAlias = tuple[str, Mapping[str, tf.Tensor]]
+"""A signature, and its inputs by name."""
+
+# The fields in use of tensorflow_serving/apis/prediction_log.proto and the files it imports, under
+# names of our own. Its Python package is not needed: with its dependencies it would install another
+# TensorFlow beside tensorflow-cpu.
+_SCHEMA = """
+name: "ptsne_keras/warmup.proto" package: "ptsne_keras" syntax: "proto3" dependency: "TENSOR"
+message_type { name: "ModelSpec"
+  field { name: "name" number: 1 type: TYPE_STRING }
+  field { name: "signature_name" number: 3 type: TYPE_STRING }
+}
+message_type { name: "PredictRequest"
+  field { name: "model_spec" number: 1 type: TYPE_MESSAGE type_name: "ModelSpec" }
+  field { name: "inputs" number: 2 label: LABEL_REPEATED
+    type: TYPE_MESSAGE type_name: "InputsEntry" }
+  nested_type { name: "InputsEntry" options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".tensorflow.TensorProto" }
+  }
+}
+message_type { name: "PredictLog"
+  field { name: "request" number: 1 type: TYPE_MESSAGE type_name: "PredictRequest" }
+}
+message_type { name: "PredictionLog"
+  field { name: "predict_log" number: 6 type: TYPE_MESSAGE type_name: "PredictLog" }
+}
+""".replace("TENSOR", tensor_pb2.DESCRIPTOR.name)
 
 
-def write(folder: Path, model: str, requests: list[tuple[str, Mapping[str, tf.Tensor]]]) -> None:
-    """Write requests (signature, inputs by name) as `PredictionLog` records of a model."""
+def _message(name: str) -> Any:
+    """Return the class of a message of the schema."""
+    pool = descriptor_pool.Default()
+    try:
+        found = pool.FindMessageTypeByName(f"ptsne_keras.{name}")
+    except KeyError:
+        pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+        found = pool.FindMessageTypeByName(f"ptsne_keras.{name}")
+    return message_factory.GetMessageClass(found)
+
+
+def write(folder: Path, model: str, requests: Sequence[Request]) -> None:
+    """Write requests of a model as `PredictionLog` records."""
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as records:
         for signature, inputs in requests:
-            records.write(_prediction_log(model, signature, inputs))
+            log = _message("PredictionLog")()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = model, signature
+            for name, value in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            records.write(log.SerializeToString())
 
 
-def read(folder: Path) -> list[tuple[str, dict[str, tf.Tensor]]]:
-    """Read the records back: (signature, inputs by name)."""
+def read(folder: Path) -> list[Request]:
+    """Read the records, or raise a ValueError if the file holds anything else."""
     file = folder / FILE
     try:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
-        return [_request(record) for record in records]
-    except (tf.errors.OpError, IndexError, KeyError, ValueError, UnicodeDecodeError) as error:
+        return [_request(_message("PredictionLog").FromString(record)) for record in records]
+    except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} should hold PredictionLog records. Received: {str(error).splitlines()[0]}"
         ) from None
 
 
-def _prediction_log(model: str, signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
-    spec = _field(_NAME, model.encode()) + _field(_SIGNATURE_NAME, signature.encode())
-    request = _field(_MODEL_SPEC, spec)
-    for name, value in inputs.items():
-        tensor = tf.make_tensor_proto(value).SerializeToString()
-        request += _field(_INPUTS, _field(_KEY, name.encode()) + _field(_VALUE, tensor))
-    return _field(_PREDICT_LOG, _field(_REQUEST, request))
-
-
-def _request(record: bytes) -> tuple[str, dict[str, tf.Tensor]]:
-    log = dict(_fields(record))[_PREDICT_LOG]
-    request = dict(_fields(log))[_REQUEST]
-    spec = dict(_fields(dict(_fields(request))[_MODEL_SPEC]))
-    entries = [dict(_fields(entry)) for number, entry in _fields(request) if number == _INPUTS]
-    inputs = {entry[_KEY].decode(): _tensor(entry[_VALUE]) for entry in entries}
-    return spec.get(_SIGNATURE_NAME, b"serving_default").decode(), inputs
-
-
-def _tensor(data: bytes) -> tf.Tensor:
-    proto = type(tf.make_tensor_proto(0)).FromString(data)
-    return tf.constant(tf.make_ndarray(proto))
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """Encode one length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F)
-    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the (number, payload) of a message whose fields are all length-delimited."""
-    at = 0
-    while at < len(data):
-        key, at = _read_varint(data, at)
-        size, at = _read_varint(data, at)
-        if key & 7 != 2 or at + size > len(data):
-            raise ValueError("a record that is truncated or of another kind")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
+def _request(log: Any) -> Request:
+    request = log.predict_log.request
+    if not request.inputs:
+        raise ValueError("a record without a predict request")
+    inputs = {name: tf.constant(tf.make_ndarray(proto)) for name, proto in request.inputs.items()}
+    return request.model_spec.signature_name or "serving_default", inputs

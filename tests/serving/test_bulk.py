@@ -178,7 +178,7 @@ def test_signature_of_something_else_is_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [{"features": "x"}, {"keep": "id"}, {"features": ["x", "x"]}])
 def test_names_that_are_no_list_are_refused(exported, names):
-    with pytest.raises(ValueError, match="should be a list of names, each once"):
+    with pytest.raises(ValueError, match="should be a list of distinct names"):
         serving.Embedder(exported.path, **names)
 
 

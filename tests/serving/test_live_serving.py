@@ -7,7 +7,6 @@ PTSNE_TF_SERVING_URL names servers that run, with the model in the path, separat
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from support.loopback import free_port
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError
@@ -43,34 +42,6 @@ class Live(NamedTuple):
     encoder: keras.Model | None
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def add_warmup(version: Path) -> None:
-    """Let the server run a request before it calls the model available, unless one is there."""
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-
-    file = version / "assets.extra" / "tf_serving_warmup_requests"
-    if file.exists():
-        return
-    file.parent.mkdir(exist_ok=True)
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = "map", "serving_default"
-    request.inputs["features"].CopyFrom(tf.make_tensor_proto(np.zeros((1, D), np.float32)))
-    log = prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        writer.write(log.SerializeToString())
-
-
 def configuration(base: Path, file: Path) -> Path:
     file.write_text(
         f'model_config_list {{ config {{ name: "map" base_path: "{base}" '
@@ -81,12 +52,12 @@ def configuration(base: Path, file: Path) -> Path:
 
 
 def started(folder: Path) -> Iterator[Live]:
-    """Start the server over an exported model, in two versions, the first labelled."""
+    """Start the server over two versions of an exported model, the first with a label."""
     encoder = networks.encoder(D, 2, hidden_units=(8,), seed=0)
     base = folder / "map"
     for _ in range(2):
-        add_warmup(serving.export_saved_model(encoder, base))
-    rest, grpc = free_ports(2)
+        serving.export_saved_model(encoder, base)
+    rest, grpc = free_port(), free_port()
     log = (folder / "log").open("w+")
     process = subprocess.Popen(
         [

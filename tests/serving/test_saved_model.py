@@ -1,24 +1,18 @@
 """The SavedModel by other readers: TensorFlow's C API, OpenVINO, the official protos, XLA."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import openvino
 import pytest
 import tensorflow as tf
+from support import c_loader
 from tensorflow_serving.apis import prediction_log_pb2
 
-from ptsne_keras import networks, serving
-from ptsne_keras.serving import _graphs, _precision, checks, warmup
+from ptsne_keras import serving
+from ptsne_keras.serving import _precision, checks, signatures, warmup
 from ptsne_keras.utils import novelty
 from ptsne_keras.utils.novelty import Landmarks
 
-C_LOADER = Path(__file__).parents[1] / "support" / "c_loader.py"
 SIZES = (1, 7, 4096)
 # Of float32 sums in another order, at map coordinates of this size.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -26,32 +20,8 @@ SIGNATURES = {"serving_default", "embed_examples", "embed_with_novelty"}
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, digits):
-    """An encoder of raw digits, exported with its training rows."""
-    (X, _), (X_test, _) = digits
-    scaling = (X.mean(axis=0), X.std())
-    encoder = networks.encoder(
-        64, 2, hidden_units=(50, 50), activation="relu", scaling=scaling, seed=0
-    )
-    path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
-    # As many as the largest batch asks for.
-    many = np.tile(X_test, (8, 1))[: max(SIZES)] + np.float32(0.01)
-    return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))
-
-
-@pytest.fixture(scope="module")
 def model(served):
     return tf.saved_model.load(str(served.path))
-
-
-def in_c(path, batches, folder):
-    """Answers of TensorFlow's C API, in a process of its own."""
-    np.savez(folder / "in.npz", **batches)
-    command = [sys.executable, C_LOADER, path, folder / "in.npz", folder / "out.npz"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "out.npz") as arrays:
-        return dict(arrays)
 
 
 def strings(examples):
@@ -66,8 +36,8 @@ def answers(served, tmp_path_factory):
         rows = served.rows[:n]
         batches[f"serving_default/features@{n}"] = rows
         batches[f"embed_with_novelty/features@{n}"] = rows
-        batches[f"embed_examples/examples@{n}"] = strings([_graphs.example(row) for row in rows])
-    return in_c(served.path, batches, tmp_path_factory.mktemp("c"))
+        batches[f"embed_examples/examples@{n}"] = strings([signatures.example(row) for row in rows])
+    return c_loader.run(served.path, batches, tmp_path_factory.mktemp("c"))
 
 
 # ---------------------------------------------------------------- signatures
@@ -92,7 +62,11 @@ def test_openvino_reads_the_folder_and_answers_as_keras(served, n):
     np.testing.assert_allclose(embedding, served.encoder(served.rows[:n]), **CLOSE)
 
 
-def test_outputs_are_named_and_float32(model):
+def test_inputs_and_outputs_are_named_and_float32(model):
+    assert model.signatures["serving_default"].structured_input_signature == (
+        (),
+        {"features": tf.TensorSpec((None, 64), tf.float32, name="features")},
+    )
     outputs = {name: s.structured_outputs for name, s in model.signatures.items()}
     assert set(outputs) == SIGNATURES
     for tensors in outputs.values():
@@ -107,7 +81,7 @@ def test_without_training_rows_there_is_no_novelty(served, tmp_path):
 
 
 def test_examples_of_another_width_are_refused_by_name(model):
-    short = tf.constant([_graphs.example(np.zeros(63))])
+    short = tf.constant([signatures.example(np.zeros(63))])
     with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
         model.signatures["embed_examples"](examples=short)
 
@@ -116,13 +90,13 @@ def test_examples_of_another_width_are_refused_by_name(model):
 def test_rows_of_another_width_are_refused_by_a_c_server(served, tmp_path, width):
     rows = np.zeros((3, width), np.float32)  # one column could be broadcast to all
     with pytest.raises(AssertionError, match=r"\[3,\d+\] is not compatible with .*64"):
-        in_c(served.path, {"serving_default/features": rows}, tmp_path)
+        c_loader.run(served.path, {"serving_default/features": rows}, tmp_path)
 
 
 def test_empty_batch_gives_an_empty_map(served, tmp_path):
     rows = np.zeros((0, 64), np.float32)
     names = ("serving_default", "embed_with_novelty")
-    found = in_c(served.path, {f"{name}/features": rows for name in names}, tmp_path)
+    found = c_loader.run(served.path, {f"{name}/features": rows for name in names}, tmp_path)
     assert {name: value.shape for name, value in found.items()} == {
         "serving_default/embedding": (0, 2),
         "embed_with_novelty/embedding": (0, 2),
@@ -200,7 +174,7 @@ def test_warm_up_records_are_answered_by_a_c_server(served, tmp_path):
             value = strings(list(value)) if value.dtype == object else value
             batches[f"{request.model_spec.signature_name}/{name}@{i}"] = value
     assert len(batches) == 6
-    found = in_c(served.path, batches, tmp_path)
+    found = c_loader.run(served.path, batches, tmp_path)
     assert all(np.isfinite(value).all() for value in found.values())
     assert len(found) == 8  # the novelty's two outputs twice
 
@@ -284,165 +258,3 @@ def test_bfloat16_needs_training_rows(served, tmp_path):
         serving.export_saved_model(served.encoder, tmp_path, precision="bfloat16")
     with pytest.raises(ValueError, match='precision should be "float32" or "bfloat16"'):
         serving.export_saved_model(served.encoder, tmp_path, precision="float16")
-
-
-# ---------------------------------------------------------------- the check
-
-
-def test_check_tells_all_it_looked_at(served):
-    report = serving.check(served.path)
-    assert report.ok, str(report)
-    what = [finding.what for finding in report.findings]
-    assert what[:4] == ["version folder", "operations", "devices", "weights"]
-    assert set(what) >= SIGNATURES | {"warm-up", "answers", "batches"}
-    assert "embedding float32 [N, 2]" in str(report)
-    assert "FAIL" not in str(report)
-
-
-@keras.saving.register_keras_serializable("test")
-class InPython(keras.layers.Layer):
-    def call(self, x):
-        y = tf.numpy_function(lambda v: v * 2, [x], tf.float32)
-        return tf.ensure_shape(y, x.shape)
-
-
-@keras.saving.register_keras_serializable("test")
-class Compiled(keras.layers.Layer):
-    def call(self, x):
-        return tf.function(lambda v: v * 2, jit_compile=True)(x)
-
-
-@keras.saving.register_keras_serializable("test")
-class OnAGpu(keras.layers.Layer):
-    def call(self, x):
-        with tf.device("/GPU:0"):
-            return x * 2.0
-
-
-@keras.saving.register_keras_serializable("test")
-class OfTheBatch(keras.layers.Layer):
-    def call(self, x):
-        return x - tf.reduce_mean(x, axis=0)
-
-
-@keras.saving.register_keras_serializable("test")
-class Logarithm(keras.layers.Layer):
-    def call(self, x):
-        return tf.math.log(-tf.abs(x) - 1)
-
-
-REFUSED = {
-    InPython: "operations: PyFunc",
-    Compiled: r"operations: .*\(jit_compile=True\)",
-    OnAGpu: "devices: .*GPU:0",
-    OfTheBatch: "batches: a row's answer differs",
-    Logarithm: "answers: NaN or infinity",
-}
-
-
-@pytest.mark.parametrize("layer", REFUSED, ids=lambda layer: layer.__name__)
-def test_what_a_stock_server_cannot_run_is_refused_and_nothing_is_written(tmp_path, layer):
-    inputs = keras.Input((3,))
-    encoder = keras.Model(inputs, layer()(keras.layers.Dense(2)(inputs)))
-    with pytest.raises(ValueError, match=REFUSED[layer]):
-        serving.export_saved_model(encoder, tmp_path / "served" / "name")
-    assert list(tmp_path.iterdir()) == []
-
-
-def copied(served, tmp_path):
-    import shutil
-
-    return Path(shutil.copytree(served.path, tmp_path / "1"))
-
-
-def failures(path):
-    report = serving.check(path)
-    assert not report.ok
-    assert "FAIL" in str(report)
-    return {finding.what for finding in report.findings if not finding.ok}
-
-
-def test_check_finds_weights_that_are_stored_twice(served, tmp_path):
-    served.encoder.export(tmp_path / "1", verbose=False)
-    assert "weights" in failures(tmp_path / "1")
-
-
-def test_check_finds_what_was_truncated_removed_or_misnamed(served, tmp_path):
-    path = copied(served, tmp_path)
-    records = path / warmup.FILE
-    whole = records.read_bytes()
-    records.write_bytes(whole[: len(whole) // 2])
-    assert failures(path) == {"warm-up"}
-    records.unlink()
-    assert failures(path) == {"warm-up"}
-    warmup.write(path, "map", [("other", {"features": tf.zeros((1, 64))})])
-    assert failures(path) == {"warm-up"}
-    records.write_bytes(whole)
-    path = path.rename(tmp_path / "v1")
-    assert failures(path) == {"version folder"}
-    data = path / "variables" / "variables.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:100])
-    assert "loads" in failures(path)
-    (path / "saved_model.pb").write_bytes(b"none")
-    assert "graph" in failures(path)
-
-
-def altered(path, change):
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    change(saved.meta_graphs[0])
-    (path / "saved_model.pb").write_bytes(saved.SerializeToString())
-
-
-ALTERED = {
-    "a signature that is gone": (lambda g: g.signature_def.pop("embed_examples"), "warm-up"),
-    "an output of no tensor": (
-        lambda g: setattr(
-            g.signature_def["serving_default"].outputs["embedding"], "name", "nothing:0"
-        ),
-        "warm-up",
-    ),
-    "another tag": (lambda g: g.meta_info_def.tags.append("gpu"), "graph"),
-    "a graph of the future": (
-        lambda g: setattr(g.graph_def.versions, "min_consumer", 99_999),
-        "loads",
-    ),
-    "another CPU": (lambda g: setattr(g.graph_def.node[0], "device", "/device:CPU:7"), "devices"),
-}
-
-
-@pytest.mark.parametrize("change", ALTERED)
-def test_check_looks_at_what_a_server_reads(served, tmp_path, change):
-    path = copied(served, tmp_path)
-    altered(path, ALTERED[change][0])
-    assert ALTERED[change][1] in failures(path)
-
-
-def test_check_counts_warm_up_records_and_their_rows(served, tmp_path):
-    path = copied(served, tmp_path)
-    few = [(name, {k: v[:1] for k, v in inputs.items()}) for name, inputs in warmup.read(path)]
-    warmup.write(path, "map", few)
-    assert failures(path) == {"batches"}
-    warmup.write(path, "map", warmup.read(path) * 200)
-    assert failures(path) == {"warm-up"}
-
-
-def test_check_finds_weights_that_are_constants_too(tmp_path):
-    kernel = np.random.default_rng(0).normal(size=(64, 50)).astype("float32")
-    inputs = keras.Input((64,))
-    both = keras.layers.Dense(50)(inputs) + keras.ops.matmul(inputs, kernel)
-    encoder = keras.Model(inputs, keras.layers.Dense(2)(both))
-    with pytest.raises(ValueError, match=r"weights: .* stored [23]\."):
-        serving.export_saved_model(encoder, tmp_path)
-
-
-def test_check_of_no_model_names_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"with a saved_model\.pb"):
-        serving.check(tmp_path)
-
-
-def test_facts_are_told_only_where_there_are_any(served, tmp_path):
-    assert checks.facts(served.path) == {}
-    path = serving.export_saved_model(served.encoder, tmp_path, dof=1)
-    assert json.loads((path / _graphs.FACTS).read_text()) == {"dof": 1.0}

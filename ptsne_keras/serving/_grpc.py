@@ -1,5 +1,6 @@
-"""TF Serving's gRPC API as a `Transport`."""
+"""TensorFlow Serving's gRPC API."""
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,23 +12,24 @@ import tensorflow as tf
 from ptsne_keras.serving import _transport
 from ptsne_keras.serving._transport import Failure, Rows
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import optional
 
-# What gRPC says of a connection cut inside an answer.
+# gRPC's words for a connection that was cut inside an answer.
 _CUT = ("deserializing", "RST_STREAM", "Stream removed")
 _OPTIONS = [
-    # The client has its own retries, with a deadline.
+    # `_sender` tries again, until a deadline; see there.
     ("grpc.enable_retries", 0),
-    # Direct, as over REST.
+    # No proxy, as over REST.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
-    # By default a channel waits a second and then up to two minutes before it connects again.
+    # By default a channel waits one second, and later up to two minutes, to connect again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
 
 
 class Grpc:
-    """PredictionService and ModelService over one channel, which threads may share."""
+    """The same calls as `Rest`, over one channel, shared by threads."""
 
     def __init__(
         self,
@@ -37,62 +39,47 @@ class Grpc:
         headers: Mapping[str, str],
         credentials: Any = None,
     ) -> None:
-        try:
-            import grpc
-            from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-        except ImportError as error:
-            raise ImportError(
-                f"{url.scheme}:// needs gRPC and TF Serving's messages: pip install "
-                "'ptsne_keras[serving]', and pip install --no-deps tensorflow-serving-api (with "
-                f"its dependencies it would bring another TensorFlow). Received: {error}."
-            ) from error
+        grpc = _required(url.scheme)
         if url.scheme == "grpcs":
             credentials = credentials or grpc.ssl_channel_credentials()
             self._channel = grpc.secure_channel(url.netloc, credentials, _OPTIONS)
         else:
             self._channel = grpc.insecure_channel(url.netloc, _OPTIONS)
         self._rpc_error = grpc.RpcError
-        self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._prediction = _api("prediction_service_pb2_grpc").PredictionServiceStub(self._channel)
+        self._models = _api("model_service_pb2_grpc").ModelServiceStub(self._channel)
         self._model, self._choice = model, choice
         # HTTP/2 has lower-case names only.
         self._headers = [(key.lower(), value) for key, value in headers.items()]
 
     def predict(
         self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> list[FloatArray]:
+    ) -> dict[str, FloatArray]:
         """Send rows as one tensor."""
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest(output_filter=outputs)
+        request = _api("predict_pb2").PredictRequest(output_filter=outputs)
         request.model_spec.signature_name = signature
         dtype = tf.float32 if isinstance(rows, np.ndarray) else tf.string
         request.inputs[name].CopyFrom(tf.make_tensor_proto(rows, dtype))
         answer = self._ask(self._prediction.Predict, request, timeout).outputs
-        for output in outputs:
-            if output not in answer:
-                raise _transport.no_output(output, list(answer))
-        return [_array(answer[output]) for output in outputs]
+        return {key: _array(answer[key]) for key in outputs if key in answer}
 
     def metadata(self, timeout: float) -> dict[str, Any]:
         """Fetch the signature definitions."""
         from google.protobuf import json_format
-        from tensorflow_serving.apis import get_model_metadata_pb2
 
-        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        api = _api("get_model_metadata_pb2")
+        request = api.GetModelMetadataRequest(metadata_field=["signature_def"])
         answer = self._ask(self._prediction.GetModelMetadata, request, timeout)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
+        signatures = api.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(signatures)
         as_json = json_format.MessageToDict(signatures, preserving_proto_field_name=True)
         return as_json["signature_def"]
 
     def states(self, timeout: float) -> list[str]:
         """Fetch the states of the model's versions."""
-        from tensorflow_serving.apis import get_model_status_pb2
-
-        request = get_model_status_pb2.GetModelStatusRequest()
-        answer = self._ask(self._models.GetModelStatus, request, timeout)
-        name = get_model_status_pb2.ModelVersionStatus.State.Name
+        api = _api("get_model_status_pb2")
+        answer = self._ask(self._models.GetModelStatus, api.GetModelStatusRequest(), timeout)
+        name = api.ModelVersionStatus.State.Name
         return [name(status.state) for status in answer.model_version_status]
 
     def close(self) -> None:
@@ -111,8 +98,26 @@ class Grpc:
             raise _failure(error.code().name, error.details() or "", timeout) from error
 
 
+def _required(scheme: str) -> Any:
+    """Return the module grpc, or raise an error that names all there is to install."""
+    try:
+        for module in ("tensorflow_serving.apis", "grpc"):
+            found = optional.require(module, extra="serving", purpose=f"{scheme}://")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error} Then pip install --no-deps tensorflow-serving-api; with its dependencies it "
+            "would install another TensorFlow.",
+            name=error.name,
+        ) from None
+    return found
+
+
+def _api(name: str) -> Any:
+    return importlib.import_module(f"tensorflow_serving.apis.{name}")
+
+
 def _failure(code: str, details: str, timeout: float) -> Failure:
-    """Say what a gRPC error means."""
+    """Return the failure that a gRPC error stands for."""
     if code == "DEADLINE_EXCEEDED":
         return _transport.too_slow(timeout)
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
@@ -123,17 +128,14 @@ def _failure(code: str, details: str, timeout: float) -> Failure:
 
 
 def _array(proto: Any) -> FloatArray:
-    """Read a float32 tensor; `tf.make_ndarray` would fill up one that was cut short."""
+    """Return a float32 tensor; `tf.make_ndarray` would pad one that was cut short."""
     if proto.dtype != tf.float32.as_datatype_enum:
         dtype = tf.as_dtype(proto.dtype).name
         raise Failure("INVALID_ARGUMENT", f"the output should be float32; it is {dtype}")
     shape = [dim.size for dim in proto.tensor_shape.dim]
+    values: Any = proto.float_val
     if proto.tensor_content:
-        size, values = len(proto.tensor_content) // 4, None
-    else:
-        size, values = len(proto.float_val), proto.float_val
-    if size != math.prod(shape):
-        raise Failure("DATA_LOSS", f"an answer cut short: {size} numbers for shape {shape}")
-    if values is None:
-        return np.frombuffer(proto.tensor_content, "<f4").reshape(shape).astype(np.float32)
+        values = np.frombuffer(proto.tensor_content, "<f4")
+    if len(values) != math.prod(shape):
+        raise Failure("DATA_LOSS", f"an answer cut short: {len(values)} numbers for shape {shape}")
     return np.array(values, np.float32).reshape(shape)

@@ -1,22 +1,23 @@
-"""TF Serving's REST API as a `Transport`."""
+"""TensorFlow Serving's REST API."""
 
 import base64
+import contextlib
 import http.client
 import json
 import ssl
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote
 
 import numpy as np
+import urllib3
 
 from ptsne_keras.serving import _transport
 from ptsne_keras.serving._transport import Failure, Rows
 from ptsne_keras.typing import FloatArray
 
-# The gRPC code that TF Serving, or a proxy before it, means by an HTTP code.
+# The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -28,12 +29,17 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-# Of an error that is no JSON, such as a proxy's page.
+# How much to quote of an error that is not JSON, such as a proxy's page.
 _LONGEST_TEXT = 300
+# Connections that are kept open for threads; more are opened as needed.
+_KEPT = 16
 
 
 class Rest:
-    """REST over connections that stay open, one a thread."""
+    """REST over connections that stay open, shared by threads.
+
+    Each call is one request of at most `timeout` seconds, or a Failure.
+    """
 
     def __init__(
         self,
@@ -41,19 +47,19 @@ class Rest:
         model: str,
         choice: Mapping[str, Any],
         headers: Mapping[str, str],
-        context: ssl.SSLContext | None = None,
+        credentials: ssl.SSLContext | None = None,
     ) -> None:
-        self._path = f"{url.path.rstrip('/')}/v1/models/{quote(model, safe='')}"
+        base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
+        self._url = f"{base}/v1/models/{quote(model, safe='')}"
         for kind, value in choice.items():
-            self._path += f"/{kind}s/{quote(str(value), safe='')}"
-        self._url, self._context = url, context
+            self._url += f"/{kind}s/{quote(str(value), safe='')}"
         self._headers = {"Content-Type": "application/json", **headers}
-        self._local = threading.local()
+        self._pools = urllib3.PoolManager(maxsize=_KEPT, retries=False, ssl_context=credentials)
 
     def predict(
         self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> list[FloatArray]:
-        """Send rows in the columnar form, which names the input, once."""
+    ) -> dict[str, FloatArray]:
+        """Send rows in the columnar form, which names the input once."""
         body = (
             f'{{"signature_name": {json.dumps(signature)}, '
             f'"inputs": {{{json.dumps(name)}: {json_rows(rows)}}}}}'
@@ -61,11 +67,8 @@ class Rest:
         answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
-        for output in outputs:
-            if output not in named:
-                raise _transport.no_output(output, list(named))
         try:
-            return [np.asarray(named[output], np.float32) for output in outputs]
+            return {key: np.asarray(named[key], np.float32) for key in outputs if key in named}
         except (TypeError, ValueError) as error:  # such as rows of different lengths
             raise Failure("DATA_LOSS", f"outputs that are no arrays: {error}") from None
 
@@ -80,83 +83,65 @@ class Rest:
         return [_part(status, "state") for status in statuses]
 
     def close(self) -> None:
-        """Close this thread's connection; those of other threads end with them."""
-        connection = self._local.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.close()
+        """Close all connections."""
+        self._pools.clear()
 
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
         try:
-            status, text = self._exchange(method, self._path + path, timeout, body)
+            status, text = self._exchange(method, self._url + path, timeout, body)
             answer = json.loads(text) if status == 200 else None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()  # the rest of this answer would be taken for the next one
+        except (urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
             raise _failure(error, timeout) from error
         if status != 200:
             raise Failure(_CODES.get(status, f"HTTP {status}"), _error_text(text))
         return answer
 
     def _exchange(
-        self, method: str, path: str, timeout: float, body: bytes | None
+        self, method: str, url: str, timeout: float, body: bytes | None
     ) -> tuple[int, bytes]:
         until = time.monotonic() + timeout
-        connection = self._connection(timeout)
-        connection.request(method, path, body, self._headers)
-        socket = connection.sock
-        socket.settimeout(_left(until))
-        response = connection.getresponse()
+        response = self._pools.request(
+            method,
+            url,
+            body=body,
+            headers=self._headers,
+            timeout=urllib3.Timeout(total=timeout),
+            redirect=False,
+            preload_content=False,
+        )
         pieces = []
-        # Piece by piece: a socket's own limit is one of silence, not of the whole answer.
-        while piece := response.read1(2**16):
-            pieces.append(piece)
-            socket.settimeout(_left(until))
-        missing = response.length
-        response.close()
-        if missing:
-            raise http.client.IncompleteRead(b"".join(pieces), missing)
+        with contextlib.closing(response):
+            # In pieces: the timeout of a socket limits each silence, not the whole answer.
+            while piece := response.read1(2**16):
+                pieces.append(piece)
+                if time.monotonic() > until:
+                    raise TimeoutError
         return response.status, b"".join(pieces)
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            host, port = self._url.hostname or "", self._url.port
-            if self._url.scheme == "https":
-                connection = http.client.HTTPSConnection(host, port, context=self._context)
-            else:
-                connection = http.client.HTTPConnection(host, port)
-            self._local.connection = connection
-        connection.timeout = timeout
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
-        return connection
 
 
 def json_rows(rows: Rows) -> str:
-    """Write rows as JSON: numbers as the shortest decimals that are the same float32."""
+    """Return rows as JSON: numbers as the shortest decimals that are the same float32."""
     if isinstance(rows, np.ndarray):
-        # Half the bytes that the digits of a float64 would take, in no more time.
+        # Half the bytes that float64 digits would take, at the same speed.
         return "[" + ",".join(f"[{','.join(row.astype('U').tolist())}]" for row in rows) + "]"
     return json.dumps([{"b64": base64.b64encode(row).decode()} for row in rows])
 
 
-def _left(until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
 def _failure(error: Exception, timeout: float) -> Failure:
-    """Say what a broken exchange means."""
-    if isinstance(error, TimeoutError):
+    """Return the failure that a broken exchange stands for."""
+    if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError) and not isinstance(
+        error, urllib3.exceptions.NewConnectionError
+    ):
         return _transport.too_slow(timeout)
-    if isinstance(error, OSError):  # refused, reset, or no such host
-        return Failure("UNAVAILABLE", str(error))
-    return Failure("DATA_LOSS", f"an answer cut short: {error}")
+    cause = error.args[-1] if error.args else error
+    cut = isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError)
+    if cut or isinstance(error, ValueError):
+        return Failure("DATA_LOSS", f"an answer cut short: {error}")
+    return Failure("UNAVAILABLE", str(error))  # refused, reset, or no such host
 
 
 def _part(answer: Any, *keys: str) -> Any:
-    """Take a part of an answer that is whole, yet may come from some other server."""
+    """Return a part of an answer, which may come from another kind of server."""
     for key in keys:
         if not isinstance(answer, dict) or key not in answer:
             raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")

@@ -1,0 +1,76 @@
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.linear import MODEL, SLOW, Served, address
+from support.loopback import Loopback
+
+from ptsne_keras import networks, serving
+from ptsne_keras.serving import Client
+
+
+@pytest.fixture(scope="session")
+def small_encoder() -> keras.Model:
+    return networks.encoder(3, 2, hidden_units=(4,), seed=0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Versions 1 and 2; only the newest has all three signatures."""
+    base = tmp_path_factory.mktemp("served") / MODEL
+    old, new = Served(0.5), Served(1.0)
+    tf.saved_model.save(old, str(base / "1"), signatures={"serving_default": old.embed})
+    signatures = {
+        "serving_default": new.embed,
+        "embed_with_novelty": new.embed_with_novelty,
+        "embed_examples": new.embed_examples,
+    }
+    tf.saved_model.save(new, str(base / "2"), signatures=signatures)
+    return base
+
+
+@pytest.fixture(scope="module")
+def running(base: Path) -> Iterator[Loopback]:
+    with Loopback(base, MODEL, labels={"stable": 1}, slow=SLOW) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Loopback) -> Iterator[Loopback]:
+    running.requests.clear()
+    yield running
+    running.clear()
+
+
+@pytest.fixture(params=["http", "grpc"])
+def way(request: pytest.FixtureRequest, server: Loopback) -> str:
+    address(server, request.param)  # skips
+    return request.param
+
+
+@pytest.fixture
+def url(server: Loopback, way: str) -> str:
+    return address(server, way)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, MODEL, backoff=0.01) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory, digits):
+    """An encoder of raw digits, exported with its training rows."""
+    (X, _), (X_test, _) = digits
+    scaling = (X.mean(axis=0), X.std())
+    encoder = networks.encoder(
+        64, 2, hidden_units=(50, 50), activation="relu", scaling=scaling, seed=0
+    )
+    path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
+    many = np.tile(X_test, (8, 1))[:4096] + np.float32(0.01)
+    return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))

@@ -1,0 +1,213 @@
+"""The client when a server refuses, fails or is not there."""
+
+import contextlib
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.linear import MODEL, SLOW, D, address, assert_embeds, counts, refusal, rows
+from support.loopback import Loopback, free_port
+
+from ptsne_keras.serving import Client, ServingError, _grpc
+from ptsne_keras.serving._transport import Failure
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_wrong_width(client):
+    error = refusal(lambda: client.embed(np.zeros((7, D + 2))))
+    assert error.code == "INVALID_ARGUMENT"
+    # The operation's own words, then ours.
+    assert "Matrix size-incompatible: In[0]: [7,7], In[1]: [5,2]" in error.server_message
+    assert error.server_message in str(error)
+    assert "X should have 5 columns, like the training rows; it has 7." in str(error)
+
+
+@pytest.mark.parametrize(
+    ("model", "choice", "code", "words"),
+    [
+        ("letters", {}, "NOT_FOUND", ["Latest(letters)", ", model 'letters'", "Client.ready()"]),
+        (MODEL, {"version": 7}, "NOT_FOUND", ["Specific(digits, 7)", "version 7"]),
+        (
+            MODEL,
+            {"label": "canary"},
+            "INVALID_ARGUMENT",
+            ["label: canary", "The label should be in the server's configuration"],
+        ),
+    ],
+    ids=["model", "version", "label"],
+)
+def test_unknown(url, model, choice, code, words):
+    error = refusal(lambda: Client(url, model, **choice).embed(rows(1)))
+    assert error.code == code
+    assert all(word in str(error) for word in [url, *words]), str(error)
+
+
+def test_model_without_the_signature(url):
+    old = Client(url, MODEL, version=1)
+    error = refusal(lambda: old.embed_with_novelty(rows(1)))
+    assert "embed_with_novelty" in error.server_message
+    assert "exported with that signature; it has ['serving_default']." in str(error)
+    empty = refusal(lambda: old.embed_with_novelty(np.zeros((0, D))))
+    assert "['serving_default']" in str(empty)
+
+
+def test_model_that_is_no_map(way, tmp_path):
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float64, "x")])
+        def call(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": x}
+
+    other = Other()
+    tf.saved_model.save(other, str(tmp_path / "1"), signatures=other.call)
+    with Loopback(tmp_path, "other") as server:
+        error = refusal(lambda: Client(address(server, way), "other").embed(rows(1)))
+    assert "The signature should take 'features' alone; it takes ['x']." in str(error)
+
+
+def test_bad_example(client):
+    error = refusal(lambda: client.embed_examples([b"no example"]))
+    assert error.code == "INVALID_ARGUMENT"
+    assert "parse" in error.server_message
+
+
+@contextlib.contextmanager
+def answering(*pieces: bytes, length: int, pause: float = 0.0) -> Iterator[str]:
+    """A server of another kind: sends these pieces with pauses between."""
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(pause)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request).start()
+        yield f"http://127.0.0.1:{other.server_port}"
+
+
+def test_another_kind_of_server_is_recognised():
+    with answering(b"{}", length=2) as url:
+        error = refusal(lambda: Client(url, MODEL).embed(rows(1)))
+    assert "an answer without 'outputs', unlike TF Serving's" in str(error)
+
+
+def test_answer_that_comes_in_drops_is_too_slow():
+    """A socket's timeout limits each silence, not the answer."""
+    began = time.monotonic()
+    with (
+        answering(*[b" "] * 12, length=100, pause=0.1) as url,
+        pytest.raises(ServingError, match="no answer within"),
+    ):
+        Client(url, MODEL, timeout=0.4, deadline=0.5).embed(rows(1))
+    assert 0.3 < time.monotonic() - began < 1.5
+
+
+# ---------------------------------------------------------------- faults
+
+
+def test_unavailable_twice_then_fine(client, server):
+    server.inject("unavailable", times=2)
+    X = rows(3)
+    assert_embeds(client.embed(X), X)
+    assert len(server.requests) == 3
+
+
+def test_unavailable_for_ever_ends_at_the_deadline(url, server):
+    server.inject("unavailable", times=1000)
+    began = time.monotonic()
+    with pytest.raises(ServingError, match="The model server is unavailable") as caught:
+        Client(url, MODEL, deadline=0.4, backoff=0.02).embed(rows(1))
+    assert time.monotonic() - began < 1.0
+    assert caught.value.code == "UNAVAILABLE"
+    # Pauses double, so that few attempts fit; without pauses there would be hundreds.
+    assert 2 < caught.value.attempts == len(server.requests) < 9
+
+
+def test_slow_answer_is_asked_for_again(url, server):
+    server.inject("slow")
+    X = rows(3)
+    began = time.monotonic()
+    Y = Client(url, MODEL, timeout=0.5, backoff=0.01).embed(X)
+    assert 0.5 <= time.monotonic() - began < SLOW
+    assert_embeds(Y, X)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(("timeout", "deadline", "told"), [(0.15, 0.4, 0.15), (10.0, 0.2, 0.2)])
+def test_slow_for_ever_ends_at_the_deadline(url, server, timeout, deadline, told):
+    server.inject("slow", times=5)
+    began = time.monotonic()
+    with pytest.raises(ServingError, match=rf"no answer within {told} s") as caught:
+        Client(url, MODEL, timeout=timeout, deadline=deadline, backoff=0.01).embed(rows(1))
+    assert time.monotonic() - began < 1.0
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("fault", ["truncated", "short"])
+def test_answer_cut_short_is_asked_for_again_and_never_returned(client, server, fault):
+    server.inject(fault)
+    X = rows(6)
+    Y, novelty = client.embed_with_novelty(X)
+    assert_embeds(Y, X)
+    assert novelty.shape == (6,)
+    assert len(server.requests) == 2
+    server.inject(fault, times=1000)
+    client._sender._deadline = 0.3
+    with pytest.raises(ServingError) as caught:
+        client.embed(X)
+    assert caught.value.code == "DATA_LOSS"
+    assert caught.value.attempts > 1
+
+
+def test_one_fault_does_not_repeat_the_chunks_before(url, server):
+    X = rows(9)
+    with Client(url, MODEL, rows=3, backoff=0.01) as client:
+        client.embed(X[:1])
+        server.requests.clear()
+        server.inject("truncated")
+        assert_embeds(client.embed(X), X)
+    assert counts(server) == [3, 3, 3, 3]
+
+
+def test_connection_refused(way):
+    began = time.monotonic()
+    with pytest.raises(ServingError, match=r"(?i)refused|failed to connect") as caught:
+        Client(f"{way}://127.0.0.1:{free_port()}", MODEL, deadline=0.4, backoff=0.05).embed(rows(1))
+    assert time.monotonic() - began < 1.2
+    assert caught.value.code == "UNAVAILABLE"
+    assert caught.value.attempts > 1
+
+
+def test_server_that_starts_later_is_reached_soon_and_one_that_ends_is_unavailable(base, way):
+    """The channel itself must not insist on waiting: gRPC's own pauses reach two minutes."""
+    port, X = free_port(), rows(2)
+    url = f"{way}://127.0.0.1:{port}"
+    with Client(url, MODEL, deadline=1.0, backoff=0.02) as client:
+        with pytest.raises(ServingError):
+            client.embed(X)
+        with Loopback(base, MODEL, **{f"{'rest' if way == 'http' else way}_port": port}):
+            Client(url, MODEL).embed(X)  # the first call of a model takes its time
+            assert client.embed(X).shape == (2, 2)
+        with pytest.raises(ServingError) as caught:
+            client.embed(X)
+    assert caught.value.code == "UNAVAILABLE"
+
+
+def test_overload_is_tried_again_but_a_request_too_large_is_not():
+    overload = _grpc._failure("RESOURCE_EXHAUSTED", "Task queue is full", 1.0)
+    large = _grpc._failure("RESOURCE_EXHAUSTED", "Received message larger than max", 1.0)
+    assert (overload.code, large.code) == ("RESOURCE_EXHAUSTED", "PAYLOAD_TOO_LARGE")
+    assert Failure("X", "two\n\t lines").message == "two lines"

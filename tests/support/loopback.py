@@ -1,0 +1,345 @@
+"""A stand-in for TensorFlow Serving on 127.0.0.1, which can be told to fail.
+
+It answers over REST and gRPC from exported models, and refuses in TensorFlow Serving's words, as
+far as `serving.Client` makes requests: the columnar form of REST, all messages of gRPC.
+"""
+
+import base64
+import http.server
+import json
+import re
+import socket
+import threading
+from concurrent import futures
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+from ptsne_keras.serving._transport import Failure
+
+try:
+    import grpc
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+except ImportError:
+    grpc = None
+
+# A refusal; an answer after `slow` seconds; one cut off inside; one that lacks half the rows.
+FAULTS = ("unavailable", "slow", "truncated", "short")
+_CODES = {
+    tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
+    tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
+    tf.errors.UNIMPLEMENTED: "UNIMPLEMENTED",
+}
+_HTTP = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+}
+_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata|)")
+
+
+class Request(NamedTuple):
+    """A predict request that came in."""
+
+    signature: str
+    rows: int
+    headers: dict[str, str]
+
+
+class Loopback:
+    """Serves the versions below a base path; use it as a context manager."""
+
+    def __init__(self, base_path, name, *, labels=None, slow=1.0, rest_port=0, grpc_port=0):
+        folders = [path for path in Path(base_path).glob("*") if path.name.isdecimal()]
+        assert folders, f"no version in {base_path}"
+        self._versions = {int(path.name): Version(path) for path in folders}
+        self.name, self._labels, self._slow = name, dict(labels or {}), slow
+        self.requests: list[Request] = []
+        self._faults: list[str] = []
+        self._lock = threading.Lock()
+        self.closed = threading.Event()
+        handler = type("Handler", (_Handler,), {"loopback": self})
+        self._rest = http.server.ThreadingHTTPServer(("127.0.0.1", rest_port), handler)
+        threading.Thread(target=self._rest.serve_forever, args=(0.05,)).start()
+        self.rest_url = f"http://127.0.0.1:{self._rest.server_address[1]}"
+        self._grpc = self.grpc_url = None
+        if grpc is not None:
+            self._grpc, port = _start_grpc(self, grpc_port)
+            self.grpc_url = f"grpc://127.0.0.1:{port}"
+
+    def inject(self, fault, times=1):
+        """Let the next predict requests meet a fault."""
+        assert fault in FAULTS
+        with self._lock:
+            self._faults += [fault] * times
+
+    def clear(self):
+        """Forget the faults that no request has met."""
+        with self._lock:
+            self._faults.clear()
+
+    def find(self, name, version, label):
+        """Return the version that a request asks for and its number."""
+        if label and name == self.name:
+            if label not in self._labels:
+                raise Failure("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
+            version = self._labels[label]
+        if name != self.name or (version is not None and version not in self._versions):
+            wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise Failure("NOT_FOUND", f"Servable not found for request: {wanted}")
+        number = max(self._versions) if version is None else version
+        return number, self._versions[number]
+
+    def listed(self, name, version):
+        """Return the versions whose states are asked for."""
+        if name != self.name or (version is not None and version not in self._versions):
+            raise Failure("NOT_FOUND", f"Could not find any versions of model {name}")
+        return sorted(self._versions) if version is None else [version]
+
+    def answer(self, version, request, inputs, outputs=()):
+        """Return the outputs by name, and whether to cut the answer off."""
+        with self._lock:
+            self.requests.append(request)
+            fault = self._faults.pop(0) if self._faults else None
+        if fault == "unavailable":
+            raise Failure("UNAVAILABLE", "The model server is unavailable: an injected fault")
+        if fault == "slow":
+            self.closed.wait(self._slow)
+        found = version.run(request.signature, inputs, outputs)
+        if fault == "short":
+            found = {name: array[: len(array) // 2] for name, array in found.items()}
+        return found, fault == "truncated"
+
+    def close(self):
+        """Stop both servers; open connections are dropped at their next request."""
+        self.closed.set()
+        self._rest.shutdown()
+        self._rest.server_close()
+        if self._grpc is not None:
+            self._grpc.stop(None).wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+class Version:
+    """A SavedModel that is loaded."""
+
+    def __init__(self, path):
+        proto = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        self.definitions = dict(proto.meta_graphs[0].signature_def)
+        self._model = tf.saved_model.load(str(path))
+
+    def run(self, signature, inputs, outputs):
+        """Return outputs, all unless some are named."""
+        definition = self.definitions[signature]
+        if set(inputs) != set(definition.inputs):
+            message = f"input size does not match signature: {sorted(inputs)}"
+            raise Failure("INVALID_ARGUMENT", message)
+        for i, (name, info) in enumerate(definition.inputs.items()):
+            wanted, got = tf.as_dtype(info.dtype), tf.constant(inputs[name]).dtype
+            if wanted != got:
+                message = f"Expects arg[{i}] to be {wanted.name} but {got.name} is provided"
+                raise Failure("INVALID_ARGUMENT", message)
+        unknown = [name for name in outputs if name not in definition.outputs]
+        if unknown:
+            message = f"output tensor alias not found in signature: {unknown[0]}"
+            raise Failure("INVALID_ARGUMENT", message)
+        try:
+            tensors = {name: tf.constant(array) for name, array in inputs.items()}
+            found = self._model.signatures[signature](**tensors)
+        except tf.errors.OpError as error:
+            # Eager TensorFlow wraps the operation's own message.
+            message = error.message.rpartition("<stack traces unavailable>")[2]
+            message = message.rpartition(" [Op:")[0] or message
+            raise Failure(_CODES.get(error.error_code, "INTERNAL"), message) from error
+        return {name: found[name].numpy() for name in outputs or found}
+
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _rows(inputs):
+    return max((array.shape[0] for array in inputs.values() if array.ndim), default=0)
+
+
+# ---------------------------------------------------------------- REST
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    loopback: Loopback
+    protocol_version = "HTTP/1.1"  # connections stay open
+    wbufsize = -1  # header and body leave together: no wait for an acknowledgement between
+
+    def do_GET(self):
+        self._respond()
+
+    def do_POST(self):
+        self._respond()
+
+    def log_message(self, *arguments):
+        pass
+
+    def _respond(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.loopback.closed.is_set():
+            self.close_connection = True
+            return
+        cut, code = False, 200
+        try:
+            match = _PATH.fullmatch(self.path)
+            if match is None:
+                raise Failure("INVALID_ARGUMENT", f"Malformed request: {self.path}")
+            name, version, label, act = (unquote(group or "") for group in match.groups())
+            asked = (name, int(version) if version else None, label)
+            if act == ":predict":
+                answer, cut = self._predict(asked, json.loads(body))
+            else:
+                answer = self._metadata(*asked) if act else self._states(*asked[:2])
+        except Failure as failure:
+            code, answer = _HTTP.get(failure.code, 500), {"error": str(failure)}
+        text = json.dumps(answer, indent=1).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text[: len(text) // 2] if cut else text)
+        self.wfile.flush()
+        self.close_connection |= cut
+
+    def _states(self, name, version):
+        numbers = self.loopback.listed(name, version)
+        return {
+            "model_version_status": [
+                {"version": str(number), "state": "AVAILABLE"} for number in numbers
+            ]
+        }
+
+    def _metadata(self, name, version, label):
+        _, served = self.loopback.find(name, version, label)
+        definitions = {
+            key: json_format.MessageToDict(value, preserving_proto_field_name=True)
+            for key, value in served.definitions.items()
+        }
+        return {"metadata": {"signature_def": {"signature_def": definitions}}}
+
+    def _predict(self, asked, body):
+        signature = body.get("signature_name", "serving_default")
+        _, served = self.loopback.find(*asked)
+        if signature not in served.definitions:
+            message = f'Serving signature name: "{signature}" not found in signature def'
+            raise Failure("INVALID_ARGUMENT", message)
+        inputs = {}
+        for name, info in served.definitions[signature].inputs.items():
+            if name not in body["inputs"]:
+                message = f"Missing named input: {name} in 'inputs' object."
+                raise Failure("INVALID_ARGUMENT", message)
+            inputs[name] = _from_json(body["inputs"][name], tf.as_dtype(info.dtype))
+        request = Request(signature, _rows(inputs), {k.lower(): v for k, v in self.headers.items()})
+        outputs, cut = self.loopback.answer(served, request, inputs)
+        # The shortest decimals that are the same float32, and a single output without its name.
+        lists = {k: v.astype("U").astype(np.float64).tolist() for k, v in outputs.items()}
+        return {"outputs": next(iter(lists.values())) if len(lists) == 1 else lists}, cut
+
+
+def _from_json(value, dtype):
+    if dtype == tf.string:
+        return np.array([base64.b64decode(item["b64"]) for item in value], object)
+    array = np.array(value, object)
+    for number in array.ravel():
+        if isinstance(number, int) and abs(number) >= 2**24:
+            message = f"Cannot convert JSON value: {number} to float without loss of precision."
+            raise Failure("INVALID_ARGUMENT", message)
+    return array.astype(dtype.as_numpy_dtype)
+
+
+# ---------------------------------------------------------------- gRPC
+
+
+def _start_grpc(loopback, port):
+    def answering(act):
+        def answer(self, request, context):
+            spec = request.model_spec
+            version = spec.version.value if spec.HasField("version") else None
+            try:
+                return act(loopback, request, (spec.name, version, spec.version_label), context)
+            except Failure as failure:
+                context.abort(getattr(grpc.StatusCode, failure.code), str(failure))
+
+        return answer
+
+    prediction, models = (
+        type(base.__name__, (base,), {name: answering(act) for name, act in methods.items()})
+        for base, methods in (
+            (
+                prediction_service_pb2_grpc.PredictionServiceServicer,
+                {"Predict": _predict, "GetModelMetadata": _metadata},
+            ),
+            (model_service_pb2_grpc.ModelServiceServicer, {"GetModelStatus": _status}),
+        )
+    )
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction(), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(models(), server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    return server, port
+
+
+def _predict(loopback, request, asked, context):
+    _, served = loopback.find(*asked)
+    signature = request.model_spec.signature_name or "serving_default"
+    if signature not in served.definitions:
+        raise Failure("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
+    inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+    told = Request(signature, _rows(inputs), dict(context.invocation_metadata()))
+    outputs, cut = loopback.answer(served, told, inputs, list(request.output_filter))
+    response = predict_pb2.PredictResponse()
+    for name, array in outputs.items():
+        # In TensorFlow Serving's form, which is not make_tensor_proto's.
+        proto = response.outputs[name]
+        proto.dtype = tf.as_dtype(array.dtype).as_datatype_enum
+        for size in array.shape:
+            proto.tensor_shape.dim.add(size=size)
+        values = array.ravel()
+        proto.float_val.extend(values[: len(values) // 2] if cut else values)
+    return response
+
+
+def _metadata(loopback, request, asked, context):
+    _, served = loopback.find(*asked)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in served.definitions.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.metadata["signature_def"].Pack(signatures)
+    return response
+
+
+def _status(loopback, request, asked, context):
+    response = get_model_status_pb2.GetModelStatusResponse()
+    state = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
+    for number in loopback.listed(*asked[:2]):
+        response.model_version_status.add(version=number, state=state)
+    return response
