@@ -41,6 +41,8 @@ def fit(model, X, *given, epochs=5, **options):
 def test_geometric_schedule():
     schedule = callbacks.geometric(80, 5, epochs=4)
     assert [schedule(e) for e in (0, 1, 2, 3, 4, 9)] == pytest.approx([80, 40, 20, 10, 5, 5])
+    with pytest.raises(ValueError, match="epochs should be above 0"):
+        callbacks.geometric(100, 10, epochs=0)
 
 
 def test_perplexity_anneals_through_the_pipeline(X, model):
@@ -49,13 +51,13 @@ def test_perplexity_anneals_through_the_pipeline(X, model):
     data = batches.from_array(X, perplexity.value, 30, shuffle=False)
     seen = []
 
-    class Look(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            P = next(iter(data))[1].numpy()
-            fixed = next(iter(batches.from_array(X, 20 / 2**epoch, 30, shuffle=False)))[1]
-            seen.append(np.abs(P - fixed.numpy()).max())
+    def look(epoch, logs):
+        P = next(iter(data))[1].numpy()
+        fixed = next(iter(batches.from_array(X, 20 / 2**epoch, 30, shuffle=False)))[1]
+        seen.append(np.abs(P - fixed.numpy()).max())
 
-    model.fit(data, epochs=3, verbose=0, callbacks=[perplexity, Look()])
+    at_end = keras.callbacks.LambdaCallback(on_epoch_end=look)
+    model.fit(data, epochs=3, verbose=0, callbacks=[perplexity, at_end])
     assert max(seen) < 1e-7
     assert len(seen) == 3
 
@@ -103,31 +105,31 @@ def test_order_derives_from_the_epoch(X):
         assert not np.array_equal(passes[0], passes[1])
 
 
+def names_in(folder, pattern="*"):
+    return sorted(path.name for path in folder.glob(pattern))
+
+
 class TestMapSnapshots:
     def test_pictures_and_an_animation(self, X, model, tmp_path):
         labels = np.arange(60) % 3
-        snapshots = callbacks.MapSnapshots(X, tmp_path / "maps", labels=labels, epochs=2)
-        fit(model, X, snapshots)
-        names = sorted(path.name for path in (tmp_path / "maps").iterdir())
-        numbers = ("0002", "0004", "0005")
-        wanted = [f"epoch_{n}{s}" for n in numbers for s in (".npy", ".png")]
-        assert names == [*wanted, "map.gif"]
+        fit(model, X, callbacks.MapSnapshots(X, tmp_path / "maps", labels=labels, epochs=2))
+        names = [f"epoch_000{n}{suffix}" for n in (2, 4, 5) for suffix in (".npy", ".png")]
+        assert names_in(tmp_path / "maps") == [*names, "map.gif"]
         picture = matplotlib.image.imread(tmp_path / "maps/epoch_0005.png")
         assert picture[..., :3].std() > 0.05
         with Image.open(tmp_path / "maps/map.gif") as animation:
             assert animation.n_frames == 3
 
     def test_each_map_lies_as_the_one_before(self, X, model, tmp_path):
-        class Turn(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch, logs=None):
-                kernel, bias = self.model.get_weights()
-                angle = 1.0 + epoch
-                R = np.array([[np.cos(angle), np.sin(angle)], [np.sin(angle), -np.cos(angle)]])
-                self.model.set_weights([kernel @ R, bias @ R + 50])
+        def turn(epoch, logs):
+            kernel, bias = model.get_weights()
+            angle = 1.0 + epoch
+            R = np.array([[np.cos(angle), np.sin(angle)], [np.sin(angle), -np.cos(angle)]])
+            model.set_weights([kernel @ R, bias @ R + 50])
 
         model.optimizer.learning_rate = 1e-4
         snapshots = callbacks.MapSnapshots(X, tmp_path, epochs=1, animation=None)
-        fit(model, X, Turn(), snapshots)
+        fit(model, X, keras.callbacks.LambdaCallback(on_epoch_begin=turn), snapshots)
         maps = [np.load(path) for path in sorted(tmp_path.glob("*.npy"))]
         assert len(maps) == 5
         for before, after in itertools.pairwise(maps):
@@ -140,24 +142,16 @@ class TestMapSnapshots:
         snapshots = callbacks.MapSnapshots(X, tmp_path, epochs=[1, 3])
         fit(model, X, snapshots, epochs=4)
         fit(model, X, snapshots, epochs=6, initial_epoch=2)
-        assert sorted(p.stem for p in tmp_path.glob("*.png")) == [
-            "epoch_0001",
-            "epoch_0003",
-            "epoch_0006",
-        ]
+        assert names_in(tmp_path, "*.png") == [f"epoch_000{n}.png" for n in (1, 3, 6)]
 
     def test_the_last_map_is_kept_where_training_stops_early(self, X, model, tmp_path):
-        class Stop(keras.callbacks.Callback):
-            def on_epoch_end(self, epoch, logs=None):
-                self.model.stop_training = epoch == 2
-
+        stop = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
+        )
         snapshots = callbacks.MapSnapshots(X, tmp_path / "maps", epochs=2)
-        fit(model, X, Stop(), snapshots, callbacks.Projector(X, tmp_path, epochs=np.int64(2)))
-        assert sorted(p.stem for p in (tmp_path / "maps").glob("*.png")) == [
-            "epoch_0002",
-            "epoch_0003",
-        ]
-        assert sorted(p.stem for p in tmp_path.glob("map_*.tsv")) == ["map_0002", "map_0003"]
+        fit(model, X, stop, snapshots, callbacks.Projector(X, tmp_path, epochs=np.int64(2)))
+        assert names_in(tmp_path / "maps", "*.png") == ["epoch_0002.png", "epoch_0003.png"]
+        assert names_in(tmp_path, "map_*.tsv") == ["map_0002.tsv", "map_0003.tsv"]
         with Image.open(tmp_path / "maps/map.gif") as animation:
             assert animation.n_frames == 2
 
@@ -171,7 +165,7 @@ class TestMapSnapshots:
     def test_a_map_that_is_not_flat_is_refused_as_training_begins(self, X, tmp_path):
         model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
         model.compile("adam", loss=losses.TSNE())
-        with pytest.raises(ValueError, match=r"should have a map \[B, 2\]"):
+        with pytest.raises(ValueError, match=r"should give a map \[B, 2\]"):
             fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
 
     def test_rows_of_another_run_are_named(self, X, model, tmp_path):
@@ -185,29 +179,27 @@ class TestMapSnapshots:
         with pytest.raises(ValueError, match=r"map should be finite.*after epoch 1"):
             fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
 
-    @pytest.mark.parametrize("X", [None, [], np.ones(3), np.ones((0, 5))], ids=str)
-    def test_rows_that_are_none_are_named(self, X):
-        with pytest.raises(ValueError, match="X should be rows"):
-            callbacks.Projector(X, "logs")
-
-    @pytest.mark.parametrize("epochs", [0, -1, 2.5, [], [1, 0], "3", True])
-    def test_epochs_that_are_none_are_named(self, X, epochs):
-        with pytest.raises(ValueError, match="epochs should be an integer of at least 1"):
-            callbacks.MapSnapshots(X, "maps", epochs=epochs)
-
-    def test_bad_input_is_reported_at_once(self, X, monkeypatch):
-        with pytest.raises(ValueError, match="labels should be one a row, 60"):
-            callbacks.MapSnapshots(X, "maps", labels=[1, 2])
-        for name in ("map.avi", "folder/map.gif"):
-            with pytest.raises(ValueError, match=r'name that ends in "\.gif" or "\.mp4"'):
-                callbacks.MapSnapshots(X, "maps", animation=name)
-        with pytest.raises(ValueError, match="frames_per_second should be above 0"):
-            callbacks.MapSnapshots(X, "maps", frames_per_second=0)
-        with pytest.raises(ValueError, match="epochs should be above 0"):
-            callbacks.geometric(100, 10, epochs=0)
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            *[({"X": X}, "X should have one or more rows") for X in (None, [], np.ones(3))],
+            ({"X": np.ones((0, 5))}, "X should have one or more rows"),
+            *[
+                ({"epochs": epochs}, "epochs should be an integer of at least 1")
+                for epochs in (0, -1, 2.5, [], [1, 0], "3", True)
+            ],
+            ({"labels": [1, 2]}, "labels should be 60, one per row"),
+            ({"animation": "map.avi"}, r'name that ends in "\.gif" or "\.mp4"'),
+            ({"animation": "folder/map.gif"}, r'name that ends in "\.gif" or "\.mp4"'),
+            ({"animation": "map.mp4"}, "where ffmpeg is missing"),
+            ({"frames_per_second": 0}, "frames_per_second should be above 0"),
+        ],
+        ids=str,
+    )
+    def test_bad_input_is_reported_at_once(self, X, monkeypatch, options, message):
         monkeypatch.setenv("PATH", "")
-        with pytest.raises(ValueError, match="where ffmpeg is missing"):
-            callbacks.MapSnapshots(X, "maps", animation="map.mp4")
+        with pytest.raises(ValueError, match=message):
+            callbacks.MapSnapshots(**{"X": X, "folder": "maps", **options})
 
 
 def test_projector_files_say_what_the_map_is(X, model, tmp_path):
@@ -229,7 +221,8 @@ def test_projector_files_say_what_the_map_is(X, model, tmp_path):
 RUN = """
     import sys
     import keras, numpy as np
-    from ptsne_keras import batches, callbacks, losses
+    from ptsne_keras import callbacks, losses
+    from ptsne_keras.data import batches
 
     class Slow(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -25,8 +25,22 @@ def hidden_means(rbms, X):
     return np.asarray(X)
 
 
-def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(rng):
-    rbms, X = stack(12, 30, 20, 2), np.float32(rng.random((50, 12)))
+@pytest.fixture
+def X(rng):
+    return np.float32(rng.normal(size=(50, 12)))
+
+
+def small(**options):
+    return networks.encoder(12, hidden_units=(30,), seed=0, **options)
+
+
+def reloaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(X):
+    rbms = stack(12, 30, 20, 2)
     model = networks.unroll(rbms)
     np.testing.assert_array_equal(model(X), hidden_means(rbms, X))
     inner = keras.Model(model.inputs, model.layers[-2].output)
@@ -34,34 +48,31 @@ def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(rng):
     assert model.layers[-1].activation is keras.activations.linear
 
 
-def test_unrolled_weights_are_copies(rng):
-    rbms, X = stack(12, 30, 2), np.float32(rng.random((5, 12)))
+def test_unrolled_weights_are_copies(X):
+    rbms = stack(12, 30, 2)
     model = networks.unroll(rbms)
     before = hidden_means(rbms, X)
     model.set_weights([w * 2 for w in model.get_weights()])
     np.testing.assert_array_equal(hidden_means(rbms, X), before)
 
 
-@pytest.mark.parametrize("build", ["encoder", "unroll"])
-def test_scaling_is_inside(build, rng):
-    shift, scale = np.float32(rng.normal(size=12)), 16.0
-    if build == "encoder":
-        raw, scaled = (
-            networks.encoder(12, hidden_units=(30,), scaling=s, seed=0)
-            for s in (None, (shift, scale))
-        )
-    else:
-        rbms = stack(12, 30, 2)
-        raw, scaled = networks.unroll(rbms), networks.unroll(rbms, scaling=(shift, scale))
-    X = np.float32(rng.normal(size=(20, 12)) * 16)
-    np.testing.assert_allclose(scaled(X), raw((X - shift) / scale), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "build", [networks.encoder, lambda d, *_, **k: networks.unroll(stack(d, 30, 2), **k)]
+BUILDS = pytest.mark.parametrize(
+    "build",
+    [small, lambda **options: networks.unroll(stack(12, 30, 2), **options)],
+    ids=["encoder", "unroll"],
 )
-def test_it_is_a_plain_keras_model(build, tmp_path):
-    model = build(12, 2, scaling=(0.5, 2.0))
+
+
+@BUILDS
+def test_scaling_is_inside(build, X, rng):
+    shift, scale = np.float32(rng.normal(size=12)), 16.0
+    scaled, raw = build(scaling=(shift, scale)), build()
+    np.testing.assert_allclose(scaled(16 * X), raw((16 * X - shift) / scale), rtol=1e-5, atol=1e-6)
+
+
+@BUILDS
+def test_it_is_a_plain_keras_model(build):
+    model = build(scaling=(0.5, 2.0))
     assert {type(layer) for layer in model.layers} <= {
         keras.layers.InputLayer,
         keras.layers.Rescaling,
@@ -80,17 +91,11 @@ def mixed_bfloat16():
     keras.config.set_dtype_policy("float32")
 
 
-def test_the_output_is_float32_under_mixed_precision(mixed_bfloat16):
-    model = networks.encoder(12, hidden_units=(30,))
-    assert model(np.ones((1, 12))).dtype == "float32"
-    assert model.layers[1].compute_dtype == "bfloat16"
-
-
-def test_scaling_is_float32_under_mixed_precision(mixed_bfloat16, rng):
+def test_map_and_scaling_are_float32_under_mixed_precision(mixed_bfloat16, X):
     """Rows at 1000 ± 1, rounded to bfloat16 before the shift, would all be equal."""
-    scaled = networks.encoder(12, hidden_units=(30,), scaling=(1000.0, 1.0), seed=0)
-    plain = networks.encoder(12, hidden_units=(30,), seed=0)
-    X = np.float32(rng.normal(size=(50, 12)))
+    plain, scaled = small(), small(scaling=(1000.0, 1.0))
+    assert plain(X).dtype == "float32"
+    assert plain.layers[1].compute_dtype == "bfloat16"
     np.testing.assert_allclose(scaled(X + 1000), plain(X), atol=0.02)
 
 
@@ -111,35 +116,29 @@ def test_the_default_is_the_papers_network():
     assert activations == [keras.activations.sigmoid] * 3 + [keras.activations.linear]
 
 
-@pytest.mark.parametrize("rbms", [[], [RBM(3)]], ids=["none", "unbuilt"])
-def test_a_stack_that_is_not_trained_is_named(rbms):
-    with pytest.raises(ValueError, match="one or more trained RBMs"):
+@pytest.mark.parametrize(
+    ("rbms", "message"),
+    [
+        ([], "one or more trained RBMs"),
+        ([RBM(3)], "one or more trained RBMs"),
+        (
+            [stack(12, 30)[0], stack(5, 2)[0]],
+            "Received: 30 hidden units under 5 visible ones",
+        ),
+    ],
+    ids=["none", "unbuilt", "widths"],
+)
+def test_stacks_that_cannot_be_unrolled_are_named(rbms, message):
+    with pytest.raises(ValueError, match=message):
         networks.unroll(rbms)
 
 
-def test_widths_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match="Received: 30 hidden units under 5 visible ones"):
-        networks.unroll([stack(12, 30)[0], stack(5, 2)[0]])
-
-
-@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1.0, 1e8, 1e20])
-def test_scaling_works_at_any_scale(scale, rng, tmp_path):
-    X = rng.normal(size=(20, 12))
-    plain = networks.encoder(12, hidden_units=(30,), seed=0)
-    scaled = networks.encoder(12, hidden_units=(30,), scaling=(3 * scale, scale), seed=0)
-    scaled.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    for model in (scaled, again):
-        np.testing.assert_allclose(model(np.float32((X + 3) * scale)), plain(X), atol=1e-5)
-
-
-def test_a_scale_for_each_column(rng, tmp_path):
-    X, scale = rng.normal(size=(20, 12)), rng.random(12) + 0.5
-    plain = networks.encoder(12, hidden_units=(30,), seed=0)
-    scaled = networks.encoder(12, hidden_units=(30,), scaling=(0.0, scale), seed=0)
-    scaled.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(np.float32(X * scale)), plain(X), atol=1e-5)
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1.0, 1e8, 1e20, np.linspace(0.5, 1.5, 12)], ids=str)
+def test_scaling_works_at_any_scale_and_is_saved(scale, X, tmp_path):
+    scaled = small(scaling=(3 * scale, scale))
+    rows = np.float32((np.float64(X) + 3) * scale)
+    for model in (scaled, reloaded(scaled, tmp_path)):
+        np.testing.assert_allclose(model(rows), small()(X), atol=1e-5)
 
 
 # Any model as an encoder ---------------------------------------------------------------------
@@ -156,50 +155,52 @@ def two_inputs():
     return keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(x))
 
 
-def test_images_take_rows(rng):
-    X = rng.normal(size=(20, 12)).astype("float32")
+def test_images_take_rows(X):
     model = images()
     np.testing.assert_array_equal(networks.from_rows(model, 12)(X), model(X.reshape(-1, 4, 3, 1)))
 
 
-def test_columns_go_to_the_inputs_in_their_order(rng, tmp_path):
-    X = rng.normal(size=(20, 12)).astype("float32")
+def test_columns_go_to_the_inputs_in_their_order(X, tmp_path):
     model = two_inputs()
     whole = networks.from_rows(model, 12)
     expected = model({"a": X[:, :6].reshape(-1, 3, 2), "b": X[:, 6:]})
     np.testing.assert_array_equal(whole(X), expected)
-    whole.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(X), expected)
+    np.testing.assert_array_equal(reloaded(whole, tmp_path)(X), expected)
 
 
 def test_a_model_of_rows_stays_what_it_is():
-    model = networks.encoder(12, hidden_units=(5,))
+    model = small()
     assert networks.from_rows(model, 12) is model
 
 
+def two_outputs():
+    inputs = keras.Input((12,))
+    return keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
+
+
 @pytest.mark.parametrize(
-    ("layers", "message"),
+    ("model", "message"),
     [
         ([keras.Input((11,)), keras.layers.Dense(2)], "should take the 12 columns of X"),
         ([keras.Input((None, 3)), keras.layers.LSTM(2)], "should take the 12 columns of X"),
         ([keras.Input((4, 3, 1)), keras.layers.Conv2D(2, 3)], r"map coordinates \[B, d\]"),
+        (
+            [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2)],
+            "be built for what it takes: begin with",
+        ),
+        (two_outputs(), "should have one output"),
     ],
-    ids=["width", "length", "output"],
+    ids=["width", "length", "output", "not built for rows", "two outputs"],
 )
-def test_models_that_are_no_encoders_of_these_rows_are_named(layers, message):
+def test_models_that_are_no_encoders_of_these_rows_are_named(model, message):
+    model = keras.Sequential(model) if isinstance(model, list) else model
     with pytest.raises(ValueError, match=message):
-        networks.from_rows(keras.Sequential(layers), 12)
-
-
-def test_a_model_that_is_not_built_for_rows_is_named():
-    layers = [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
-    with pytest.raises(ValueError, match="be built for what it takes: begin with"):
-        networks.from_rows(keras.Sequential(layers), 12)
-
-
-def test_a_model_of_two_outputs_is_named():
-    inputs = keras.Input((12,))
-    model = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
-    with pytest.raises(ValueError, match="should have one output"):
         networks.from_rows(model, 12)
+
+
+def test_the_head_shares_what_is_between_the_fixed_layers(X, rng):
+    components = rng.normal(size=(12, 5))
+    model = small(components=components, units=(3.0, 2.0))
+    Y = networks.head(model)(X @ np.float32(components))
+    np.testing.assert_allclose(model(X), 2 * Y + 3, rtol=1e-4, atol=1e-4)
+    assert len(networks.head(model).trainable_weights) == len(model.trainable_weights)

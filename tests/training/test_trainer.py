@@ -160,7 +160,6 @@ def test_the_encoder_loads_and_exports_without_this_package(X, data, tmp_path):
         ("loss", keras.losses.MeanSquaredError()),
         ("loss", ["kld"]),
     ],
-    ids=[*"name accuracy function metric partial subclass".split(), "loss", "object", "list"],
 )
 def test_losses_and_metrics_that_cannot_work_on_p_and_y_are_refused(name, given):
     with pytest.raises(ValueError, match=rf"{name} should take P \[B, B\] and map coordinates Y"):
