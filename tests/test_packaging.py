@@ -156,9 +156,7 @@ USES = [
     "import ptsne_keras; ptsne_keras.ParametricTSNE",
     "from ptsne_keras import MapRegressor",
     "from ptsne_keras import serving",
-    "from ptsne_keras.estimators.parametric_tsne import ParametricTSNE",
-    "import ptsne_keras.losses",
-    "import ptsne_keras.serving.client",
+    "from ptsne_keras import evaluate",
 ]
 
 
@@ -179,7 +177,7 @@ def test_without_tensorflow_one_line_names_the_extras(use):
     assert failed.stderr.count("Error") == failed.stderr.count("ModuleNotFoundError")
     assert failed.stderr.strip().splitlines()[-1] == (
         "ModuleNotFoundError: ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or "
-        "'ptsne_keras[gpu]' where there is an NVIDIA GPU."
+        "'ptsne_keras[gpu]' for an NVIDIA GPU."
     )
 
 
@@ -192,6 +190,12 @@ def test_what_needs_no_tensorflow_works_without():
     done = run(BLOCKED + code)
     assert done.returncode == 0, done.stderr
     assert "usage: ptsne" in done.stdout
+
+
+def test_a_module_imported_by_its_path_names_tensorflow():
+    failed = run(BLOCKED + "import ptsne_keras.losses", KERAS_BACKEND="tensorflow")
+    assert failed.returncode == 1
+    assert "tensorflow" in failed.stderr.strip().splitlines()[-1]
 
 
 def test_another_missing_module_is_not_taken_for_tensorflow():

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-from ptsne_keras.metrics import ranks
 from ptsne_keras.plotting import colors
 from ptsne_keras.plotting.colors import Labels, short
 from ptsne_keras.plotting.scatter import check_map
@@ -75,6 +74,8 @@ def html(
     --------
     >>> page = plotting.html(Y, "map.html", labels, values={"mean": X.mean(axis=1)})
     """
+    from ptsne_keras.metrics import ranks  # needs Keras, which drawing a map does not
+
     purpose = {"extra": "plots", "purpose": "plotting.html"}
     embed, resources = (require(f"bokeh.{m}", **purpose) for m in ("embed", "resources"))
     Y, values = check_map(Y), values or {}

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.spatial.distance import pdist
 
-from ptsne_keras import metrics
-from ptsne_keras.metrics import ranks
+# What needs Keras is imported where it is used: drawing a map does not need it.
 from ptsne_keras.plotting.colors import PALETTE
 from ptsne_keras.plotting.scatter import scatter
 from ptsne_keras.typing import FloatArray
@@ -56,6 +55,9 @@ def shepard(
     --------
     >>> plotting.shepard(X, Y).figure.savefig("shepard.png")
     """
+    from ptsne_keras import metrics
+    from ptsne_keras.metrics import ranks
+
     if sample_size is not None and sample_size < 3:
         raise ValueError(
             f"sample_size should be at least 3, or None for all rows. Received: {sample_size!r}."
@@ -123,6 +125,8 @@ def recall_curve(
     >>> plotting.recall_curve(X, Y).figure.savefig("recall.png")
     >>> axes = plotting.recall_curve(X_train, Y_train, X_test=X_test, Y_test=Y_test)
     """
+    from ptsne_keras.metrics import ranks
+
     both = _pair(X, Y)
     n = both[0].shape[0]
     ks = sorted({int(k) for k in n_neighbors if 1 <= k < n - 1})
@@ -178,6 +182,8 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
     --------
     >>> plotting.point_quality(X, Y).figure.savefig("quality.png")
     """
+    from ptsne_keras import metrics
+
     recall = metrics.neighborhood_recall_per_row(X, Y, n_neighbors)
     order = np.argsort(-recall, kind="stable")
     ax = scatter(np.asarray(Y)[order], recall[order], ax=ax, continuous=True)
