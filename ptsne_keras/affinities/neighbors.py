@@ -82,29 +82,48 @@ def nearest(
     (2003) for the inverted file.
     """
     X = check_rows(X)
-    n, features = X.shape
-    own = queries is None
-    Q = X if own else check_rows(queries, name="queries")
-    if Q.shape[1] != features:
-        raise ValueError(f"queries should have the {features} columns of X. Received: {Q.shape}.")
-    if not 1 <= k <= n - own:
-        raise ValueError(f"k should be from 1 to N{' - 1' * own} = {n - own}. Received: {k!r}.")
-    # Shifted and scaled so that squares neither overflow nor cancel in float32.
-    shift = np.median(X, axis=0)
-    scale = float(max((X.max(axis=0) - shift).max(), (shift - X.min(axis=0)).max())) or 1.0
-    X = _scaled(X, shift, scale)
-    Q = X if own else _scaled(Q, shift, scale)
-    index = _index(X, n <= _EXACT_ROWS if exact is None else exact, seed)
-    indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
-    for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
-        found = _search(index, Q[part], k + own)
-        if own:
-            found = arrays.without_self(found, range(part.start, part.stop))
-        part_D2 = np.square(X[found] - Q[part, None]).sum(axis=2)  # [b, k]
-        order = np.argsort(part_D2, axis=1, kind="stable")
-        indices[part] = np.take_along_axis(found, order, axis=1)
-        D2[part] = np.take_along_axis(part_D2, order, axis=1)
-    return Neighbors(indices, np.sqrt(D2) * np.float32(scale))
+    index = Index(X, exact=exact, seed=seed)
+    if queries is None:
+        return index.search(None, k, skip=np.arange(len(X)))
+    return index.search(check_rows(queries, name="queries"), k)
+
+
+class Index:
+    """Rows [N, D] that are searched more than once; the arguments are those of `nearest`."""
+
+    def __init__(
+        self, X: FloatArray, *, exact: bool | None = None, seed: int | None = None
+    ) -> None:
+        # Shifted and scaled so that squares neither overflow nor cancel in float32.
+        self._shift = np.median(X, axis=0)
+        farthest = max((X.max(axis=0) - self._shift).max(), (self._shift - X.min(axis=0)).max())
+        self._scale = float(farthest) or 1.0
+        self._rows = _scaled(X, self._shift, self._scale)
+        exact = len(X) <= _EXACT_ROWS if exact is None else exact
+        self._index = _index(self._rows, exact, seed)
+
+    def search(self, Q: FloatArray | None, k: int, *, skip: Any = None) -> Neighbors:
+        """Return the k nearest rows of rows Q [n, D], or of its own; `skip` leaves out one each."""
+        n, features = self._rows.shape
+        if Q is not None and Q.shape[1] != features:
+            raise ValueError(
+                f"queries should have the {features} columns of X. Received: {Q.shape}."
+            )
+        most = n - (skip is not None)
+        if not 1 <= k <= most:
+            bound = "N" if most == n else "N - 1"
+            raise ValueError(f"k should be from 1 to {bound} = {most}. Received: {k!r}.")
+        Q = self._rows if Q is None else _scaled(Q, self._shift, self._scale)
+        indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
+        for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
+            found = _search(self._index, Q[part], k + (skip is not None))
+            if skip is not None:
+                found = arrays.without_self(found, skip[part])
+            part_D2 = np.square(self._rows[found] - Q[part, None]).sum(axis=2)  # [b, k]
+            order = np.argsort(part_D2, axis=1, kind="stable")
+            indices[part] = np.take_along_axis(found, order, axis=1)
+            D2[part] = np.take_along_axis(part_D2, order, axis=1)
+        return Neighbors(indices, np.sqrt(D2) * np.float32(self._scale))
 
 
 def _scaled(X: FloatArray, shift: FloatArray, scale: float) -> FloatArray:

@@ -22,7 +22,7 @@ from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
 
 # Parameters of a MapRegressor among the options that do not need --map.
-_OF_MAPS = {"perplexity", "jitter", "exaggeration", "batch_size", "epochs", "random_state"}
+_OF_MAPS = {"perplexity", "dof", "batch_size", "epochs", "learning_rate", "random_state"}
 
 
 def fit(options: Namespace) -> Report:
@@ -87,7 +87,7 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
         return (ParametricTSNE.paper if options.paper else ParametricTSNE)(**parameters)
     foreign = sorted(set(parameters) - _OF_MAPS) + ["--paper"] * bool(options.paper)
     if foreign:
-        raise ValueError(f"{foreign[0]} should be left out with --map, whose network is fixed.")
+        raise ValueError(f"{foreign[0]} should be left out with --map.")
     if isinstance(parameters.get("perplexity"), tuple):
         raise ValueError("perplexity should be one number with --map.")
     return MapRegressor(**parameters, **of_maps)

@@ -254,8 +254,8 @@ _PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("pretraining_epochs", _or_words(int, "auto"), "for each RBM"),
 ]
 _MAP_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
-    ("objective", str, "neighbors or squares"),
-    ("map_weight", float, "weight of the given places (1)"),
+    ("objective", str, "placement among neighbours, or squares: regression by a network"),
+    ("n_neighbors", int, "rows that a new row is placed among (15)"),
     ("patience", int, "epochs without a gain on held-out rows (20)"),
     ("validation_fraction", float, "of the rows, held out (0.1)"),
 ]

@@ -26,10 +26,8 @@ class PairSampler:
         neighbors: Neighbors,
         probabilities: FloatArray | Callable[[tf.Tensor], tf.Tensor],
         jitter: float = 0.0,
-        places: FloatArray | None = None,
     ) -> None:
         self.X = tf.constant(X)
-        self.places = None if places is None else tf.constant(places, self.X.dtype)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
         self.cumulative: Callable[[tf.Tensor], tf.Tensor]
         if callable(probabilities):
@@ -53,8 +51,6 @@ class PairSampler:
             x += self.jitter * self._noise(both, number)
         b = tf.shape(x)[0]
         P = tf.fill([b, 1], tf.cast(1 / b, x.dtype))
-        if self.places is not None:
-            P = tf.concat([P, tf.gather(self.places, both)], axis=1)
         return x, P
 
     def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

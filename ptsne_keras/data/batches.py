@@ -118,7 +118,6 @@ def from_graph(
     *,
     neighbors: Neighbors | None = None,
     jitter: float = 0.0,
-    places: Any = None,
     seed: int | None = None,
     epoch: tf.Variable | None = None,
     replicas: int = 1,
@@ -149,9 +148,6 @@ def from_graph(
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
         nearest neighbours, r is the distance to the nearest, and ε is standard normal. The
         difference points where the data vary locally, ε in all directions.
-    places : array-like of shape (n_samples, n_dimensions), default=None
-        Places of the rows on a given map. They are appended to P, [b, 1 + d], for
-        `losses.AnchoredTSNE`.
     seed : int, default=None
         Seed of neighbours, order and draws.
     epoch, replicas
@@ -186,15 +182,9 @@ def from_graph(
     check_shape(X, least=4)
     check_integer(batch_size, "batch_size", 4)
     check_not_negative(jitter, "jitter")
-    if places is not None:
-        places = check_rows(places, name="places")
-        if len(places) != len(X):
-            raise ValueError(
-                f"places should be as many as the {len(X)} rows of X. Received: {len(places)}."
-            )
     own = distribution.own_blocks(replicas, seed)
     near = _graph_neighbors(X, perplexity, neighbors, seed)
-    draw = PairSampler(X, near, _graph_probabilities(near, perplexity), jitter, places)
+    draw = PairSampler(X, near, _graph_probabilities(near, perplexity), jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     heads = order.index_batches(
         len(X),

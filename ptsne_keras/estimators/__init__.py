@@ -1,6 +1,5 @@
 """The scikit-learn estimators, and what finds them in a folder."""
 
-from ptsne_keras.estimators._fit_anchored import natural_scale
 from ptsne_keras.estimators._folders import Model, is_model, load, unfinished
 from ptsne_keras.estimators.map_regressor import MapRegressor
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
@@ -11,6 +10,5 @@ __all__ = [
     "ParametricTSNE",
     "is_model",
     "load",
-    "natural_scale",
     "unfinished",
 ]

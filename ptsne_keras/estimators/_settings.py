@@ -67,11 +67,10 @@ class MapSettings:
     """The parameters of `MapRegressor` that a fit depends on, resolved."""
 
     objective: str
-    map_weight: float
-    encoder: keras.Model | None
+    n_neighbors: int
     perplexity: float
-    jitter: float
-    exaggeration: float
+    dof: float
+    encoder: keras.Model | None
     batch_size: int
     epochs: int
     learning_rate: float
@@ -152,20 +151,17 @@ def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:
     names = [name for name in MapSettings.__dataclass_fields__ if name != "held_out"]
     p = {name: parameters[name] for name in names}
     held_out = min(max(round(n * parameters["validation_fraction"]), 1), _HELD_OUT)
-    trained = n - held_out
-    if trained < _TRAINED:
+    if p["objective"] == "squares" and n - held_out < _TRAINED:
         raise ValueError(
             f"At least {_TRAINED} rows should be left to train on: give more rows or a smaller "
             f"validation_fraction. Received: {n} rows, of which {held_out} are held out."
         )
-    squares = p["objective"] == "squares"
     if p["batch_size"] == "auto":
-        p["batch_size"] = max(8, n // 64) if squares else 1024
+        p["batch_size"] = max(8, n // 64)
     if p["epochs"] == "auto":
-        p["epochs"] = _REGRESSION_EPOCHS if squares else graph_epochs(trained, p["batch_size"])
+        p["epochs"] = _REGRESSION_EPOCHS
     if p["learning_rate"] == "auto":
         p["learning_rate"] = _learning_rate(p["encoder"] is not None)
-    p["perplexity"] = min(p["perplexity"], max(1.5, (trained - 1) / 3))
     return MapSettings(**p, held_out=held_out)
 
 

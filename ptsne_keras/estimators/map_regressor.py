@@ -12,17 +12,15 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras.estimators import _fit_anchored, _fit_graph, _fit_regression
+from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
 from ptsne_keras.estimators._base import MapEstimator
 from ptsne_keras.estimators._settings import check_learning_rate, resolve_map
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import validation
+from ptsne_keras.utils import arrays, validation
 from ptsne_keras.utils.novelty import Landmarks, scale_of
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 5
-# The largest weight; beyond it the divergence counts for nothing.
-_MOST_WEIGHT = 1e6
 # The most training rows that are compared with their places.
 _MEASURED = 10_000
 # The network has learned the map by heart if it explains this part of the variance of training
@@ -33,71 +31,64 @@ _FITTED, _BY_HEART, _TELLING = 0.8, 0.1, 10
 class MapRegressor(RegressorMixin, MapEstimator):
     """Places new rows on a map that exists, whoever made it.
 
-    A network learns from rows and their coordinates. By default it keeps each row's *neighbours*
-    and its place at once, by KL(P‖Q) + λ · ‖y - t‖² / variance of the map. ``objective="squares"``
-    is plain regression, which easily learns a map by heart and then smears new rows; held-out rows
-    tell, and a warning says so.
+    `fit` indexes the rows and trains nothing. A new row finds its nearest rows, weights them as
+    t-SNE does, and goes to the Student-t weighted mode of their places; see `networks.Placement`.
+    Their mean, which every regression comes to, lies between clusters and is a smear.
+    ``objective="squares"`` is such a regression: a network without a reference, for a small export
+    or to see the smear.
 
     Parameters
     ----------
-    objective : {"neighbors", "squares"}, default="neighbors"
-        What is minimised: the divergence of neighbourhoods plus the distance from the given places,
-        or the latter alone.
-    map_weight : float, default=1.0
-        λ for objective="neighbors": the nats that it costs to miss the places by as much as they
-        vary. With 10 every cluster keeps its form, too. With 1 new rows land in the right cluster
-        more often (see docs/maps.md). 0 makes a map of its own.
+    objective : {"placement", "squares"}, default="placement"
+        Whether rows are placed among their neighbours, or by a network that learns the coordinates.
+    n_neighbors : int, default=15
+        The number of rows that a new row is placed among.
+    perplexity : float, default=5.0
+        The effective number of these neighbours, below `n_neighbors`.
+    dof : float, default=1.0
+        The degrees of freedom α of the Student-t kernel, in the units in which the map has the
+        least t-SNE loss; so the units of the map do not matter.
     encoder : keras.Model, default=None
-        A network of your own in place of the default one, as in `ParametricTSNE`. Its output is
-        scaled to the units of the map by a fixed last layer: for objective="squares" from the unit
-        square, for "neighbors" from coordinates with a variance of about 1. The default is three
-        GELU layers of 256, on 100 principal components for objective="neighbors" and on
-        standardised columns for "squares".
-    perplexity : float, default=15.0
-        The effective number of neighbours for objective="neighbors"; at most a third of the rows
-        that are not held out.
-    jitter : float, default=0.5
-        Noise on the rows that training sees, as in `ParametricTSNE`.
-    exaggeration : float, default=1.5
-        The weight of the attraction, as in `ParametricTSNE`.
+        For objective="squares", a network of your own in place of three GELU layers of 256 on
+        standardised columns. Its output is scaled from the unit square to the units of the map.
     batch_size : int or "auto", default="auto"
-        The most rows in an update. "auto" is 1,024, or n_samples / 64 for objective="squares".
+        For objective="squares", the most rows in an update; "auto" is n_samples / 64.
     epochs : int or "auto", default="auto"
-        The most passes over the rows. "auto" is 8,000 to 16,000 updates, by n_samples, or 1,000
-        passes for objective="squares".
+        For objective="squares", the most passes over the rows; "auto" is 1,000.
     learning_rate : float or "auto", default="auto"
-        The learning rate of Adam. "auto" is 0.003, or 0.001 for an `encoder` of your own. It is
-        constant for objective="neighbors", where the weights are averaged over the last sixteenth
-        of the steps, and falls linearly to a hundredth for "squares".
+        For objective="squares", the learning rate of Adam, which falls linearly to a hundredth.
+        "auto" is 0.003, or 0.001 for an `encoder` of your own.
     optimizer : "adam" or keras.optimizers.Optimizer, default="adam"
-        The optimizer; one of your own brings its own learning rate.
+        For objective="squares"; an optimizer of your own brings its own learning rate.
     patience : int, default=20
-        Training ends after this many epochs of the history without a gain on held-out rows.
+        For objective="squares": training ends after this many epochs without a gain on held-out
+        rows.
     validation_fraction : float, default=0.1
-        The part of the rows that is held out, at most 2,500 rows. With objective="neighbors" fewer
-        than eight do not end the training early.
+        For objective="squares", the part of the rows that is held out, at most 2,500 rows.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal.
     verbose : int, default=0
-        1 shows the progress on stderr.
+        1 shows the progress of training on stderr.
 
     Attributes
     ----------
     encoder_ : keras.Model
-        The encoder from raw rows to coordinates in the map's own units.
+        The model from raw rows to coordinates in the map's own units. For objective="placement" it
+        contains the reference, 50 principal components of each row at most, and needs this package
+        to be loaded.
     history_ : dict
-        As in `ParametricTSNE`: "pretrain", which is empty; "finetune", the curves of training, per
-        epoch, or per several where epochs are many and short; "seconds" of each stage. The curves
-        "error" and "val_error" are the mean squared distance of training and held-out rows from
-        their places, as a part of the map's variance. For objective="neighbors" they are taken
-        before the map is scaled to lie on the given one, and "loss" and "val_loss", in nats, are
-        what is minimised.
+        As in `ParametricTSNE`: "pretrain", which is empty; "finetune", the curves of training,
+        "error" and "val_error", the mean squared distance of training and held-out rows from their
+        places as a part of the map's variance, empty for objective="placement"; "seconds" of each
+        step.
     held_out_ : ndarray of int
-        The indices of the rows that took no part in training.
+        The indices of the rows that were held out: those that took no part in training, or at most
+        10,000 that were placed among all others.
     correlation_ : dict
-        Pearson's correlation of each coordinate for "train" and "held_out" rows, of at most 10,000.
+        Pearson's correlation of each coordinate for "held_out" rows, and for "train" rows if a
+        network was trained.
     r2_ : dict
-        The part of the variance of the places that is explained, for "train" and "held_out" rows.
+        The part of the variance of the places that is explained, for the same rows.
     n_features_in_ : int
         The number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -105,25 +96,24 @@ class MapRegressor(RegressorMixin, MapEstimator):
 
     References
     ----------
-    van der Maaten (2009), Learning a parametric embedding by preserving local structure, for the
-    divergence; Poličar et al. (2023), Embedding to reference t-SNE space addresses batch effects,
-    for new rows on a map that stays.
+    Poličar et al. (2023), Embedding to reference t-SNE space addresses batch effects, for new rows
+    on a map that stays; Kent & Tyler (1991), Redescending M-estimates of multivariate location and
+    scatter, for the mode.
 
     Examples
     --------
-    >>> regressor = MapRegressor(epochs=2, random_state=0).fit(X, Y)
+    >>> regressor = MapRegressor(random_state=0).fit(X, Y)
     >>> Y_new = regressor.transform(X_new)
     >>> regressor.save("placed")
-    >>> Y_again = MapRegressor.load("placed").transform(X_new)  # equal to the bit
+    >>> Y_again = MapRegressor.load("placed").transform(X_new)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "objective": [StrOptions({"neighbors", "squares"})],
-        "map_weight": [Interval(Real, 0, _MOST_WEIGHT, closed="both")],
-        "encoder": [keras.Model, None],
+        "objective": [StrOptions({"placement", "squares"})],
+        "n_neighbors": [Interval(Integral, 2, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither")],
-        "jitter": [Interval(Real, 0, None, closed="left")],
-        "exaggeration": [Interval(Real, 0, None, closed="neither")],
+        "dof": [Interval(Real, 0, None, closed="neither")],
+        "encoder": [keras.Model, None],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
         "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
@@ -137,12 +127,11 @@ class MapRegressor(RegressorMixin, MapEstimator):
     def __init__(
         self,
         *,
-        objective: str = "neighbors",
-        map_weight: float = 1.0,
+        objective: str = "placement",
+        n_neighbors: int = 15,
+        perplexity: float = 5.0,
+        dof: float = 1.0,
         encoder: keras.Model | None = None,
-        perplexity: float = 15.0,
-        jitter: float = 0.5,
-        exaggeration: float = 1.5,
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -153,11 +142,10 @@ class MapRegressor(RegressorMixin, MapEstimator):
         verbose: int = 0,
     ) -> None:
         self.objective = objective
-        self.map_weight = map_weight
-        self.encoder = encoder
+        self.n_neighbors = n_neighbors
         self.perplexity = perplexity
-        self.jitter = jitter
-        self.exaggeration = exaggeration
+        self.dof = dof
+        self.encoder = encoder
         self.batch_size = batch_size
         self.epochs = epochs
         self.learning_rate = learning_rate
@@ -168,18 +156,18 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Self:
-        """Learn to place rows, given the places of all of them.
+        """Take rows and the places of all of them on a map.
 
         Parameters
         ----------
         X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
-            At least five rows. With objective="squares" a `np.memmap` is read batch by batch; else
-            100 principal components of each row are held in memory, or the rows themselves with an
-            `encoder` of your own.
+            At least five rows. Those of a `np.memmap` are read block by block: 50 principal
+            components of each row at most are held in memory, or a batch with objective="squares".
         y : array-like of shape (n_samples, n_components)
             Map coordinates in any units; `io.maps.read` reads them from a file.
         callbacks : sequence of keras.callbacks.Callback, default=()
-            Callbacks of the training; one may end it early by setting `model.stop_training`.
+            Callbacks of the training with objective="squares"; one may end it early by setting
+            `model.stop_training`.
 
         Returns
         -------
@@ -195,19 +183,24 @@ class MapRegressor(RegressorMixin, MapEstimator):
         Warns
         -----
         UserWarning
-            If the network has learned the map by heart.
+            If a network has learned the map by heart.
         """
         self._validate_params()
-        check_learning_rate(self)
-        _fit_graph.fresh(self.optimizer)
+        self._check_parameters()
         X, Y = self._checked_pairs(X, y)
         seeds = self._seeds(2)
         settings = resolve_map(self.get_params(), X.shape[0])
-        fit = _fit_regression.fit if self.objective == "squares" else _fit_anchored.fit
-        self.encoder_, self.history_, self.held_out_ = fit(
-            X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
-        )
-        self._settings = settings
+        placer = None
+        if self.objective == "squares":
+            self.encoder_, self.history_, self.held_out_ = _fit_regression.fit(
+                X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
+            )
+        else:
+            fitted = _fit_placement.fit(X, Y, settings, seed=seeds[0])
+            self.encoder_, self.history_, placer = fitted
+            n = len(Y)
+            self.held_out_ = _fit_regression.thinned(np.arange(n), min(n, _MEASURED))
+        self._settings, self._placer = settings, placer
         self._measure(X, Y)
         scale = scale_of(self.encoder_)
         self._landmarks = Landmarks.of(X, scale=scale, seed=seeds[1]).arrays()
@@ -248,7 +241,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
 
         Examples
         --------
-        >>> regressor = MapRegressor(epochs=2, random_state=0).fit(X, Y)
+        >>> regressor = MapRegressor(random_state=0).fit(X, Y)
         >>> strangers = X_new[regressor.novelty(X_new) > 0.99]
         """
         check_is_fitted(self, "encoder_")
@@ -286,28 +279,53 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self._single = single
         return X, Y
 
+    def _check_parameters(self) -> None:
+        """Raise for what the constraints of a single parameter cannot express."""
+        check_learning_rate(self)
+        _fit_graph.fresh(self.optimizer)
+        if not self.perplexity < self.n_neighbors:
+            raise ValueError(
+                f"perplexity should be below n_neighbors = {self.n_neighbors}. "
+                f"Received: {self.perplexity!r}."
+            )
+        if self.encoder is not None and self.objective == "placement":
+            raise ValueError(
+                'encoder should be None with objective="placement", which trains no network. '
+                f"Received: {self.encoder.name!r}."
+            )
+
+    def _map(self, X: Any) -> FloatArray:
+        """Return the map coordinates of checked rows, by the search index if there is one."""
+        return super()._map(X) if self._placer is None else self._placer.place(X)
+
     def _measure(self, X: Any, Y: FloatArray) -> None:
-        """Compare rows with their places, and warn if only training rows are explained."""
-        train = np.setdiff1d(np.arange(len(Y)), self.held_out_)
-        parts = {"train": _fit_regression.thinned(train, _MEASURED), "held_out": self.held_out_}
+        """Compare held-out rows with their places, and warn if a network knows only the others."""
+        rows = self.held_out_
+        if self._placer is not None:
+            held_out = self._placer.place(arrays.rows_at(X, rows), skip=rows)
+        else:
+            held_out = self._map(X[rows])
+        parts = {"held_out": (rows, held_out)}
+        if self._placer is None:
+            others = np.setdiff1d(np.arange(len(Y)), rows)
+            rows = _fit_regression.thinned(others, _MEASURED)
+            parts["train"] = (rows, self._map(X[rows]))
         spread = math.sqrt(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
         self.correlation_, self.r2_ = {}, {}
-        for name, rows in parts.items():
-            found = self._map(X[rows])
+        for name, (rows, found) in parts.items():
             self.correlation_[name] = _fit_regression.correlations(Y[rows], found)
             error = np.square((found - Y[rows]) / spread, dtype=np.float64).mean()
             self.r2_[name] = float(1 - error)
-        train_r2, held_out_r2 = self.r2_["train"], self.r2_["held_out"]
+        held_out_r2 = self.r2_["held_out"]
+        train_r2 = self.r2_.get("train", held_out_r2)
         few = len(self.held_out_) < _TELLING
         if few or train_r2 < _FITTED or train_r2 - held_out_r2 < _BY_HEART:
             return
-        advice = 'Use objective="neighbors", which places rows by their neighbours.'
-        if self.objective == "neighbors":
-            advice = "Use a smaller map_weight, which relies more on the rows themselves."
         warnings.warn(
             "New rows will be smeared: the network has learned the map by heart. It explains "
             f"{train_r2:.0%} of the variance of training rows' places, but "
-            f"{max(held_out_r2, 0):.0%} of that of held-out rows'. {advice}",
+            f"{max(held_out_r2, 0):.0%} of that of held-out rows'. "
+            'Use objective="placement", which places rows among their neighbours.',
             stacklevel=3,
         )
 
@@ -319,3 +337,17 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.correlation_, self.r2_ = state["correlation"], state["r2"]
         self._single, self.held_out_ = state["single"], saved["held_out"]
         self._landmarks = {name: saved[name] for name in saved if name != "held_out"}
+        self._placer = None
+        if self.objective == "placement":
+            self._placer = _fit_placement.restored(self.encoder_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()  # the index is built again
+        return {name: value for name, value in state.items() if name != "_placer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "encoder_"):
+            self._placer = None
+            if self.objective == "placement":
+                self._placer = _fit_placement.restored(self.encoder_)

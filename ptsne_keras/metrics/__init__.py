@@ -1,6 +1,6 @@
 """Map quality: measures of whole maps from arrays, and Keras metrics of batches."""
 
-from ptsne_keras.metrics.batch import AnchorError, NeighborRecall, Trustworthiness
+from ptsne_keras.metrics.batch import NeighborRecall, Trustworthiness
 from ptsne_keras.metrics.procrustes import align, procrustes_correlation
 from ptsne_keras.metrics.quality import (
     continuity,
@@ -14,7 +14,6 @@ from ptsne_keras.metrics.quality import (
 )
 
 __all__ = [
-    "AnchorError",
     "NeighborRecall",
     "Trustworthiness",
     "align",

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptsne_keras.losses.anchored import split_anchors
 from ptsne_keras.typing import Tensor
 from ptsne_keras.utils import distribution
 from ptsne_keras.utils.validation import check_integer
@@ -166,41 +165,3 @@ class Trustworthiness(_NeighborMetric):
             "Trustworthiness should have P [B, B], such as batches.from_array gives, to rank "
             "neighbours. Received: P [B, 1], of pairs."
         )
-
-
-@keras.saving.register_keras_serializable(package="ptsne_keras")
-class AnchorError(keras.metrics.Mean):
-    """Mean squared distance of rows from their anchors, as a share of the variance of the map.
-
-    y_true is that of `losses.AnchoredTSNE`.
-
-    Parameters
-    ----------
-    variance : float, default=1.0
-        Mean squared distance of the anchors from their mean.
-    name : str, default="error"
-    **options
-        As in every Keras metric.
-
-    Examples
-    --------
-    >>> metric = AnchorError(variance=2.0)
-    >>> metric.update_state([[0.5, 1.0], [0.5, 3.0]], np.array([[1.0], [1.0]]))
-    >>> float(metric.result())  # (0 + 4) / 2 / 2
-    1.0
-    """
-
-    def __init__(self, variance: float = 1.0, name: str = "error", **options: Any) -> None:
-        super().__init__(name=name, **options)
-        self.variance = float(variance)
-
-    def update_state(self, P_anchors: Tensor, Y: Tensor, sample_weight: Any = None) -> Any:
-        """Add a batch."""
-        Y = ops.convert_to_tensor(Y)
-        anchors = ops.cast(split_anchors(P_anchors, Y)[1], Y.dtype)
-        D2 = ops.sum(ops.square(Y - anchors), axis=-1) / self.variance
-        return super().update_state(D2, sample_weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the configuration from which `from_config` makes an equal metric."""
-        return {**super().get_config(), "variance": self.variance}

@@ -1,6 +1,7 @@
-"""Networks from rows to map coordinates, and the RBMs that pretrain them."""
+"""Networks from rows to map coordinates, the layer that places rows, and RBMs for pretraining."""
 
-from ptsne_keras.networks.encoder import encoder, from_rows, head, unroll
+from ptsne_keras.networks.encoder import encoder, from_rows, head, placed, unroll
+from ptsne_keras.networks.placement import Placement
 from ptsne_keras.networks.rbm import RBM
 
-__all__ = ["RBM", "encoder", "from_rows", "head", "unroll"]
+__all__ = ["RBM", "Placement", "encoder", "from_rows", "head", "placed", "unroll"]

@@ -124,6 +124,36 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
     return model
 
 
+def placed(
+    layer: keras.layers.Layer, features: int, *, scaling: Scaling, components: FloatArray
+) -> keras.Model:
+    """Return a model that places raw rows [B, D] by a layer that sees their components [B, m].
+
+    Parameters
+    ----------
+    layer : keras.layers.Layer
+        The last layer, such as `Placement`.
+    features : int
+        D, the number of columns.
+    scaling : tuple (shift, scale)
+        As in :func:`encoder`.
+    components : ndarray of shape (n_features, n_components)
+        As in :func:`encoder`.
+
+    Returns
+    -------
+    keras.Model
+
+    Examples
+    --------
+    >>> components = np.eye(64, dtype="float32")[:, :10]
+    >>> layer = Placement.from_reference(X @ components, Y)
+    >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
+    TensorShape([200, 2])
+    """
+    return _chain(features, [layer], scaling, components)
+
+
 def from_rows(model: keras.Model, features: int) -> keras.Model:
     """Return a model that takes rows [B, D], for a model of images, sequences or several inputs.
 

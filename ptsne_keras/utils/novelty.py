@@ -102,7 +102,7 @@ def scaler(encoder: keras.Model) -> keras.Model:
 def scale_of(encoder: keras.Model) -> Scale:
     """Return a function that scales rows [n, D] as the encoder does."""
     model = scaler(encoder)
-    return lambda rows: model.predict(rows, batch_size=_BLOCK, verbose=0)
+    return lambda rows: model(rows, training=False)
 
 
 def _scaled(scale: Scale | None, rows: FloatArray) -> FloatArray:

@@ -1,0 +1,250 @@
+"""Placing rows among the places of their nearest reference rows, as a Keras layer."""
+
+import math
+from numbers import Integral, Real
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from ptsne_keras.typing import FloatArray, Tensor
+from ptsne_keras.utils import validation
+
+# Reference rows whose maximum is taken first: the k best rows lie in the k best blocks.
+_BLOCK = 128
+# Candidates beyond k that are ranked by their exact distances, since products round.
+_SPARE = 9
+# Bisection of log β: its bracket around the scale of a row's own distances, and its steps.
+_LOW, _HIGH, _BISECTIONS = -9.0, 23.0, 32
+# Neighbours closer than this part of a row's mean distance are the row itself.
+_SAME = 1e-3
+# Features are clipped here, so that the squared distances of outliers stay finite.
+_FARTHEST = 1e15
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class Placement(keras.layers.Layer):
+    r"""Places rows on a map by the Student-t weighted mode of their neighbours' places.
+
+    A row x finds its k nearest of M reference rows r_j, weights them by
+    p_j ∝ exp(−β ‖x − r_j‖²) with β such that the entropy of p is log(perplexity), and takes a
+    fixed number of steps from its starting place (by default Σ_j p_j y_j), ::
+
+        y ← Σ_j p_j w_j y_j / Σ_j p_j w_j,    w_j = 1 / (1 + ‖y − y_j‖² / α)
+
+    This is the fixed-point iteration of the attraction of t-SNE, and no step raises
+    Σ_j p_j log(1 + ‖y − y_j‖² / α). It seeks the mode among the neighbours' places, where a
+    weighted mean would put a row between two clusters.
+
+    Rows that coincide with reference rows land on their places. If fewer than k reference rows
+    exist, all of them are used, and the perplexity is at most half of their number. Rows with NaN
+    or infinity are placed at NaN.
+
+    Parameters
+    ----------
+    n_references : int
+        M, the number of reference rows.
+    dimensions : int, default=2
+        d, the number of dimensions of the map.
+    n_neighbors : int, default=15
+        k, the number of neighbours of each row.
+    perplexity : float, default=5.0
+        Effective number of neighbours, above 1 and below k.
+    dof : float, default=1.0
+        α, the degrees of freedom of the Student-t kernel.
+    steps : int, default=30
+        Number of steps from the starting place.
+    **options
+        Options of `keras.layers.Layer`, such as `name`.
+
+    Examples
+    --------
+    >>> layer = Placement.from_reference(X, Y, n_neighbors=10)
+    >>> places = layer([X[:3], Y[:3] + 1.0])
+    >>> bool(np.allclose(places, Y[:3], atol=1e-3))  # these rows are in the reference
+    True
+
+    References
+    ----------
+    Kent & Tyler (1991), Redescending M-estimates of multivariate location and scatter, for the
+    iteration; van der Maaten & Hinton (2008) for the weights.
+    """
+
+    n_references: int
+    dimensions: int
+    n_neighbors: int
+    perplexity: float
+    dof: float
+    steps: int
+
+    def __init__(
+        self,
+        n_references: int,
+        dimensions: int = 2,
+        *,
+        n_neighbors: int = 15,
+        perplexity: float = 5.0,
+        dof: float = 1.0,
+        steps: int = 30,
+        **options: Any,
+    ) -> None:
+        options.setdefault("dtype", "float32")
+        super().__init__(**options)
+        for name, value in (
+            ("n_references", n_references),
+            ("dimensions", dimensions),
+            ("n_neighbors", n_neighbors),
+            ("steps", steps),
+        ):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} should be an integer of at least 1. Received: {value!r}.")
+        if not isinstance(perplexity, Real) or not 1 < perplexity < max(n_neighbors, 2):
+            raise ValueError(
+                f"perplexity should be above 1 and below n_neighbors = {n_neighbors}. "
+                f"Received: {perplexity!r}."
+            )
+        if not isinstance(dof, Real) or not 0 < dof < math.inf:
+            raise ValueError(f"dof should be a finite number above 0. Received: {dof!r}.")
+        self.n_references, self.dimensions = int(n_references), int(dimensions)
+        self.n_neighbors = int(n_neighbors)
+        self.perplexity, self.dof, self.steps = float(perplexity), float(dof), int(steps)
+
+    @classmethod
+    def from_reference(cls, features: Any, places: Any, **options: Any) -> Self:
+        """Return a layer with these reference rows [M, c] and their places [M, d].
+
+        Parameters
+        ----------
+        features : array-like of shape (n_references, n_features)
+            Reference rows, as the layer will see new rows.
+        places : array-like of shape (n_references, n_components)
+            Their places on the map.
+        **options
+            Options of `Placement`.
+        """
+        Z = validation.check_rows(features, name="features", dtype=np.float32)
+        Y = validation.check_rows(places, name="places", dtype=np.float32)
+        if len(Z) != len(Y):
+            raise ValueError(
+                f"places should be as many as the {len(Z)} rows of features. Received: {len(Y)}."
+            )
+        layer = cls(len(Z), Y.shape[1], **options)
+        layer.build((None, Z.shape[1]))
+        layer.set_reference(Z, Y)
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, from the shape of the features, or those of features and start."""
+        features = input_shape if isinstance(input_shape[-1], int) else input_shape[0]
+        rows = self.n_references + -self.n_references % self._block
+        # The reference is data and not trained.
+        weights = {"initializer": "zeros", "trainable": False}
+        self.features = self.add_weight(shape=(rows, features[-1]), name="features", **weights)
+        self.half_squares = self.add_weight(shape=(rows,), name="half_squares", **weights)
+        self.places = self.add_weight(shape=(rows, self.dimensions), name="places", **weights)
+        self.built = True
+
+    def set_reference(self, features: FloatArray, places: FloatArray) -> None:
+        """Set the reference rows [M, c] and their places [M, d]."""
+        missing = -self.n_references % self._block
+        squares = 0.5 * np.square(features, dtype=np.float64).sum(axis=1)
+        self.features.assign(np.pad(features, ((0, missing), (0, 0))))
+        # Rows that fill the last block are nobody's neighbours.
+        self.half_squares.assign(np.pad(squares, (0, missing), constant_values=np.inf))
+        self.places.assign(np.pad(places, ((0, missing), (0, 0))))
+
+    def call(self, inputs: Any) -> Tensor:
+        """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
+        given, start = inputs if isinstance(inputs, list | tuple) else (inputs, None)
+        x = ops.clip(given, -_FARTHEST, _FARTHEST)
+        near = self._nearest(x)  # [B, k + spare]
+        D2 = ops.sum(ops.square(x[:, None] - ops.take(self.features, near, axis=0)), axis=-1)
+        D2 = ops.where(near < self.n_references, D2, math.inf)
+        closest, order = ops.top_k(-D2, self._neighbors)
+        near = ops.take_along_axis(near, order, axis=1)
+        y = self.among(-closest, ops.take(self.places, near, axis=0), start)
+        finite = ops.all(ops.isfinite(given), axis=1, keepdims=True)
+        if start is not None:
+            finite = finite & ops.all(ops.isfinite(start), axis=1, keepdims=True)
+        return ops.where(finite, y, math.nan)
+
+    def among(self, D2: Tensor, places: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return places [B, d] among neighbours found elsewhere.
+
+        Parameters
+        ----------
+        D2 : tensor of shape [B, k]
+            Squared distances of the rows to their neighbours, in ascending order.
+        places : tensor of shape [B, k, d]
+            The places of the neighbours.
+        start : tensor of shape [B, d], default=None
+            The starting places; by default the weighted means of the neighbours' places.
+        """
+        p = self._probabilities(D2)
+        y = ops.sum(p[:, :, None] * places, axis=1) if start is None else start
+        for _ in range(self.steps):
+            distances2 = ops.sum(ops.square(y[:, None] - places), axis=-1)  # [B, k]
+            weights = p / (1.0 + distances2 / self.dof)
+            weights = weights / ops.sum(weights, axis=1, keepdims=True)
+            y = ops.sum(weights[:, :, None] * places, axis=1)
+        return y
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the places."""
+        features = input_shape if isinstance(input_shape[-1], int) else input_shape[0]
+        return (features[0], self.dimensions)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` makes an equal layer."""
+        names = ("n_references", "dimensions", "n_neighbors", "perplexity", "dof", "steps")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    @property
+    def _neighbors(self) -> int:
+        return min(self.n_neighbors, self.n_references)
+
+    @property
+    def _candidates(self) -> int:
+        return min(self.n_neighbors + _SPARE, self.n_references)
+
+    @property
+    def _block(self) -> int:
+        # A second level pays where the best blocks are a small part of all.
+        return _BLOCK if self.n_references > 4 * _BLOCK * self._candidates else 1
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        """Return the indices of the nearest reference rows [B, k + spare], in no order."""
+        scores = ops.matmul(x, ops.transpose(self.features)) - self.half_squares  # [B, M]
+        scores = ops.stop_gradient(scores)
+        if self._block == 1:
+            return ops.top_k(scores, self._candidates, sorted=False)[1]
+        blocks = ops.reshape(scores, (-1, scores.shape[1] // self._block, self._block))
+        best = ops.top_k(ops.max(blocks, axis=2), self._candidates, sorted=False)[1]
+        inside = ops.take_along_axis(blocks, best[:, :, None], axis=1)
+        inside = ops.reshape(inside, (-1, self._candidates * self._block))
+        place = ops.top_k(inside, self._candidates, sorted=False)[1]
+        block = ops.take_along_axis(best, place // self._block, axis=1)
+        return block * self._block + place % self._block
+
+    def _probabilities(self, D2: Tensor) -> Tensor:
+        """Return p [B, k] of the perplexity for squared distances [B, k] in ascending order."""
+        perplexity = min(self.perplexity, max(1.0, self._neighbors / 2))
+        scale = ops.mean(D2, axis=1, keepdims=True)
+        same = scale * _SAME**2 >= D2
+        delta = D2 - D2[:, :1]
+        delta = delta / ops.maximum(ops.mean(delta, axis=1, keepdims=True), 1e-30)
+        low = ops.full_like(D2[:, :1], _LOW)
+        high = ops.full_like(D2[:, :1], _HIGH)
+        fixed = ops.stop_gradient(delta)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            kernel = ops.exp(-ops.exp(middle) * fixed)
+            total = ops.sum(kernel, axis=1, keepdims=True)
+            mean = ops.sum(kernel * fixed, axis=1, keepdims=True) / total
+            flat = ops.log(total) + ops.exp(middle) * mean > math.log(perplexity)
+            low, high = ops.where(flat, middle, low), ops.where(flat, high, middle)
+        kernel = ops.exp(-ops.exp(0.5 * (low + high)) * delta)
+        # A row that is in the reference is placed by its own place alone.
+        kernel = ops.where(ops.any(same, axis=1, keepdims=True), ops.cast(same, D2.dtype), kernel)
+        return kernel / ops.sum(kernel, axis=1, keepdims=True)
