@@ -2,8 +2,8 @@
 
     python benchmarks/evaluate.py [--data fashion] [--epochs 2] [--sample 0]
 
-The map is that of a short fit: what is measured is the measuring. `--sample 0` seeks neighbours of
-all rows.
+The map comes from a short fit, since only the evaluation is timed. `--sample 0` finds the
+neighbours of all rows.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from ptsne_keras import ParametricTSNE, evaluation
 
 
 class Peak:
-    """The most memory that this process holds while something runs."""
+    """The peak memory of this process inside a `with` block."""
 
     def __enter__(self) -> "Peak":
         self.start = self.most = resident()
@@ -37,13 +37,13 @@ class Peak:
 
 
 def resident() -> int:
-    """Bytes that this process holds now."""
+    """Return the memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def main() -> None:
-    """Fit, evaluate, print."""
+    """Fit, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="mnist", choices=data.NAMES)
     parser.add_argument("--epochs", type=int, default=2, help="of the fit (default: 2)")
@@ -59,15 +59,15 @@ def main() -> None:
             X_test,
             labels=labels,
             labels_test=labels_test,
-            sample=options.sample or None,
+            sample_size=options.sample or None,
         )
     print(evaluation.table(results))
     seconds, work = time.perf_counter() - start, time.process_time() - work
-    print(f"\n{seconds:.0f} s, of the processor's cores together {work:.0f} s")
+    print(f"\n{seconds:.0f} s, {work:.0f} s of processor time")
     rows = (X.nbytes + X_test.nbytes) / 1e9
     print(
         f"{peak.most / 1e9:.2f} GB at most, {peak.start / 1e9:.2f} before; "
-        f"{rows:.2f} of both are the rows"
+        f"{rows:.2f} of which are the rows"
     )
 
 

@@ -67,7 +67,7 @@ def one(objective: str, folder: Path, epochs: int) -> dict[str, float]:
     if objective == "neighbors":
         trained, visits = networks.head(trained), 2 * visits  # a row, and a neighbour of it
     products = throughput.matmul_seconds(throughput.matmul_shapes(trained, BATCH)) / BATCH
-    rate = visits / statistics.median(regressor.history_["seconds"])
+    rate = visits / statistics.median(regressor.history_["finetune"]["seconds"])
     return {
         "MB": memory.most / 1e6,
         "fit s": seconds,

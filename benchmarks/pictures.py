@@ -1,6 +1,6 @@
-"""The gallery of docs/pictures.md: six pictures of the digits.
+"""The gallery of docs/pictures.md: six plots of a map of the digits.
 
-python benchmarks/pictures.py [docs/pictures.png]``.
+python benchmarks/pictures.py [docs/pictures.png]
 """
 
 import sys
@@ -12,7 +12,7 @@ from ptsne_keras.networks import rbm
 
 
 def main(path: str = "docs/pictures.png") -> None:
-    """Fit, draw, write."""
+    """Fit, draw and save."""
     (X, labels), (X_test, labels_test) = datasets.digits(seed=0)
     tsne = ParametricTSNE(random_state=0).fit(X)
     Y, Y_test = tsne.embedding_, tsne.transform(X_test)
@@ -20,7 +20,7 @@ def main(path: str = "docs/pictures.png") -> None:
     machine.fit(X / X.max(), epochs=100, verbose=0)
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), layout="constrained")
     plotting.overlay(Y, labels, Y_test, labels_test, ax=axes[0, 0])
-    plotting.scatter(Y, X.mean(axis=1) + 0.0, continuous=True, ax=axes[0, 1])
+    plotting.scatter(Y, X.mean(axis=1), continuous=True, ax=axes[0, 1])
     axes[0, 1].set_title("mean ink of a digit", fontsize=10)
     plotting.point_quality(X, Y, ax=axes[0, 2])
     plotting.shepard(X, Y, ax=axes[1, 0])

@@ -8,7 +8,7 @@ Prints medians of repeated steps, the variants taking turns, and their ratios:
    alone; plain and under XLA;
 2. a step of an encoder on batches whose P is computed as it trains, against the same step on
    batches whose P is there;
-3. a step with the metrics of `batch_metrics`, against the step without;
+3. a step with `NeighborRecall` and `Trustworthiness`, against the step without;
 4. a step with nothing compiled, the loss compiled, and the whole step compiled by XLA, in float32
    and mixed_bfloat16.
 
@@ -27,9 +27,8 @@ import numpy as np
 import tensorflow as tf
 import throughput
 
-from ptsne_keras import affinities, losses, networks, training
+from ptsne_keras import affinities, losses, metrics, networks, training
 from ptsne_keras.data import batches, order
-from ptsne_keras.metrics import batch
 
 REPEATS = 9
 
@@ -142,7 +141,7 @@ def pipeline_ratios(X: Any, B: int) -> dict[str, float]:
     live = batches.from_array(X, 30, B, seed=0)
     x, P = next(iter(live))
     ready = order.prefetched(tf.data.Dataset.from_tensors((x, P)).repeat())
-    both = [batch.NeighborRecall(), batch.Trustworthiness()]
+    both = [metrics.NeighborRecall(), metrics.Trustworthiness()]
     model = encoder(features)
     result = fit_seconds(
         {

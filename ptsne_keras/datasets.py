@@ -1,4 +1,4 @@
-"""Small real data sets as arrays."""
+"""Small real data sets, as arrays."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +13,21 @@ Labels = npt.NDArray[np.int64]
 def digits(
     test_size: float = 0.3, seed: int = 0
 ) -> tuple[tuple[FloatArray, Labels], tuple[FloatArray, Labels]]:
-    """Handwritten digits, 1,797 rows of 8 x 8 pixels in [0, 1], split by class into train and test.
+    """Load 1,797 handwritten digits of 8 x 8 pixels in [0, 1], as training and test rows.
+
+    The split is stratified by class.
 
     Parameters
     ----------
-    test_size : float
-        Share of the rows that goes to the test set.
-    seed : int
-        Of the split.
+    test_size : float, default=0.3
+        Share of the rows in the test set.
+    seed : int, default=0
+        Seed of the split.
 
     Returns
     -------
-    (X_train, labels_train), (X_test, labels_test)
-        X float32 [N, 64], labels int64 [N].
+    (X_train, labels_train), (X_test, labels_test) : tuple of tuples of ndarray
+        X is float32 of shape (n_samples, 64), labels are int64 of shape (n_samples,).
 
     Examples
     --------
@@ -35,7 +37,8 @@ def digits(
 
     References
     ----------
-    UCI optical recognition of handwritten digits (Alpaydin & Kaynak, 1998), from scikit-learn.
+    Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository; the copy in scikit-learn.
     """
     X, labels = sklearn.datasets.load_digits(return_X_y=True)
     X_train, X_test, labels_train, labels_test = train_test_split(

@@ -1,4 +1,4 @@
-"""How good a fitted map is, in one table: training and test rows, and PCA beside it."""
+"""Quality of a fitted map in one table: training and test rows, with PCA beside it."""
 
 import warnings
 from collections.abc import Callable
@@ -6,47 +6,81 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy.optimize
 
 from ptsne_keras import metrics
-from ptsne_keras._divergence import Divergence
+from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
+from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.metrics import quality, ranks
-from ptsne_keras.plotting.colors import Labels, numeric, union
+from ptsne_keras.plotting.colors import read_labels
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca as projection
-from ptsne_keras.utils import validation
 from ptsne_keras.utils.stopwatch import Stopwatch
+from ptsne_keras.utils.validation import check_integer, check_rows
 
 # Numbers of neighbours that vote on a label.
 _VOTES = (1, 5)
-# Rows whose distances have an order.
+# Fewest rows whose distances have an order.
 _PAIRED = 3
-# What the table calls the measures, and which way is better.
+# Standard deviations of the coordinates among which the scale of a map is sought.
+_SIZES = (1e-2, 1e4)
+# Names of the measures in the table.
 _TITLES = {
     "kl_divergence": "KL(P‖Q), nats (lower is better)",
-    "trustworthiness": "trustworthiness T({k})",
-    "continuity": "continuity({k})",
-    "neighborhood_recall": "recall of {neighbors} neighbours",
+    "trustworthiness": "trustworthiness T({n_neighbors})",
+    "continuity": "continuity({n_neighbors})",
+    "neighborhood_recall": "recall of {recall_neighbors} neighbours",
     "accuracy_1nn": "1-NN accuracy",
     "accuracy_5nn": "5-NN accuracy",
     "distance_correlation": "Spearman's ρ of distances",
 }
-
-# What messages call the rows.
+# Names of the rows in messages.
 _NAMES = {"training": "X", "test": "X_test"}
 
 Measures = dict[str, float | None]
-"""A number of each measure; None where rows are too few for it."""
+"""A number for each measure; None if there are too few rows for it."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The training rows or the test rows, and their places on each of the maps."""
+    """The training rows or the test rows, and their maps."""
 
     X: Any
     codes: Any
-    """[n], class of each row, -1 where it has none; None without classes."""
+    """[n], class of each row, -1 for rows without one; None without classes."""
     maps: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many neighbours are sought, and of which rows."""
+
+    n_neighbors: int
+    recall_neighbors: int
+    sample_size: int | None
+    random_state: int
+
+    def check(self, n: int) -> None:
+        """Raise a ValueError unless n training rows are enough."""
+        if self.sample_size is not None and self.sample_size < 1:
+            raise ValueError(
+                "sample_size should be at least 1, or None for all rows. "
+                f"Received: {self.sample_size}."
+            )
+        if check_integer(self.n_neighbors, "n_neighbors") >= n / 2:
+            raise ValueError(
+                f"n_neighbors should be below half the training rows, {n / 2:g}. "
+                f"Received: {self.n_neighbors}."
+            )
+        if check_integer(self.recall_neighbors, "recall_neighbors") >= n:
+            raise ValueError(
+                f"recall_neighbors should be from 1 to N - 1 = {n - 1}. "
+                f"Received: {self.recall_neighbors}."
+            )
+
+    def drawn(self, n: int) -> ranks.Indices:
+        """Return the indices of the rows, of n, whose neighbours are sought."""
+        return ranks.drawn(n, self.sample_size, self.random_state)
 
 
 def evaluate(
@@ -57,56 +91,61 @@ def evaluate(
     labels: Any = None,
     labels_test: Any = None,
     pca: bool = True,
-    k: int = 12,
-    neighbors: int = 10,
-    sample: int | None = 10_000,
-    seed: int = 0,
+    n_neighbors: int = 12,
+    recall_neighbors: int = 10,
+    sample_size: int | None = 10_000,
+    random_state: int = 0,
 ) -> dict[str, Any]:
-    """Measure a fitted map on the rows that it was learned from, and on rows that it was not.
+    """Measure a fitted map on its training rows and on test rows.
 
     Parameters
     ----------
-    estimator : ParametricTSNE, MapRegressor, or anything fitted with `transform`
-    X : array or sparse matrix [N, D]
+    estimator : ParametricTSNE, MapRegressor, or any fitted estimator with `transform`
+        The map.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
         Training rows.
-    X_test : array or sparse matrix [M, D], optional
-        Rows that took no part in the fit.
-    labels, labels_test : arrays [N] and [M], optional
-        Classes, for k-NN accuracy. Rows whose label is None, NaN or empty text take no part in
-        that, and labels that, taken together, are numbers and no classes give none.
-    pca : bool
-        Whether to measure as many principal components of the training rows, too.
-    k : int
-        Neighbours of trustworthiness and continuity: below half the training rows.
-    neighbors : int
-        Neighbours of recall.
-    sample : int, optional
-        Rows, drawn at random, whose neighbours are sought for trustworthiness, continuity and
-        recall: among all rows, exactly. None for all, which takes time ∝ N² D.
-    seed : int
-        Of the draws.
+    X_test : array-like or sparse matrix of shape (n_test, n_features), default=None
+        Rows that were not used in the fit.
+    labels, labels_test : array-like of shape (n_samples,) and (n_test,), default=None
+        Classes, for k-NN accuracy. Rows with a missing label are left out of it. If labels are
+        numbers rather than classes, as `plotting.scatter` decides, accuracy is not measured.
+    pca : bool, default=True
+        Whether to measure the principal components of the training rows as well, as many as the
+        map has dimensions.
+    n_neighbors : int, default=12
+        Neighbours for trustworthiness and continuity, fewer than half the training rows.
+    recall_neighbors : int, default=10
+        Neighbours for recall.
+    sample_size : int or None, default=10000
+        Number of rows, drawn at random, whose neighbours among all rows are found exactly for
+        trustworthiness, continuity and recall. None for all rows, which takes time ∝ N² D.
+    random_state : int, default=0
+        Seed of the samples.
 
     Returns
     -------
     dict
-        Of numbers, strings and None, so that `json.dumps` writes it: "rows" and "sample" (those
-        whose neighbours were sought) by "training" and "test"; "k"; "neighbors"; "measures" by map,
-        "training" and "test", and name; "seconds" by step. A measure is None where rows are too
-        few for it. `table` prints it.
+        Numbers, strings and None only, so that `json.dumps` accepts it:
 
-        "kl_divergence" is that of `ParametricTSNE.score`, with P calibrated among at most 25,000
-        rows. A map of any other kind is first scaled to the size at which it is least.
+        - "rows" and "sample_size": number of rows and of those sampled, by "training" and "test";
+        - "n_neighbors" and "recall_neighbors": as given;
+        - "measures": numbers by map, by "training" and "test", and by measure, with None for
+          measures for which there are too few rows;
+        - "seconds": time taken by each step.
+
+        "kl_divergence" is in nats and equals minus `ParametricTSNE.score`, with P calibrated on at
+        most 25,000 rows. Any other map is first scaled to the size at which it is smallest.
 
     Raises
     ------
     ValueError
-        If rows, their maps or labels are not finite or do not fit each other, or k or neighbors is
-        too large for the training rows.
+        If rows, maps or labels are not finite or do not match, or if there are too many neighbours
+        for the training rows.
 
     Warns
     -----
     UserWarning
-        If no label of the test rows is one of the training rows: accuracy is then 0.
+        If no label of the test rows is a label of the training rows, so that accuracy is 0.
 
     Examples
     --------
@@ -116,17 +155,24 @@ def evaluate(
 
     References
     ----------
-    van der Maaten (2009), section 4.2, for T(12) and 1-NN; Venna & Kaski (2001).
+    van der Maaten (2009), section 4.2, for T(12) and 1-NN accuracy; Venna & Kaski (2001) for
+    trustworthiness and continuity.
     """
     watch = Stopwatch()
-    parts = _parts(estimator, X, X_test, labels, labels_test, pca=pca, seed=seed, watch=watch)
-    _check_counts(parts, k, neighbors, sample)
-    divergence = Divergence(estimator)
+    counts = _Counts(n_neighbors, recall_neighbors, sample_size, random_state)
+    given = {"training": X} | ({} if X_test is None else {"test": X_test})
+    parts = _parts(estimator, given, {"training": labels, "test": labels_test})
+    watch.lap("transform")
+    counts.check(parts["training"].X.shape[0])
+    if pca:
+        _add_pca(parts, random_state)
+        watch.lap("PCA")
+    scales = {type(estimator).__name__: 1.0} if isinstance(estimator, ParametricTSNE) else {}
     steps: dict[str, Callable[[str], dict[str, Measures]]] = {
-        "divergence": lambda part: _divergences(divergence, parts[part]),
-        "neighbors": lambda part: _neighborhoods(parts, part, k, neighbors, sample, seed),
-        "accuracy": lambda part: _accuracies(parts, part),
-        "distances": lambda part: _distances(parts[part], seed),
+        "divergence": lambda part: _divergences(estimator, parts[part], scales),
+        "neighbors": lambda part: _neighborhoods(parts, part, counts),
+        "accuracy": lambda part: _accuracies(parts["training"], parts[part]),
+        "distances": lambda part: _distances(parts[part], random_state),
     }
     measures: dict[str, dict[str, Measures]] = {name: {} for name in parts["training"].maps}
     for step, measured in steps.items():
@@ -134,37 +180,46 @@ def evaluate(
             for name, values in measured(part).items():
                 measures[name].setdefault(part, {}).update(values)
         watch.lap(step)
-    count = {name: parts[name].X.shape[0] if name in parts else 0 for name in ("training", "test")}
-    sampled = {name: len(ranks.drawn(n, sample, seed)) for name, n in count.items()}
+    rows = {name: parts[name].X.shape[0] if name in parts else 0 for name in ("training", "test")}
     return {
-        "rows": count,
-        "sample": sampled,
-        "k": int(k),
-        "neighbors": int(neighbors),
+        "rows": rows,
+        "sample_size": {name: len(counts.drawn(n)) for name, n in rows.items()},
+        "n_neighbors": int(n_neighbors),
+        "recall_neighbors": int(recall_neighbors),
         "measures": measures,
         "seconds": watch.seconds,
     }
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lay out what `evaluate` returned.
+    """Return what `evaluate` returned as a table of text.
+
+    Parameters
+    ----------
+    results : dict
+        Results of `evaluate`.
+
+    Returns
+    -------
+    str
+        A line for each measure, and a column for each map and each set of rows.
 
     Examples
     --------
     >>> print(table(evaluate(tsne, X_train, X_test)))
     """
-    count, sampled = results["rows"], results["sample"]
+    count, sampled = results["rows"], results["sample_size"]
     names = list(results["measures"])
     parts = [part for part in ("training", "test") if count[part]]
+    present = results["measures"][names[0]]["training"]
     shown = {name: _TITLES[name].format(**results) for name in _TITLES}
-    present = [name for name in shown if name in results["measures"][names[0]]["training"]]
     width = max(len(title) for title in shown.values())
     column = max(8, *(len(name) for name in names)) + 2
     lines = [
         " " * width + "".join(f"  {count[p]:,} {p} rows".rjust(column * len(names)) for p in parts),
         " " * width + "".join(name.rjust(column) for _ in parts for name in names),
     ]
-    for measure in present:
+    for measure in (name for name in shown if name in present):
         cells = [results["measures"][name][part].get(measure) for part in parts for name in names]
         line = "".join(("–" if v is None else f"{v:.3f}").rjust(column) for v in cells)
         lines.append(shown[measure].ljust(width) + line)
@@ -175,132 +230,126 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"seconds: {seconds}"])
 
 
-def _parts(
-    estimator: Any,
-    X: Any,
-    X_test: Any,
-    labels: Any,
-    labels_test: Any,
-    *,
-    pca: bool,
-    seed: int,
-    watch: Stopwatch,
-) -> dict[str, _Part]:
-    """Place the rows on the maps, and number their classes."""
-    given = {"training": X} | ({} if X_test is None else {"test": X_test})
+def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:
+    """Check and map the rows of each part, and number their classes."""
     own = type(estimator).__name__
-    plain = {part: _plain(X, part) for part, X in given.items()}
-    maps = {part: {own: _map(estimator, X, part)} for part, X in given.items()}
-    given = plain
-    watch.lap("transform")
-    X = given["training"]
-    if pca:
-        d = min(maps["training"][own].shape[1], *X.shape)
-        reduced = projection.principal_components(X, d, seed=seed)
-        for part, part_X in given.items():
-            maps[part]["PCA"] = reduced.apply(part_X)
-        watch.lap("PCA")
-    codes = _codes({"training": labels, "test": labels_test}, given)
-    return {part: _Part(given[part], codes.get(part), maps[part]) for part in given}
-
-
-def _plain(X: Any, part: str) -> Any:
-    return X.tocsr() if scipy.sparse.issparse(X) else validation.check_rows(X, name=_NAMES[part])
-
-
-def _map(estimator: Any, X: Any, part: str) -> FloatArray:
-    name = f"{type(estimator).__name__}.transform({_NAMES[part]})"
-    return validation.check_rows(estimator.transform(X), name=name)
-
-
-def _codes(labels: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Give training and test rows the numbers of their classes, where labels are classes."""
-    there = {part: labels[part] for part in given if labels[part] is not None}
-    numbers, classes = numeric(*there.values()), union(*there.values())
-    read = {
-        part: Labels.of(values, given[part].shape[0], classes=classes, continuous=numbers)
-        for part, values in there.items()
+    rows = {part: check_rows(X, name=_NAMES[part], sparse=True) for part, X in given.items()}
+    maps = {
+        part: check_rows(estimator.transform(X), name=f"{own}.transform({_NAMES[part]})")
+        for part, X in given.items()  # as given, with the names of the columns
     }
-    if numbers:
+    codes = _codes(labels, {part: X.shape[0] for part, X in rows.items()})
+    return {part: _Part(rows[part], codes.get(part), {own: maps[part]}) for part in given}
+
+
+def _add_pca(parts: dict[str, _Part], random_state: int) -> None:
+    """Add the principal components of the training rows to the maps of each part."""
+    X, maps = parts["training"].X, parts["training"].maps
+    d = min(*(Y.shape[1] for Y in maps.values()), *X.shape)
+    reduced = projection.principal_components(X, d, seed=random_state)
+    for part in parts.values():
+        part.maps["PCA"] = reduced.apply(part.X)
+
+
+def _codes(labels: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
+    """Return the class numbers of the rows of each part, if labels are classes."""
+    given = {part: (labels[part], n) for part, n in rows.items() if labels[part] is not None}
+    read = dict(zip(given, read_labels(*given.values()), strict=True))
+    if any(part.values is not None for part in read.values()):
         return {}
     found = {part: set(its.codes[its.codes >= 0]) for part, its in read.items()}
     if len(found) == 2 and all(found.values()) and found["training"].isdisjoint(found["test"]):
-        shown = {part: [classes[i] for i in sorted(found[part])[:3]] for part in found}
+        shown = {
+            part: [read[part].classes[i] for i in sorted(codes)[:3]]
+            for part, codes in found.items()
+        }
         warnings.warn(
-            f"labels_test should have classes of labels; none of {shown['test']} is among "
-            f"{shown['training']}, and k-NN accuracy is 0.",
+            f"labels_test should have classes of labels: none of {shown['test']} is among "
+            f"{shown['training']}, so k-NN accuracy is 0.",
             stacklevel=4,
         )
     return {part: its.codes for part, its in read.items()}
 
 
-def _check_counts(parts: dict[str, _Part], k: int, neighbors: int, sample: int | None) -> None:
-    if sample is not None and sample < 1:
-        raise ValueError(f"sample should be at least 1, or None for all rows. Received: {sample}.")
-    n = parts["training"].X.shape[0]
-    if ranks.positive(k, "k") >= n / 2:
-        raise ValueError(f"k should be below half the training rows, {n / 2:g}. Received: {k!r}.")
-    if ranks.positive(neighbors, "neighbors") >= n:
-        raise ValueError(f"neighbors should be from 1 to N - 1 = {n - 1}. Received: {neighbors!r}.")
+def _divergences(estimator: Any, part: _Part, scales: dict[str, float]) -> dict[str, Measures]:
+    """Return KL(P‖Q) of each map with the P of `score`, at its scale, which is found once."""
+    dof = getattr(estimator, "dof_", 1.0)
+    total, count = dict.fromkeys(part.maps, 0.0), 0
+    for P, i in scored_rows(estimator, part.X).joint():
+        for name, Y in part.maps.items():
+            if name not in scales:
+                scales[name] = _best_scale(P, Y[i], dof)
+            total[name] += len(i) * metrics.kl_divergence(P, scales[name] * Y[i], dof=dof)
+        count += len(i)
+    return {name: {"kl_divergence": total[name] / count if count else None} for name in total}
 
 
-def _divergences(divergence: Divergence, part: _Part) -> dict[str, Measures]:
-    found = divergence.of(part.X, part.maps)
-    return {name: {"kl_divergence": value} for name, value in found.items()}
+def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
+    """Return the factor at which a map has the smallest divergence."""
+    deviation = float(np.std(Y, axis=0).max()) or 1.0
+
+    def divergence(log_size: float) -> float:
+        return metrics.kl_divergence(P, np.exp(log_size) / deviation * Y, dof=dof)
+
+    bounds = np.log(_SIZES)
+    found = scipy.optimize.minimize_scalar(divergence, bounds=bounds, options={"xatol": 0.02})
+    return float(np.exp(found.x)) / deviation
 
 
-def _neighborhoods(
-    parts: dict[str, _Part], part: str, k: int, neighbors: int, sample: int | None, seed: int
-) -> dict[str, Measures]:
-    """Trustworthiness, continuity and recall, by one pass over the rows for all the maps."""
+def _neighborhoods(parts: dict[str, _Part], part: str, counts: _Counts) -> dict[str, Measures]:
+    """Return trustworthiness, continuity and recall, by one pass over the rows for all maps."""
     training, X, maps = parts["training"], parts[part].X, parts[part].maps
-    n = X.shape[0]
-    chosen = ranks.drawn(n, sample, seed)
+    n, k, K = X.shape[0], counts.n_neighbors, counts.recall_neighbors
+    chosen = counts.drawn(n)
     results: dict[str, Measures] = {
         name: {"trustworthiness": None, "continuity": None} for name in maps
     }
-    if 2 * k < n:  # always so of training rows
-        wide = max(k, neighbors) if part == "training" else k
+    if 2 * k < n:  # always true of training rows
+        wide = max(k, K) if part == "training" else k
         near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in maps.items()}
         candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
         true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
         for (name, Y), rank in zip(maps.items(), np.split(found, len(near), axis=1), strict=True):
             results[name]["trustworthiness"] = quality.trust(rank, n)
             results[name]["continuity"] = quality.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
-    if part == "test":  # their nearest training rows
-        true = ranks.nearest(training.X, neighbors, X_new=X[chosen])
+    if part == "test":  # recall of their nearest training rows
+        true = ranks.nearest(training.X, K, X_new=X[chosen])
         near = {
-            name: ranks.nearest(training.maps[name], neighbors, X_new=Y[chosen])
-            for name, Y in maps.items()
+            name: ranks.nearest(training.maps[name], K, X_new=Y[chosen]) for name, Y in maps.items()
         }
     for name in maps:
-        kept = ranks.recall(true[:, :neighbors], near[name][:, :neighbors])
+        kept = ranks.recall(true[:, :K], near[name][:, :K])
         results[name]["neighborhood_recall"] = float(kept.mean())
     return results
 
 
-def _accuracies(parts: dict[str, _Part], part: str) -> dict[str, Measures]:
-    """k-NN accuracy among training rows: of each by the others, or of the test rows."""
-    training, codes = parts["training"], parts[part].codes
-    if training.codes is None or codes is None:
+def _accuracies(training: _Part, part: _Part) -> dict[str, Measures]:
+    """Return k-NN accuracy: of each training row by the others, or of the test rows."""
+    if training.codes is None or part.codes is None:
         return {}
-    known, judged = training.codes >= 0, codes >= 0
+    known, judged = training.codes >= 0, part.codes >= 0
     results: dict[str, Measures] = {}
-    for name, Y in parts[part].maps.items():
-        near, theirs = training.maps[name][known], training.codes[known]
-        asked, truth = (None, None) if part == "training" else (Y[judged], codes[judged])
-        results[name] = {}
-        for k in _VOTES:
-            enough = judged.any() and known.sum() > k
-            found = metrics.knn_accuracy(near, theirs, asked, truth, k) if enough else None
-            results[name][f"accuracy_{k}nn"] = found
+    for name, Y in part.maps.items():
+        near, classes = training.maps[name][known], training.codes[known]
+        new = (None, None) if part is training else (Y[judged], part.codes[judged])
+        results[name] = {
+            f"accuracy_{k}nn": metrics.knn_accuracy(near, classes, *new, k)
+            if judged.any() and known.sum() > k
+            else None
+            for k in _VOTES
+        }
     return results
 
 
-def _distances(part: _Part, seed: int) -> dict[str, Measures]:
+def _distances(part: _Part, random_state: int) -> dict[str, Measures]:
+    """Return Spearman's ρ of the distances between rows in the data and on each map."""
     if part.X.shape[0] < _PAIRED:
         return {name: {"distance_correlation": None} for name in part.maps}
     return {
-        name: {"distance_correlation": metrics.distance_correlation(part.X, Y, seed=seed)}
+        name: {
+            "distance_correlation": metrics.distance_correlation(
+                part.X, Y, random_state=random_state
+            )
+        }
         for name, Y in part.maps.items()
     }

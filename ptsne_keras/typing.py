@@ -1,4 +1,4 @@
-"""Type aliases: what a name in a signature stands for."""
+"""Type aliases for signatures."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -16,10 +16,10 @@ Dof: TypeAlias = float | Literal["auto"]
 """Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1)."""
 
 Perplexity: TypeAlias = float | Sequence[float] | Tensor
-"""A perplexity; or several, over which probabilities are averaged; or a variable that changes."""
+"""One perplexity, several whose probabilities are averaged, or a variable that may change."""
 
 Units: TypeAlias = Literal["bernoulli", "gaussian"]
-"""Distribution of a layer of RBM units given the other layer."""
+"""Conditional distribution of the units of an RBM layer, given the other layer."""
 
 Scaling: TypeAlias = tuple[Any, Any]
-"""(shift, scale), numbers or arrays [D]: rows x become (x - shift) / scale."""
+"""(shift, scale), numbers or arrays [D]: a row x becomes (x - shift) / scale."""

@@ -40,7 +40,7 @@ def names(digits, tmp_path_factory):
     """What the examples take as given: digits, a fitted map, the package's modules."""
     (X_train, labels_train), (X_test, labels_test) = digits
     X, labels = X_train[:200], labels_train[:200]
-    tsne = ParametricTSNE(hidden_units=(20,), epochs=2, pretraining="none").fit(X_train)
+    tsne = ParametricTSNE(hidden_units=(20,), epochs=2).fit(X_train)
     base = tmp_path_factory.mktemp("served") / "digits"
     path = serving.export_saved_model(tsne.encoder_, base, reference=X)
     server = serving.Loopback(base, "digits")

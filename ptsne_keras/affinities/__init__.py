@@ -1,4 +1,4 @@
-"""From rows to the probabilities P: neighbours, perplexity, joint and conditional probabilities."""
+"""From rows to the probabilities P of t-SNE: nearest neighbours and perplexity calibration."""
 
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.affinities.probabilities import (

@@ -1,4 +1,4 @@
-"""k nearest neighbours of rows, by faiss: exact for small sets, approximate for large ones."""
+"""Nearest neighbours by faiss: exact for small data sets, approximate for large ones."""
 
 from typing import Any, NamedTuple
 
@@ -6,20 +6,28 @@ import numpy as np
 import numpy.typing as npt
 
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import validation
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_rows
 
-# Above this many rows the search is approximate: exact search takes time ∝ N².
+# Above this many rows the search is approximate, because exact search takes time ∝ N².
 _EXACT_ROWS = 100_000
-# Of the approximate search: √N times this many cells, each row compared with the rows of the
-# nearest so many.
+# The approximate search has √N times this many cells, and compares each row with the rows of its
+# nearest cells.
 _CELLS = 2.0
 _PROBES = 24
-# Numbers held at a time while distances are computed again from differences.
+# Largest number of values held while distances are recomputed from differences.
 _BLOCK = 1 << 24
 
 
 class Neighbors(NamedTuple):
-    """The k nearest neighbours of N rows, nearest first; a row is not its own neighbour.
+    """The k nearest neighbours of each row, nearest first.
+
+    Parameters
+    ----------
+    indices : ndarray of shape (n_samples, k)
+        Indices of the neighbours. A row is not its own neighbour.
+    distances : ndarray of shape (n_samples, k)
+        Euclidean distances to them, not squared.
 
     Examples
     --------
@@ -29,35 +37,38 @@ class Neighbors(NamedTuple):
     """
 
     indices: npt.NDArray[np.int32]
-    """[N, k]"""
     distances: FloatArray
-    """[N, k], float32; Euclidean, not squared"""
 
 
-def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = None) -> Neighbors:
-    """Find the k nearest other rows of every row, in Euclidean distance.
+def nearest(
+    X: Any, k: int, *, queries: Any = None, exact: bool | None = None, seed: int | None = None
+) -> Neighbors:
+    """Find the k nearest rows of X, in Euclidean distance, of every row or of other rows.
 
     Parameters
     ----------
-    X : array [N, D]
-        Rows.
+    X : array-like of shape (n_samples, n_features)
+        Rows to choose neighbours from.
     k : int
-        From 1 to N - 1.
-    exact : bool, optional
-        False: by an inverted file, some 0.98 of the true neighbours in time ∝ N^1.5. By default
-        exact up to 100,000 rows.
-    seed : int, optional
-        Of the inverted file's k-means.
+        Number of neighbours, below `n_samples`, or up to it with `queries`.
+    queries : array-like of shape (n_queries, n_features), default=None
+        Rows whose neighbours are found. By default those of X, each without itself.
+    exact : bool, default=None
+        Whether to search exactly. False uses an inverted file, which finds about 98 % of the true
+        neighbours in time ∝ N^1.5. By default exact up to 100,000 rows.
+    seed : int, default=None
+        Seed of the k-means clustering of the inverted file.
 
     Returns
     -------
     Neighbors
-        `indices` [N, k] and `distances` [N, k], from differences, so that duplicates are at 0.
+        Indices int32 and distances float32, both of shape (n_queries, k). Distances are computed
+        from differences, so that duplicates are at exactly 0.
 
     Raises
     ------
     ValueError
-        If X is not finite numeric rows, or k is out of range.
+        If the rows are not finite and numeric, or k is out of range.
 
     Examples
     --------
@@ -70,30 +81,36 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
     Johnson, Douze & Jégou (2019), Billion-scale similarity search with GPUs; Sivic & Zisserman
     (2003) for the inverted file.
     """
-    X, scale = _prepared(validation.check_rows(X))
-    n = len(X)
-    if not 1 <= k < n:
-        raise ValueError(f"k should be from 1 to N - 1 = {n - 1}. Received: {k!r}.")
+    X = check_rows(X)
+    n, features = X.shape
+    own = queries is None
+    Q = X if own else check_rows(queries, name="queries")
+    if Q.shape[1] != features:
+        raise ValueError(f"queries should have the {features} columns of X. Received: {Q.shape}.")
+    if not 1 <= k <= n - own:
+        raise ValueError(f"k should be from 1 to N{' - 1' * own} = {n - own}. Received: {k!r}.")
+    # Shifted and scaled so that squares neither overflow nor cancel in float32.
+    shift = np.median(X, axis=0)
+    scale = float(max((X.max(axis=0) - shift).max(), (shift - X.min(axis=0)).max())) or 1.0
+    X = _scaled(X, shift, scale)
+    Q = X if own else _scaled(Q, shift, scale)
     index = _index(X, n <= _EXACT_ROWS if exact is None else exact, seed)
-    indices = np.empty((n, k), np.int32)
-    distances = np.empty((n, k), np.float32)
-    step = max(1, _BLOCK // (k * X.shape[1]))
-    for start in range(0, n, step):
-        part = np.arange(start, min(start + step, n))
-        found = _without_self(_search(index, X[part], k + 1), part)
-        D2 = np.square(X[found] - X[part, None]).sum(axis=2)  # [b, k]
-        order = np.argsort(D2, axis=1, kind="stable")
+    indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
+    for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
+        found = _search(index, Q[part], k + own)
+        if own:
+            found = arrays.without_self(found, range(part.start, part.stop))
+        part_D2 = np.square(X[found] - Q[part, None]).sum(axis=2)  # [b, k]
+        order = np.argsort(part_D2, axis=1, kind="stable")
         indices[part] = np.take_along_axis(found, order, axis=1)
-        distances[part] = np.take_along_axis(D2, order, axis=1)
-    return Neighbors(indices, np.sqrt(distances) * np.float32(scale))
+        D2[part] = np.take_along_axis(part_D2, order, axis=1)
+    return Neighbors(indices, np.sqrt(D2) * np.float32(scale))
 
 
-def _prepared(X: FloatArray) -> tuple[FloatArray, float]:
-    """Rows moved and scaled so that float32 squares neither overflow nor cancel; and the scale."""
-    X = X - np.median(X, axis=0)
-    scale = float(max(X.max(), -X.min())) or 1.0
+def _scaled(X: FloatArray, shift: FloatArray, scale: float) -> FloatArray:
+    X = X - shift
     X /= scale
-    return np.ascontiguousarray(X, dtype=np.float32), scale
+    return np.ascontiguousarray(X, dtype=np.float32)
 
 
 def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:
@@ -107,7 +124,7 @@ def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:
     index = faiss.IndexIVFFlat(flat, X.shape[1], cells, faiss.METRIC_L2)
     index.cp.seed = int(np.random.default_rng(seed).integers(1, 2**31 - 1))
     index.cp.max_points_per_centroid = 64  # k-means on a sample: cells need not be optimal
-    index.cp.min_points_per_centroid = 1  # else a warning on standard output
+    index.cp.min_points_per_centroid = 1  # avoids a warning on standard output
     index.train(X)
     index.add(X)
     index.nprobe = min(_PROBES, cells)
@@ -115,7 +132,7 @@ def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:
 
 
 def _search(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
-    """Find the nearest rows, [b, k]; in all cells, for a row whose few cells hold too few."""
+    """Return the nearest rows [b, k], searching all cells where the nearest ones hold too few."""
     found = index.search(X, k)[1]
     short = np.flatnonzero((found < 0).any(axis=1))
     if short.size:
@@ -123,10 +140,3 @@ def _search(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
         found[short] = index.search(X[short], k)[1]
         index.nprobe = probes
     return found
-
-
-def _without_self(found: npt.NDArray[np.int64], part: Any) -> npt.NDArray[np.int64]:
-    """Drop each row's own index, or the farthest where duplicates have crowded it out."""
-    own = found == part[:, None]
-    own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(found), -1)

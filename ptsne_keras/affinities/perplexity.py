@@ -1,4 +1,4 @@
-"""The bandwidth β of each row at which its neighbours have a given perplexity, by graph ops."""
+"""Calibration of each row's bandwidth β to a given perplexity, by graph ops."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ import tensorflow as tf
 
 from ptsne_keras.typing import Perplexity, Tensor
 
-# |exp(H) - perplexity| at which a row counts as calibrated. Half of what is promised, so that
-# rounding P to float32 keeps the promise.
+# |exp(H) - perplexity| at which a row counts as calibrated: half the promised 1e-4,
+# because P may be rounded to float32.
 _TOLERANCE = 5e-5
-# Newton takes 6-12 steps; bisection, its fallback, takes ~60 from bracket to tolerance.
+# Newton's method takes 6-12 steps; bisection, its fallback, about 60.
 _MAX_STEPS = 100
-# Largest change of log β in one step: away from the solution Newton's step is unbounded.
+# Largest change of log β in one step: far from the solution, Newton's step is unbounded.
 _MAX_STEP = 3.0
 
 
 def several(perplexity: Perplexity) -> tuple[float | Tensor, ...]:
-    """List the perplexities: numbers above 1, or scalar variables, which are taken as they are."""
+    """Return the perplexities as a tuple of numbers above 1, or of scalar variables."""
     if isinstance(perplexity, np.ndarray):
         perplexity = perplexity.tolist()
     values = tuple(perplexity) if isinstance(perplexity, Sequence) else (perplexity,)
@@ -40,20 +40,20 @@ def several(perplexity: Perplexity) -> tuple[float | Tensor, ...]:
 
 
 def is_variable(perplexity: Any) -> bool:
-    """Whether this is a tensor or variable, whose value may be another one in each batch."""
+    """Return whether this is a tensor or variable, whose value may change between batches."""
     return isinstance(perplexity, tf.Tensor | tf.Variable)
 
 
 def values(perplexity: Perplexity) -> list[float]:
-    """List the perplexities as they are now."""
-    # A variable of a `tf.distribute` strategy is no number, but converts to a tensor.
+    """Return the current values of the perplexities."""
+    # float() refuses variables of a `tf.distribute` strategy, which do convert to tensors.
     return [float(tf.convert_to_tensor(u)) for u in several(perplexity)]
 
 
 def calibrate(
     D2: tf.Tensor, perplexity: Perplexity, *, rounding: Tensor = 0.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scale each row of squared distances so that its perplexity is the one asked for."""
+    """Calibrate squared distances [B, B]: p_{j|i}, and the number of unreachable rows."""
     delta = _centred_distances(tf.cast(D2, tf.float64), rounding)  # [B, B]
     return probabilities(delta, perplexity, 1.0 - tf.eye(tf.shape(delta)[0], dtype=tf.float64))
 
@@ -61,7 +61,7 @@ def calibrate(
 def probabilities(
     delta: tf.Tensor, perplexity: Perplexity, others: tf.Tensor | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calibrate relative distances [B, k], each row's smallest 0: C, and the unreachable rows."""
+    """Calibrate relative distances [B, k], whose smallest in each row is 0, as `calibrate`."""
     each = [_probabilities(delta, tf.cast(u, tf.float64), others) for u in several(perplexity)]
     C = tf.add_n([C for C, _ in each]) / len(each)
     return C, tf.reduce_max(tf.stack([unreachable for _, unreachable in each]))
@@ -70,7 +70,7 @@ def probabilities(
 def _probabilities(
     delta: tf.Tensor, perplexity: tf.Tensor, others: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """C and the count of unreachable rows, at one perplexity."""
+    """Calibrate at one perplexity."""
     ties = tf.cast(tf.equal(delta, 0.0), tf.float64)  # the limit β → ∞
     ties = ties if others is None else ties * others
     tie_count = tf.reduce_sum(ties, axis=1)  # [B]
@@ -98,18 +98,11 @@ def _probabilities(
 def _solve(
     delta: tf.Tensor, perplexity: tf.Tensor, unreachable: tf.Tensor, own: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find log β [B] for relative distances `delta`, and which rows converged."""
+    """Return log β [B] for relative distances, and which rows converged."""
     target = tf.math.log(perplexity)
     zeros = tf.zeros_like(delta[:, 0])
 
-    def step(
-        i: tf.Tensor,
-        log_beta: tf.Tensor,
-        low: tf.Tensor,
-        high: tf.Tensor,
-        last: tf.Tensor,
-        done: tf.Tensor,
-    ) -> tuple[tf.Tensor, ...]:
+    def step(i: Any, log_beta: Any, low: Any, high: Any, last: Any, done: Any) -> tuple[Any, ...]:
         entropy, slope = _entropy(delta, log_beta, own)
         error = entropy - target
         done = done | (tf.abs(tf.exp(entropy) - perplexity) < _TOLERANCE)
@@ -117,8 +110,8 @@ def _solve(
         high = tf.where(error < 0, log_beta, high)
         newton = tf.clip_by_value(error / tf.maximum(slope, 1e-12), -_MAX_STEP, _MAX_STEP)
         proposal = log_beta + newton
-        # Where H falls as steeply as a step, Newton can run to and fro between its two sides for
-        # ever: it goes on only while its steps halve. An end not yet seen is infinite.
+        # Where H falls like a step, Newton can jump between both sides of it for ever: go on only
+        # while its steps halve, else bisect. An end not seen yet is infinite.
         bracketed = tf.math.is_finite(low) & tf.math.is_finite(high)
         good = (proposal > low) & (proposal < high) & (tf.abs(newton) < 0.5 * last)
         proposal = tf.where(bracketed & ~good, 0.5 * (low + high), proposal)
@@ -134,12 +127,12 @@ def _solve(
 
 
 def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Entropy H [B] of each row's kernel, in nats, and its slope -dH/dlog β = β² Var(δ) ≥ 0."""
+    """Return the entropy H [B] of each row in nats, and -dH/dlog β = β² Var(δ) ≥ 0."""
     beta = tf.exp(log_beta)
     kernel = tf.exp(-beta[:, None] * delta)  # [B, B]
     weighted = kernel * delta
-    # A diagonal, δ = 0, adds 1 to the total; the nearest neighbour, also δ = 0, keeps the
-    # difference at 1 or more, so nothing cancels.
+    # The diagonal, δ = 0, adds 1 to the total. The nearest neighbour, also δ = 0, keeps the
+    # difference at 1 or more, so that nothing cancels.
     total = tf.reduce_sum(kernel, axis=1) - own
     mean = tf.reduce_sum(weighted, axis=1) / total
     mean_square = tf.reduce_sum(weighted * delta, axis=1) / total
@@ -147,7 +140,7 @@ def _entropy(delta: tf.Tensor, log_beta: tf.Tensor, own: float) -> tuple[tf.Tens
 
 
 def _centred_distances(D2: tf.Tensor, rounding: Tensor) -> tf.Tensor:
-    """Subtract each row's smallest distance and divide by its mean; zero diagonal."""
+    """Subtract each row's smallest distance and divide by the mean; the diagonal becomes 0."""
     rows = tf.shape(D2)[:1]
     others = tf.linalg.set_diag(D2, tf.fill(rows, tf.constant(math.inf, D2.dtype)))
     delta = D2 - tf.reduce_min(others, axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""From rows to joint probabilities P at a given perplexity, by graph ops.
+"""Joint and conditional probabilities at a given perplexity, by graph ops.
 
-`tensorflow` rather than `keras.ops`, because P is computed inside `tf.data` pipelines, which run
-TensorFlow graphs whatever the Keras backend.
+In TensorFlow rather than `keras.ops`, because P is computed in `tf.data` pipelines, which run
+TensorFlow graphs whatever the Keras backend is.
 """
 
 import warnings
@@ -12,50 +12,52 @@ import tensorflow as tf
 
 from ptsne_keras.affinities.perplexity import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
-from ptsne_keras.utils import validation
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_rows
 
-# ‖a‖² + ‖b‖² - 2ab came out within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and
-# 2,500 rows. Distances that differ by 8 eps of that or less are equal: equal rows, and neighbours
-# on a lattice, are then ties on any processor.
+# ‖a‖² + ‖b‖² - 2ab was within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and 2,500
+# rows. Distances that differ by 8 eps of that or less count as equal, so that equal rows, and
+# neighbours on a lattice, are ties on any processor.
 _ROUNDING = 8 * 2.0**-52
-# Rows of [N, k] neighbours that are calibrated at a time: 25 MB at k = 90.
+# Rows of [N, k] distances that are calibrated at a time: 25 MB at k = 90.
 _BLOCK = 1 << 15
 
 
 def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
-    """Joint probabilities of t-SNE: p_ij = (p_{j|i} + p_{i|j}) / 2B, with Σ_ij p_ij = 1.
+    """Compute the joint probabilities p_ij = (p_{j|i} + p_{i|j}) / 2B of t-SNE.
 
-    p_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), p_{i|i} = 0, and β_i such that the entropy of row i is
-    log(perplexity). Usable eagerly, in `tf.function` and in `tf.data`.
+    p_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), p_{i|i} = 0, and β_i is such that the entropy of row i is
+    log(perplexity). Works eagerly, in `tf.function` and in `tf.data`.
 
     Parameters
     ----------
-    X : tensor [B, D]
-        Rows. Any scale: β is bracketed from the distances themselves.
+    X : tensor of shape [B, D]
+        Rows of any scale: β is bracketed from the distances themselves.
     perplexity : float, sequence of float or scalar variable
-        Above 1 and below B - 1. Of several, P is the mean over them. A variable may change between
-        batches: see `callbacks.Schedule`.
-    dtype : "float32" or "float64", optional
-        Of P; by default that of X. Distances and β are computed in float64 always: in float32 one
-        far outlier would round the distances among all the others.
+        Above 1 and below B - 1. P is the mean over several perplexities. A variable may change
+        between batches, see `callbacks.Schedule`.
+    dtype : "float32" or "float64", default=None
+        Type of P; by default that of X. Distances and β are always computed in float64, because in
+        float32 one far outlier would round the distances among all other rows.
 
     Returns
     -------
-    tf.Tensor [B, B]
-        Symmetric, zero diagonal, total 1.
+    tf.Tensor of shape [B, B]
+        Symmetric, with a zero diagonal and total 1.
 
     Raises
     ------
     ValueError
         If there are fewer than 3 rows or `perplexity` is out of range.
-    ValueError (eager) or tf.errors.InvalidArgumentError (in a graph)
-        If X holds NaN or infinity, or B, known only then, is too small.
+    tf.errors.InvalidArgumentError
+        In a graph, in place of ValueError, if B is unknown before and too small, or if X holds NaN
+        or infinity.
 
     Warns
     -----
     UserWarning
-        When run eagerly, if rows have so many exact duplicates that no β reaches the perplexity;
-        those rows take the nearest value there is, uniform over their duplicates.
+        If, eagerly, rows have so many exact duplicates that no β reaches the perplexity. Those rows
+        get the nearest possible distribution, uniform over their duplicates.
 
     Examples
     --------
@@ -73,9 +75,14 @@ def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None)
 
 
 def conditional_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
-    """Conditional probabilities p_{j|i}: row i has perplexity exp(H_i) = `perplexity`, total 1.
+    """Compute the conditional probabilities p_{j|i} of t-SNE.
 
-    Parameters, errors and warning as in :func:`joint_probabilities`.
+    Row i has total 1 and the perplexity asked for, exp(H_i) = `perplexity`. Parameters, errors and
+    the warning are those of :func:`joint_probabilities`.
+
+    Returns
+    -------
+    tf.Tensor of shape [B, B]
 
     Examples
     --------
@@ -88,33 +95,33 @@ def conditional_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any =
 
 
 def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray:
-    """Conditional probabilities p_{j|i} of t-SNE over the k nearest neighbours of each row alone.
+    """Compute the conditional probabilities p_{j|i} over the k nearest neighbours of each row.
 
-    p_{j|i} ∝ exp(-β_i d_ij²) for the k neighbours j, 0 for all other rows, and β_i such that the
+    p_{j|i} ∝ exp(-β_i d_ij²) for the k neighbours j and 0 for all other rows; β_i is such that the
     entropy of row i is log(perplexity). With k = N - 1 these are the conditional probabilities of
-    the whole set; k = 3 · perplexity leaves out what is smaller than any map can show.
+    the whole data set. k = 3 · perplexity leaves out only values too small to matter on a map.
 
     Parameters
     ----------
-    distances : array [N, k]
-        To the neighbours, as `neighbors.nearest` gives them.
+    distances : array-like of shape (n_samples, k)
+        Distances to the neighbours, as from :func:`nearest`.
     perplexity : float or sequence of float
-        Above 1 and below k. Of several, the probabilities are the mean over them.
+        Above 1 and below k. The result is the mean over several perplexities.
 
     Returns
     -------
-    array [N, k], float32
-        Rows total 1.
+    ndarray of shape (n_samples, k)
+        float32; rows total 1.
 
     Raises
     ------
     ValueError
-        If `distances` is not a finite [N, k] array, or `perplexity` is out of range.
+        If `distances` is not a finite [N, k] array or `perplexity` is out of range.
 
     Warns
     -----
     UserWarning
-        As :func:`joint_probabilities`, for rows with too many duplicates.
+        If rows have too many duplicates, as in :func:`joint_probabilities`.
 
     Examples
     --------
@@ -127,7 +134,7 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
     ----------
     van der Maaten (2014), Accelerating t-SNE using tree-based algorithms, section 4.1.
     """
-    distances = validation.check_rows(distances, name="distances")
+    distances = check_rows(distances, name="distances")
     k = distances.shape[1]
     if not max(several(perplexity)) < k:
         raise ValueError(
@@ -136,9 +143,8 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
         )
     C = np.empty(distances.shape, np.float32)
     many = 0
-    for start in range(0, len(C), _BLOCK):
-        part = tf.constant(distances[start : start + _BLOCK], tf.float64)  # [b, k]
-        C[start : start + _BLOCK], unreachable = calibrate_neighbors(part, perplexity)
+    for part in arrays.row_slices(len(C), _BLOCK):
+        C[part], unreachable = calibrate_neighbors(tf.constant(distances[part]), perplexity)
         many += int(unreachable)
     if many:
         warnings.warn(duplicates_message(many, perplexity), stacklevel=2)
@@ -148,15 +154,15 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
 def calibrate_neighbors(
     distances: tf.Tensor, perplexity: Perplexity
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calibrate distances [b, k] to neighbours, in graph ops: p_{j|i}, and the unreachable rows."""
+    """Return p_{j|i} for distances [b, k], and the number of unreachable rows, by graph ops."""
     distances = tf.cast(distances, tf.float64)
     for u in filter(is_variable, several(perplexity)):
         tf.debugging.Assert(
             (u > 1.0) & (u < float(distances.shape[1])),
             [
-                f"perplexity should be above 1 and below the {distances.shape[1]} neighbours that "
-                "were sought for its first value; give neighbors=nearest(X, k) with enough for the "
-                "largest. Received:",
+                f"perplexity should be above 1 and below the {distances.shape[1]} neighbours found "
+                "for its first value; give neighbors=nearest(X, k) with enough for the largest. "
+                "Received:",
                 u,
             ],
         )
@@ -176,17 +182,17 @@ def _conditional(X: Tensor, perplexity: Perplexity, dtype: Any) -> tf.Tensor:
 
 
 def duplicates_message(rows: int, perplexity: Perplexity) -> str:
-    """Say how many rows have so many duplicates that no β reaches the perplexity."""
+    """Return the warning that rows have too many duplicates to reach the perplexity."""
     least = min(values(perplexity))
     return (
-        f"{rows} of the rows have at least {least:g} (the perplexity) neighbours at exactly "
-        "their smallest distance, as duplicated rows do: no bandwidth reaches the perplexity, so "
-        "those neighbours count, all alike. Drop duplicates or raise the perplexity."
+        f"{rows} of the rows have at least {least:g} (the perplexity) neighbours at exactly their "
+        "smallest distance, as duplicated rows do: no bandwidth reaches the perplexity, so those "
+        "neighbours get equal probabilities. Drop duplicates or raise the perplexity."
     )
 
 
 def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Squared Euclidean distances [B, B] of float64 rows [B, D], and their rounding errors."""
+    """Return squared distances [B, B] of float64 rows [B, D], and their rounding errors."""
     X = X - tf.reduce_mean(X, axis=0, keepdims=True)  # centring shrinks what cancels below
     # β absorbs the scale; dividing keeps squares of 1e±200 within range.
     X = tf.math.divide_no_nan(X, tf.reduce_max(tf.abs(X)))
@@ -196,7 +202,7 @@ def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.DType]:
-    """X as finite float64 rows [B, D], enough of them for the perplexity; and the dtype of P."""
+    """Return X as finite float64 rows [B, D] that suffice for the perplexity, and the type of P."""
     X = tf.convert_to_tensor(X)
     if not (X.dtype.is_floating or X.dtype.is_integer or X.dtype.is_bool):
         raise ValueError(f"X should be numeric and real. Received: dtype {X.dtype.name}.")
@@ -218,20 +224,18 @@ def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.
 
 
 def _check_count(X: tf.Tensor, perplexity: float | Tensor) -> None:
-    """Raise, now or when the graph runs, unless 3 ≤ B and 1 < perplexity < B - 1."""
+    """Check, now or when the graph runs, that 3 ≤ B and 1 < perplexity < B - 1."""
     count = X.shape[0]
-    if not isinstance(perplexity, float):
-        u = tf.cast(perplexity, tf.float64)
+    if count is None or not isinstance(perplexity, float):
+        u, B = tf.cast(perplexity, tf.float64), tf.shape(X)[0]
         tf.debugging.Assert(
-            (u > 1.0) & (u < tf.cast(tf.shape(X)[0] - 1, tf.float64)),
-            ["perplexity should be above 1 and below B - 1, the other rows in the batch:", u],
-        )
-    elif count is None:
-        tf.debugging.assert_greater(
-            tf.cast(tf.shape(X)[0], tf.float64),
-            tf.constant(max(2.0, perplexity + 1.0), tf.float64),
-            message=f"X should have at least 3 rows and more than perplexity + 1 "
-            f"= {perplexity + 1:g}.",
+            (u > 1.0) & (u < tf.cast(B - 1, tf.float64)),
+            [
+                "perplexity should be above 1 and below B - 1, where X has B rows, at least 3. "
+                "Received perplexity and B:",
+                u,
+                B,
+            ],
         )
     elif count < 3:
         raise ValueError(f"X should have at least 3 rows. Received: {count}.")

@@ -1,6 +1,6 @@
 """The command line, `ptsne`."""
 
-from ptsne_keras.cli.arguments import parser
 from ptsne_keras.cli.main import main
+from ptsne_keras.cli.parser import make_parser
 
-__all__ = ["main", "parser"]
+__all__ = ["main", "make_parser"]

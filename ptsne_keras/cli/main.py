@@ -12,42 +12,41 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ptsne_keras.cli import arguments
-from ptsne_keras.cli.arguments import Usage, parser
+from ptsne_keras.cli.parser import Usage, in_options, make_parser
 
-# TensorFlow's start-up notices are no part of the answer. Before its first import.
+# TensorFlow's start-up notices are not part of the answer. To be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
 
-# Wrong input or usage; whatever else is raised is work that failed.
+# Wrong input or usage; any other error is work that failed.
 _WRONG = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run `ptsne` with these arguments (by default the process's) and return its exit status."""
     words = sys.argv[1:] if words is None else list(words)
-    # A process that was started without them has None here.
+    # They are None in a process that was started without them.
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     try:
-        options = parser().parse_args(words)
+        options = make_parser().parse_args(words)
     except Usage as error:
         given = argparse.Namespace(json="--json" in words, command=None)
         return _failed(given, f"{error}; see {error.program} --help", WRONG)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        # What is meant for developers is left out.
+        # Warnings for developers are left out.
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
         # Rows are matched by name before they reach the model.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
         try:
-            # Here, so that --help answers at once, without TensorFlow too.
+            # Here, so that --help answers at once, and without TensorFlow.
             with _silenced():
                 from ptsne_keras.cli import commands
 
-            report = getattr(commands, options.command)(options)
+            report = commands.COMMANDS[options.command](options)
             _say(commands.dumps(report.facts) if options.json else report.text)
         except KeyboardInterrupt:
             return _failed(options, "interrupted; nothing was written", INTERRUPTED)
@@ -60,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """Print the answer; a reader that has gone is no error, nor a letter that it cannot have."""
+    """Print the answer; a reader that has gone, or cannot show a letter, is not an error."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -74,20 +73,20 @@ def _say(text: str) -> None:
 
 
 def _mute() -> None:
-    """Lead stdout nowhere, lest the interpreter try once more as it ends."""
+    """Redirect stdout to nowhere, since the interpreter writes to it once more at its end."""
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Leave out what TensorFlow's C++ says on stderr as it is imported, whatever its log level."""
+    """Hide what TensorFlow's C++ writes to stderr on import, whatever its log level."""
     if "tensorflow" in sys.modules or os.environ.get("PTSNE_DEBUG"):
         yield
         return
     try:
         kept = os.dup(2)
-    except OSError:  # there is none
+    except OSError:  # there is no stderr
         yield
         return
     sys.stderr.flush()
@@ -101,7 +100,7 @@ def _silenced() -> Iterator[None]:
 
 
 def _message(error: BaseException) -> str:
-    """One line that says what is wrong, with the option's name for the parameter's."""
+    """Return one line that says what is wrong, with options in place of parameters."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
         return (
             "ptsne needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' where "
@@ -111,9 +110,7 @@ def _message(error: BaseException) -> str:
     found = re.match(r"The '(\w+)' parameter of \w+ must be (.*)\. Got (.*) instead\.", text)
     if found:
         text = f"{found[1]} should be {found[2]}. Received: {found[3]}."
-    name = re.match(r"(\w+) should be ", text)
-    if name and name[1] in arguments.KNOWN:
-        text = f"{arguments.option(name[1])}{text[name.end(1) :]}"
+    text = in_options(text)
     if isinstance(error, OSError) and error.filename and error.strerror and error.args:
         text = f"{error.filename}: {error.strerror}"
         if error.errno == errno.ENOSPC:
@@ -136,4 +133,5 @@ def _failed(options: argparse.Namespace, text: str, code: int) -> int:
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"ptsne: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    text = in_options(" ".join(str(message).split()))
+    print(f"ptsne: warning: {text}", file=sys.stderr, flush=True)

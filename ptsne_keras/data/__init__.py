@@ -1,4 +1,4 @@
-"""`tf.data` pipelines of rows and their probabilities."""
+"""`tf.data` pipelines of batches (X, P): rows and their joint probabilities."""
 
 from ptsne_keras.data.batches import from_array, from_graph
 from ptsne_keras.data.streams import from_dataset, from_parquet, from_tfrecord

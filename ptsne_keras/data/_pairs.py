@@ -1,4 +1,4 @@
-"""Pairs of rows drawn along a neighbourhood graph, by graph ops."""
+"""Pairs of rows drawn along the neighbour graph, by graph ops."""
 
 import math
 from collections.abc import Callable
@@ -9,15 +9,16 @@ import tensorflow as tf
 
 from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 
-# Neighbours between which the noise's directions are drawn.
+# Neighbours whose differences give the noise its directions.
 _NEAR = 15
 # Rows whose distances are computed at a time.
 _BLOCK = 1 << 15
 
 
 class PairSampler:
-    """Draws one neighbour j of each row i from p_{j|i}, and the noise on both."""
+    """Draws one neighbour j of each row i from p_{j|i}, and adds noise to both."""
 
     def __init__(
         self,
@@ -38,12 +39,12 @@ class PairSampler:
             self.cumulative = lambda i: tf.gather(cumulative, i)
         self.jitter = jitter
         if jitter:
-            # From the rows: the search may have been on others, such as principal components.
+            # From the rows: neighbours may have been searched on principal components.
             r = _distances(X, neighbors.indices[:, 0])
             self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
 
     def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return rows i [h] and their partners as X [2h, D] and P [2h, 1] or [2h, 1 + d]."""
+        """Return X [2h, D] of rows i [h] and their partners, and P [2h, 1] or [2h, 1 + d]."""
         number = tf.cast(number, tf.int64)
         partners = self._partners(i, tf.stack([number, 0]))
         both = tf.concat([tf.cast(i, tf.int32), partners], axis=0)  # [2h]
@@ -57,11 +58,11 @@ class PairSampler:
         return x, P
 
     def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Draw j [h] by inverting the cumulative distribution of each row."""
+        """Draw j [h] by inverting the cumulative distribution of each row i."""
         cumulative = self.cumulative(i)  # [h, k]
         u = tf.random.stateless_uniform([tf.shape(i)[0], 1], seed=seed, dtype=cumulative.dtype)
         below = tf.cast(cumulative < u, tf.int32)  # [h, k]
-        # The cumulative sum may end just below 1, and u lie above that.
+        # Rounding may end the cumulative sum below 1, and u may lie above that.
         position = tf.minimum(tf.reduce_sum(below, axis=1), self.indices.shape[1] - 1)
         return tf.gather(tf.gather(self.indices, i), position, batch_dims=1)
 
@@ -81,10 +82,9 @@ class PairSampler:
 
 
 def _distances(X: FloatArray, others: npt.NDArray[np.int32]) -> FloatArray:
-    """Distance [N, 1] of each row to another, in blocks, so that no second X is held."""
+    """Return the distance [N, 1] of each row to another, in blocks that need little memory."""
     r = np.empty((len(X), 1), X.dtype)
-    for start in range(0, len(X), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        difference = (X[part] - X[others[part]]).astype(np.float64)  # squares of 1e±30 fit
+    for part in arrays.row_slices(len(X), _BLOCK):
+        difference = (X[part] - X[others[part]]).astype(np.float64)  # for squares of 1e±30
         r[part] = np.linalg.norm(difference, axis=1, keepdims=True)
     return r

@@ -1,8 +1,7 @@
-"""`tf.data` pipelines of (X, P): a batch of rows and its joint probabilities."""
+"""`tf.data` pipelines of batches (X, P) drawn from rows in memory or on disk."""
 
 import math
 import warnings
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from ptsne_keras.data import order
 from ptsne_keras.data._pairs import PairSampler
 from ptsne_keras.data.order import Shuffle, check_batches
 from ptsne_keras.data.sources import Source, source
-from ptsne_keras.typing import Perplexity
-from ptsne_keras.utils import distribution, validation
+from ptsne_keras.typing import FloatArray, Perplexity
+from ptsne_keras.utils import distribution
+from ptsne_keras.utils.validation import check_integer, check_not_negative, check_rows, check_shape
 
-# Divides the number of graph batches of an epoch, where they are so many that a few more do not
-# matter: `steps_per_execution` has to divide it, and of a prime number nothing does.
+# The number of graph batches in an epoch is rounded up to a multiple of this, unless they are few:
+# `steps_per_execution` has to divide it.
 GRAPH_MULTIPLE = 8
 
 
@@ -34,48 +34,49 @@ def from_array(
     epoch: tf.Variable | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, b]) of an array, P calibrated inside each batch; for `model.fit`.
+    """Make batches of random rows, with P calibrated inside each batch.
 
-    Every row comes exactly once an epoch, in ceil(N / batch_size) batches whose sizes differ by
-    one row at most. In-batch perplexity u acts like u N / B on the whole set.
+    An element is (X [b, D], P [b, b]). Every row comes exactly once per epoch, in
+    ceil(N / batch_size) batches whose sizes differ by at most one. Perplexity u in a batch acts
+    like u N / b on the whole data set.
 
     Parameters
     ----------
-    X : array [N, D], np.memmap, or SciPy sparse matrix or array
-        Rows; float64 stays float64, anything else becomes float32. An array is copied once; of the
-        other two only the rows of a batch are read, or made dense, at a time.
-    perplexity : float, sequence of float or scalar variable
-        Above 1 and below b - 1. Of several, P is the mean over them. A variable may change between
-        epochs: see `callbacks.Schedule`.
-    batch_size : int
-        Most rows a batch. P takes b² numbers.
-    shuffle : bool or "once"
-        True: new batches every epoch, P recomputed, so that each row meets all its neighbours
-        sooner or later. "once": one random split, kept, with P computed in the first epoch and
-        cached (the 2009 paper's recipe); this holds N · b numbers in memory. False: the same
-        with the rows in the order given.
-    seed : int, optional
-        Makes the order reproducible.
-    epoch : tf.Variable, optional
-        The number of the epoch, from `callbacks.Schedule()`: the order derives from it, so that a
-        run that goes on from a backup meets the batches that it would have met.
-    replicas : int
-        Of a `tf.distribute` strategy, or devices of a `keras.distribution`. An element is then so
-        many batches of one size stacked, X [R b, D] and P [R b, b], of which each replica is given
-        one. Fewer rows than there are batches are left out, other ones in each epoch. Where a
-        `keras.distribution` of several processes is set, each makes the blocks of its own devices
-        alone.
+    X : {array-like, np.memmap, sparse matrix} of shape (n_samples, n_features)
+        Rows; float64 stays float64, everything else becomes float32. An array is copied once. Of
+        memory-mapped and sparse rows, only those of a batch are read, or made dense, at a time.
+    perplexity : float, sequence of float or scalar variable, default=30.0
+        Above 1 and below b - 1. P is the mean over several perplexities. A variable may change
+        between epochs, see `callbacks.Schedule`.
+    batch_size : int, default=2500
+        Largest number of rows in a batch. P takes b² numbers.
+    shuffle : bool or "once", default=True
+        True draws new batches every epoch and computes P again, so that each row meets all its
+        neighbours sooner or later. "once" keeps one random split, whose P is computed in the first
+        epoch and cached, as in the 2009 paper; this takes N · b numbers of memory. False does the
+        same with the rows in the given order.
+    seed : int, default=None
+        Seed of the order.
+    epoch : tf.Variable, default=None
+        Number of the epoch, the `value` of `callbacks.Schedule()`, that the order derives from. A
+        run that is resumed then meets the batches that it would have met.
+    replicas : int, default=1
+        Number R of replicas of a `tf.distribute` strategy, or of devices of a
+        `keras.distribution`. An element is then R batches of the same size stacked, X [R b, D] and
+        P [R b, b], one for each replica. Fewer rows than there are batches are left out, different
+        ones in each epoch. If a `keras.distribution` has several processes, each makes the blocks
+        of its own devices only.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality, in graph ops alone for an array.
+        Of known cardinality. For an array it consists of graph ops only.
 
     Raises
     ------
     ValueError
-        If X is not a finite numeric [N, D] array with N ≥ 3, or the smallest batch has no more
-        than perplexity + 1 rows.
+        If X is not finite and numeric with at least 3 rows, or the smallest batch has no more than
+        perplexity + 1 rows.
 
     Warns
     -----
@@ -91,10 +92,8 @@ def from_array(
     ----------
     van der Maaten (2009), section 4.1: 12 fixed batches of 5,000 MNIST rows.
     """
-    drawn = source(X)
-    check_batches(drawn.count, perplexity, batch_size, replicas)
     own = distribution.own_blocks(replicas, seed)
-    warn_of_duplicates(drawn, perplexity)
+    drawn = checked_source(X, perplexity, batch_size, replicas)
     indices = order.index_batches(
         drawn.count, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, replicas=replicas
     )
@@ -104,7 +103,7 @@ def from_array(
         return x, affinities.joint_probabilities(x, perplexity)
 
     dataset = _blocks(indices, own, replicas).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-    # Fixed batches have a fixed P. One batch of all rows has, too, in whatever order they come.
+    # P is fixed if the batches are, or if one batch holds all rows, in whatever order.
     single = batch_size >= drawn.count and replicas == 1
     fixed = single or not order.reshuffled(shuffle)
     if fixed and not any(map(is_variable, several(perplexity))):
@@ -124,49 +123,49 @@ def from_graph(
     epoch: tf.Variable | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, 1]) of pairs drawn along the neighbourhood graph of all rows.
+    """Make batches of pairs drawn along the neighbour graph of all rows.
 
-    A batch is b/2 rows i and, b/2 rows further on, one neighbour j of each, drawn from p_{j|i},
-    which is calibrated on the whole set. P is nonzero only at the drawn pairs, p_ij = p_ji = 1/b,
-    so that the mean of Σ p_ij f_ij over batches is that of the P of the whole set, and
-    `losses.tsne` takes it as [b, 1]; all pairs of a batch repel. Each row is an i exactly once an
-    epoch, in about 2 N / batch_size batches whose sizes differ by two at most.
+    An element is (X [b, D], P [b, 1]): b/2 rows i and, b/2 rows further on, one neighbour j of
+    each, drawn from p_{j|i}, which is calibrated on the whole data set. P is nonzero only for the
+    drawn pairs, p_ij = p_ji = 1/b, so that Σ p_ij f_ij averaged over batches is that for the P of
+    the whole data set; all rows of a batch repel one another. Each row is an i exactly once per
+    epoch, in about 2 N / batch_size batches whose sizes differ by at most two.
 
     Parameters
     ----------
-    X : array [N, D]
-        Rows, N ≥ 4.
-    perplexity : float, sequence of float or scalar variable
-        Of the whole set: above 1, and below N - 1 or, with `neighbors`, below their number k. Of
-        several, p_{j|i} is the mean over them. A variable may change, see `callbacks.Schedule`, and
-        neighbours are sought for its first value.
-    batch_size : int
-        Most rows in a batch, at least 4.
-    neighbors : Neighbors, optional
-        Found elsewhere, such as on principal components; by default the nearest 3 · perplexity.
-    jitter : float
-        Each row drawn comes with noise, as if drawn from an estimate of the density and not from
-        the sample itself, so that a network cannot learn rows by heart:
-        x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two of its 15 nearest
-        neighbours at random, r is the distance of the nearest, and ε is standard normal. The
-        difference has the directions in which the data vary there, ε all directions.
-    places : array [N, d], optional
-        Of the rows on a map that is given: they come behind P, [b, 1 + d], for
-        `placement.Placement`.
-    seed : int, optional
-        Makes neighbours, order and draws reproducible.
+    X : array-like of shape (n_samples, n_features)
+        At least 4 rows.
+    perplexity : float, sequence of float or scalar variable, default=15.0
+        Perplexity on the whole data set: above 1, and below N - 1 or, with `neighbors`, below
+        their number k. p_{j|i} is the mean over several perplexities. A variable may change, see
+        `callbacks.Schedule`; neighbours are found for its first value.
+    batch_size : int, default=1024
+        Largest number of rows in a batch, at least 4.
+    neighbors : Neighbors, default=None
+        Neighbours found elsewhere, such as on principal components. By default the nearest
+        3 · perplexity rows.
+    jitter : float, default=0.0
+        Scale of noise on each drawn row, which keeps a network from memorising the rows:
+        x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
+        nearest neighbours, r is the distance to the nearest, and ε is standard normal. The
+        difference points where the data vary locally, ε in all directions.
+    places : array-like of shape (n_samples, n_dimensions), default=None
+        Places of the rows on a given map. They are appended to P, [b, 1 + d], for
+        `losses.AnchoredTSNE`.
+    seed : int, default=None
+        Seed of neighbours, order and draws.
     epoch, replicas
         As in :func:`from_array`.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality, in graph ops alone.
+        Of known cardinality, consisting of graph ops only.
 
     Raises
     ------
     ValueError
-        If X is not finite numeric rows, or the sizes do not fit one another.
+        If X is not finite and numeric, or an option is out of range or does not fit X.
 
     Warns
     -----
@@ -183,71 +182,52 @@ def from_graph(
     Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2, for drawing
     edges in proportion to their weights.
     """
-    X = validation.check_rows(X)
-    n = len(X)
-    if n < 4:
-        raise ValueError(f"X should have at least 4 rows. Received: {n}.")
-    if not isinstance(batch_size, Integral) or batch_size < 4:
-        raise ValueError(
-            f"batch_size should be an integer of at least 4. Received: {batch_size!r}."
-        )
-    if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0 <= jitter < math.inf:
-        raise ValueError(f"jitter should be a number of at least 0. Received: {jitter!r}.")
+    X = check_rows(X)
+    check_shape(X, least=4)
+    check_integer(batch_size, "batch_size", 4)
+    check_not_negative(jitter, "jitter")
     if places is not None:
-        places = validation.check_rows(places, name="places")
-        if len(places) != n:
+        places = check_rows(places, name="places")
+        if len(places) != len(X):
             raise ValueError(
-                f"places should be as many as the {n} rows of X. Received: {len(places)}."
+                f"places should be as many as the {len(X)} rows of X. Received: {len(places)}."
             )
     own = distribution.own_blocks(replicas, seed)
-    perplexities = several(perplexity)
-    if neighbors is None:
-        largest = max(values(perplexity))
-        if not largest < n - 1:
-            raise ValueError(
-                f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
-            )
-        neighbors = nearest(X, min(math.ceil(3 * largest), n - 1), seed=seed)
-    else:
-        neighbors = _checked(neighbors, n)
+    near = _graph_neighbors(X, perplexity, neighbors, seed)
+    draw = PairSampler(X, near, _graph_probabilities(near, perplexity), jitter, places)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     heads = order.index_batches(
-        n,
+        len(X),
         batch_size // 2,
         multiple=GRAPH_MULTIPLE,
         seed=order_seed,
         epoch=epoch,
         replicas=replicas,
     )
-    probabilities: Any
-    if any(map(is_variable, perplexities)):
-        distances = tf.constant(neighbors.distances)
-
-        def probabilities(i: tf.Tensor) -> tf.Tensor:
-            return calibrate_neighbors(tf.gather(distances, i), perplexity)[0]
-    else:
-        probabilities = affinities.neighbor_probabilities(neighbors.distances, perplexity)
-    draw = PairSampler(X, neighbors, probabilities, jitter, places)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))
 
 
-def _blocks(dataset: tf.data.Dataset, own: range, replicas: int) -> tf.data.Dataset:
-    """Keep those of each so many consecutive elements that are the process's own."""
-    if len(own) == replicas:
-        return dataset
-
-    def is_own(k: tf.Tensor, _: Any) -> tf.Tensor:
-        return (k % replicas >= own.start) & (k % replicas < own.stop)
-
-    count = int(dataset.cardinality()) // replicas * len(own)
-    kept = dataset.enumerate().filter(is_own).map(lambda _, element: element)
-    return kept.apply(tf.data.experimental.assert_cardinality(count))
+def checked_source(X: Any, perplexity: Perplexity, batch_size: int, replicas: int) -> Source:
+    """Return a source of rows that suffice for the perplexity; warn of duplicates once."""
+    drawn = source(X)
+    check_batches(drawn.count, perplexity, batch_size, replicas)
+    # By hashes, because comparing the rows would take a copy of all of them.
+    hashes = np.fromiter(
+        (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0
+        np.int64,
+        drawn.count,
+    )
+    _, counts = np.unique(hashes, return_counts=True)
+    many = int(counts[counts - 1 >= min(values(perplexity))].sum())
+    if many:
+        warnings.warn(duplicates_message(many, perplexity), stacklevel=3)
+    return drawn
 
 
 def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
-    """Stack so many batches of one size: X [R b, D], P [R b, b]."""
+    """Stack R batches of the same size: X [R b, D], P [R b, b]."""
     if replicas == 1:
         return dataset
 
@@ -258,11 +238,33 @@ def stacked(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     return stacked.map(lambda x, P: (merge(x), merge(P)))
 
 
-def _checked(neighbors: Neighbors, n: int) -> Neighbors:
-    """Return neighbours found elsewhere, with int32 indices, if they can be those of n rows."""
-    indices = np.asarray(neighbors.indices)
-    distances = validation.check_rows(neighbors.distances, name="neighbors.distances")
-    if indices.shape != distances.shape or indices.ndim != 2 or len(indices) != n:
+def _blocks(dataset: tf.data.Dataset, own: range, replicas: int) -> tf.data.Dataset:
+    """Keep those of every R consecutive elements that belong to this process."""
+    if len(own) == replicas:
+        return dataset
+
+    def is_own(k: tf.Tensor, _: Any) -> tf.Tensor:
+        return (k % replicas >= own.start) & (k % replicas < own.stop)
+
+    count = int(dataset.cardinality()) // replicas * len(own)
+    kept = dataset.enumerate().filter(is_own).map(lambda _, element: element)
+    return order.of_length(kept, count)
+
+
+def _graph_neighbors(
+    X: FloatArray, perplexity: Perplexity, given: Neighbors | None, seed: int | None
+) -> Neighbors:
+    """Return the given neighbours after checking them, or the nearest 3 · perplexity rows."""
+    n, largest = len(X), max(values(perplexity))
+    if given is None:
+        if not largest < n - 1:
+            raise ValueError(
+                f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
+            )
+        return nearest(X, min(math.ceil(3 * largest), n - 1), seed=seed)
+    indices = np.asarray(given.indices)
+    distances = check_rows(given.distances, name="neighbors.distances")
+    if indices.shape != distances.shape or len(indices) != n:
         raise ValueError(
             f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
             f"Received: shapes {indices.shape} and {distances.shape}."
@@ -275,22 +277,15 @@ def _checked(neighbors: Neighbors, n: int) -> Neighbors:
     own = np.flatnonzero((indices == np.arange(n)[:, None]).any(axis=1))
     if own.size:
         raise ValueError(
-            "neighbors should not name a row as its own neighbour: leave that column out. "
+            "neighbors should not contain a row as its own neighbour: leave that column out. "
             f"Received: {own.size} such rows, the first at index {own[0]}."
         )
     return Neighbors(indices.astype(np.int32, copy=False), distances)
 
 
-def warn_of_duplicates(drawn: Source, perplexity: Perplexity) -> None:
-    """Warn if rows have too many exact duplicates, once here rather than in each batch."""
-    # By hashes: comparing the rows themselves would take a copy of all of them.
-    hashes = np.fromiter(
-        (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0
-        np.int64,
-        drawn.count,
-    )
-    _, counts = np.unique(hashes, return_counts=True)
-    least = min(values(perplexity))
-    many = int(counts[counts - 1 >= least].sum())
-    if many:
-        warnings.warn(duplicates_message(many, perplexity), stacklevel=3)
+def _graph_probabilities(near: Neighbors, perplexity: Perplexity) -> Any:
+    """Return p_{j|i} [N, k], or a function of rows i if a perplexity may change."""
+    if not any(map(is_variable, several(perplexity))):
+        return affinities.neighbor_probabilities(near.distances, perplexity)
+    distances = tf.constant(near.distances)
+    return lambda i: calibrate_neighbors(tf.gather(distances, i), perplexity)[0]

@@ -1,6 +1,5 @@
-"""Rows through `tf.data`: which rows form which batch, in an order that derives from a seed."""
+"""Which rows form which batch, in an order that derives from a seed."""
 
-from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -9,48 +8,50 @@ import tensorflow as tf
 
 from ptsne_keras.affinities.perplexity import values
 from ptsne_keras.typing import Perplexity
-from ptsne_keras.utils import validation
+from ptsne_keras.utils.validation import check_integer, check_rows
 
-# Batches that wait to be used; those that are being made come on top.
+# Batches that wait to be used, besides those that are being computed.
 _AHEAD = 4
 
 Shuffle: TypeAlias = bool | Literal["once"]
-"""True: a new order every epoch; "once": one random order, kept; False: the order given."""
+"""True: a new order every epoch; "once": one random order, kept; False: the given order."""
 
 
 def reshuffled(shuffle: Shuffle) -> bool:
-    """Whether the order is new in every epoch."""
+    """Return whether the order is new in every epoch."""
     return not isinstance(shuffle, str) and bool(shuffle)
 
 
 def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -> int:
-    """Count the batches of at most `batch_size` rows; of many, the next multiple of `multiple`."""
-    if not isinstance(replicas, Integral) or replicas < 1:
-        raise ValueError(f"replicas should be an integer of at least 1. Received: {replicas!r}.")
+    """Return the number of batches of at most `batch_size` rows, rounded up to a `multiple`.
+
+    A few batches are not rounded up.
+    """
+    check_integer(replicas, "replicas")
     count = -(-n // batch_size)
     count += -count % multiple if count >= 4 * multiple else 0
     return count + -count % replicas
 
 
 def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """List the sizes of the batches, which differ by one at most."""
+    """Return the sizes of the batches, which differ by at most one."""
     return np.diff(batch_bounds(n, batch_count(n, batch_size))).tolist()
 
 
 def batch_bounds(n: int, count: int, replicas: int = 1) -> npt.NDArray[np.int64]:
-    """Where in the order each batch starts, and where the last one ends: int64 [count + 1]."""
+    """Return where in the order each batch starts, and where the last one ends: [count + 1]."""
     used = n if replicas == 1 else n // count * count
     # ⌊i n / count⌋ spreads the remainder over the batches.
     return np.arange(count + 1, dtype=np.int64) * used // count
 
 
 def own_seed(seed: int | None) -> int:
-    """Derive the seed that the orders of all epochs derive from; at random from None."""
+    """Return the seed that the orders of all epochs derive from; random for None."""
     return int(np.random.default_rng(seed).integers(2**31))
 
 
 def epoch_order(n: int, seed: int, number: Any) -> tf.Tensor:
-    """Order n rows, int64 [n], as `seed` and the random number of an epoch say."""
+    """Return a random order [n] of n rows that depends on the seed and the epoch's number only."""
     indices = tf.range(n, dtype=tf.int64)
     return tf.random.experimental.stateless_shuffle(indices, seed=[seed, number])
 
@@ -65,11 +66,8 @@ def index_batches(
     epoch: tf.Variable | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches of row indices, each of the n rows exactly once an epoch, in graph ops alone."""
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(
-            f"batch_size should be an integer of at least 1. Received: {batch_size!r}."
-        )
+    """Return batches of row indices, each of the n rows exactly once per epoch, by graph ops."""
+    check_integer(batch_size, "batch_size")
     if shuffle != "once" and not isinstance(shuffle, bool | np.bool_):
         raise ValueError(f'shuffle should be True, False or "once". Received: {shuffle!r}.')
     count = batch_count(n, batch_size, multiple, replicas)
@@ -84,12 +82,16 @@ def index_batches(
         epochs = random_numbers(seed, epoch).take(1)
     else:
         epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))
-    batches = epochs.flat_map(batches_of)
-    return batches.apply(tf.data.experimental.assert_cardinality(count))
+    return of_length(epochs.flat_map(batches_of), count)
+
+
+def of_length(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Return the data set with a known number of elements, which is checked when it runs."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def random_numbers(seed: int, epoch: tf.Variable | None = None) -> tf.data.Dataset:
-    """Random int64 numbers: other ones in each iteration over the data set, that is each epoch."""
+    """Return random int64 numbers, different ones in each iteration, which is each epoch."""
     if epoch is not None:
 
         def number(i: tf.Tensor) -> tf.Tensor:
@@ -99,7 +101,7 @@ def random_numbers(seed: int, epoch: tf.Variable | None = None) -> tf.data.Datas
         return tf.data.Dataset.range(np.iinfo(np.int64).max).map(number)
     numbers = tf.raw_ops.RandomDatasetV2(
         seed=seed,
-        seed2=1,  # two zeros would mean: unseeded
+        seed2=1,  # two zeros would mean no seed
         seed_generator=tf.raw_ops.DummySeedGenerator(),
         rerandomize_each_iteration=True,
         output_types=[tf.int64],
@@ -113,7 +115,7 @@ def _random_number(seed: list[Any]) -> tf.Tensor:
 
 
 def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Make a few elements ahead of their use, in as many threads as there are cores."""
+    """Compute a few elements ahead of their use, in as many threads as there are cores."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(_AHEAD).with_options(options)
@@ -122,22 +124,18 @@ def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def from_array(
     X: Any, batch_size: int, *, shuffle: Shuffle = True, seed: int | None = None
 ) -> tf.data.Dataset:
-    """Batches of rows X [b, D] of an array [N, D]; for what needs rows alone, such as an RBM."""
-    X = tf.constant(validation.check_rows(X))
+    """Return batches of rows [b, D] of an array [N, D], for models such as RBMs."""
+    X = tf.constant(check_rows(X))
     indices = index_batches(X.shape[0], batch_size, shuffle=shuffle, seed=seed)
     # Gathering is a memory copy: a thread pool for it costs more than it saves.
     return prefetched(indices.map(lambda i: tf.gather(X, i)))
 
 
 def check_batches(n: int, perplexity: Perplexity, batch_size: int, replicas: int = 1) -> None:
-    """Raise a ValueError unless every batch of n rows has enough of them for the perplexity."""
+    """Raise a ValueError unless every batch of n rows has enough rows for the perplexity."""
     if n < 3:
         raise ValueError(f"X should have at least 3 rows. Received: {n}.")
-    if not isinstance(batch_size, Integral) or batch_size < 3:
-        raise ValueError(
-            f"batch_size should be an integer of at least 3. Received: {batch_size!r}."
-        )
-    count = batch_count(n, batch_size, replicas=replicas)
+    count = batch_count(n, check_integer(batch_size, "batch_size", 3), replicas=replicas)
     smallest = n // count
     if not 1 < max(values(perplexity)) < smallest - 1:
         raise ValueError(

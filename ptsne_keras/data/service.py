@@ -1,4 +1,4 @@
-"""P on other processes and machines, by the workers of a `tf.data` service."""
+"""P computed by other processes and machines, the workers of a `tf.data` service."""
 
 import argparse
 import hashlib
@@ -14,13 +14,11 @@ import tensorflow as tf
 
 from ptsne_keras import affinities
 from ptsne_keras.affinities.perplexity import is_variable, several
-from ptsne_keras.data import batches
-from ptsne_keras.data import order as rows
-from ptsne_keras.data.order import check_batches
-from ptsne_keras.data.sources import Source, source
+from ptsne_keras.data import batches, order
+from ptsne_keras.data.sources import Source
 from ptsne_keras.typing import FloatArray, Perplexity
 
-# Seconds in which a dispatcher that runs accepts a connection.
+# Seconds within which a running dispatcher accepts a connection.
 _TIMEOUT = 5.0
 
 
@@ -35,26 +33,26 @@ def from_array(
     epoch: tf.Variable | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, b]) of an array, P computed by the workers of a `tf.data` service.
+    """Make batches whose P is computed by the workers of a `tf.data` service.
 
-    Those of `batches.from_array` with the same seed: every row exactly once an epoch, in a new
-    order each; within an epoch they come as the workers finish them. Batches that were lost with a
-    worker are computed here, at the end of the epoch.
+    The batches are those of `batches.from_array` with the same seed: every row exactly once per
+    epoch, in a new order each. Within an epoch they come as the workers finish them. Batches lost
+    with a worker are computed by this process, at the end of the epoch.
 
     Parameters
     ----------
-    X : array or np.memmap [N, D]
-        Rows. Each worker holds them all.
-    perplexity : float or sequence of float
-        As in `batches.from_array`, but for variables, which workers do not see.
-    batch_size : int
-        Most rows a batch.
+    X : array-like or np.memmap of shape (n_samples, n_features)
+        Rows. Each worker holds all of them in memory.
+    perplexity : float or sequence of float, default=30.0
+        As in `batches.from_array`, but not a variable, whose value workers do not see.
+    batch_size : int, default=2500
+        Largest number of rows in a batch.
     service : str
-        The dispatcher, "grpc://host:port".
+        Address of the dispatcher, "grpc://host:port".
     folder : str
-        One that this process and the workers see under the same name. The rows are written there,
-        and in each epoch the number that its order derives from, so that only one iteration over
-        the data set can run at a time. What is there stays.
+        Folder that this process and the workers see under the same name. The rows are written
+        there and, in each epoch, the number that its order derives from, so that only one
+        iteration over the data set can run at a time. Files are not removed.
     seed, epoch, replicas
         As in `batches.from_array`.
 
@@ -66,16 +64,11 @@ def from_array(
     Raises
     ------
     ValueError
-        If X or the perplexity cannot be given to workers, or the sizes do not fit.
+        If X or the perplexity cannot be sent to workers, or the sizes do not fit.
     ConnectionError
-        If there is no dispatcher.
-    tf.errors.NotFoundError or InvalidArgumentError
-        While it runs, if workers do not see the folder, or two iterations disturb each other.
-
-    Warns
-    -----
-    UserWarning
-        As `batches.from_array`, of duplicates.
+        If there is no dispatcher at the address.
+    tf.errors.NotFoundError or tf.errors.InvalidArgumentError
+        While it runs, if workers do not see the folder, or two iterations run at the same time.
 
     Examples
     --------
@@ -98,19 +91,17 @@ def from_array(
             f"this process. Received: {perplexity!r}."
         )
     folder = str(folder)
-    if "://" not in folder:  # workers may have been started elsewhere
+    if "://" not in folder:  # workers may have been started in another folder
         folder = os.path.abspath(folder)
-    drawn = source(X)
-    check_batches(drawn.count, perplexity, batch_size, replicas)
-    batches.warn_of_duplicates(drawn, perplexity)
+    drawn = batches.checked_source(X, perplexity, batch_size, replicas)
     _connect(service)
     plan = _Plan(
         drawn,
         drawn.take(tf.zeros([0], tf.int64)),
         perplexity,
-        rows.batch_count(drawn.count, batch_size, replicas=replicas),
+        order.batch_count(drawn.count, batch_size, replicas=replicas),
         replicas,
-        rows.own_seed(seed),
+        order.own_seed(seed),
         _write(drawn, folder),
         tf.io.gfile.join(folder, f"order-{uuid.uuid4().hex}"),
     )
@@ -121,15 +112,15 @@ def from_array(
             service,
         )
     )
-    numbers = rows.random_numbers(plan.seed, epoch).take(1)
+    numbers = order.random_numbers(plan.seed, epoch).take(1)
     dataset = numbers.flat_map(lambda number: plan.epoch(number, served))
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.count))
-    return rows.prefetched(batches.stacked(dataset, replicas))
+    dataset = order.of_length(dataset, plan.count)
+    return order.prefetched(batches.stacked(dataset, replicas))
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What this process and the workers have in common."""
+    """What this process and the workers share."""
 
     drawn: Source
     none: tf.Tensor  # rows [0, D]
@@ -141,9 +132,9 @@ class _Plan:
     order_file: str
 
     def served(self) -> tf.data.Dataset:
-        """Batches as workers compute them: the epoch's number, that of the batch, X and P."""
-        # Each worker runs this anew in each epoch, and reads the two files with its first batch.
-        # A constant X would go through the dispatcher each time, and could have 2 GiB at most.
+        """Return what workers compute: the number of the epoch, that of the batch, X and P."""
+        # Each worker runs this again in each epoch, and reads the two files with its first batch.
+        # A constant X would pass through the dispatcher each time, and be limited to 2 GiB.
         unread = tf.constant(0, tf.int64), tf.zeros([0], tf.int64), self.none
         drawn = tf.data.Dataset.range(self.count).scan(unread, self._draw)
         return drawn.map(
@@ -151,10 +142,10 @@ class _Plan:
         )
 
     def epoch(self, number: tf.Tensor, served: tf.data.Dataset) -> tf.data.Dataset:
-        """Tell the workers the number, take what they compute, and compute what is missing."""
+        """Give the workers the number, take what they compute, and compute what is missing."""
         tf.io.write_file(self.order_file, tf.strings.as_string(number))  # before any is drawn
         came = served.map(lambda theirs, *batch: self._checked(number, theirs, batch))
-        # After these each batch comes once more, empty; those that were there already are dropped.
+        # Then each batch comes once more, empty, and is dropped if it has come before.
         empty = self.none, tf.zeros([0, 0], self.none.dtype)
         rest = tf.data.Dataset.range(self.count).map(lambda j: (j, *empty))
         each = came.concatenate(rest).scan(tf.zeros([self.count], tf.bool), _mark)
@@ -165,13 +156,13 @@ class _Plan:
 
             return tf.cond(tf.shape(x)[0] > 0, lambda: (x, P), compute)
 
-        # Without `take` it would wait for the end of the job, which a dead worker does not reach.
+        # Without `take` it would wait for the end of the job, which a dead worker never reaches.
         return each.filter(lambda new, *_: new).map(complete).take(self.count)
 
     def _draw(self, state: Any, j: tf.Tensor) -> Any:
-        number, order, X = tf.cond(tf.size(state[1]) == 0, self._read, lambda: state)
-        state = number, tf.ensure_shape(order, [None]), tf.ensure_shape(X, [None, *X.shape[1:]])
-        return state, (number, j, tf.gather(X, self._part(order, j)))
+        number, rows, X = tf.cond(tf.size(state[1]) == 0, self._read, lambda: state)
+        state = number, tf.ensure_shape(rows, [None]), tf.ensure_shape(X, [None, *X.shape[1:]])
+        return state, (number, j, tf.gather(X, self._part(rows, j)))
 
     def _read(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         number = tf.strings.to_number(tf.io.read_file(self.order_file), tf.int64)
@@ -179,19 +170,19 @@ class _Plan:
         return number, self._order(number), tf.reshape(X, [self.drawn.count, self.none.shape[1]])
 
     def _order(self, number: tf.Tensor) -> tf.Tensor:
-        return rows.epoch_order(self.drawn.count, self.seed, number)
+        return order.epoch_order(self.drawn.count, self.seed, number)
 
-    def _part(self, order: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
-        bounds = tf.constant(rows.batch_bounds(self.drawn.count, self.count, self.replicas))
-        return order[bounds[j] : bounds[j + 1]]
+    def _part(self, rows: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
+        bounds = tf.constant(order.batch_bounds(self.drawn.count, self.count, self.replicas))
+        return rows[bounds[j] : bounds[j + 1]]
 
     def _with_P(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return x, affinities.joint_probabilities(x, self.perplexity)
 
     def _checked(self, number: tf.Tensor, theirs: tf.Tensor, batch: Any) -> Any:
         message = (
-            "The data set should be iterated over by one iterator at a time. Received: a batch of "
-            f"another order than that in {self.order_file}."
+            "The data set should be read by one iterator at a time. Received: a batch of another "
+            f"order than that in {self.order_file}."
         )
         with tf.control_dependencies([tf.debugging.Assert(theirs == number, [message])]):
             return tuple(map(tf.identity, batch))
@@ -204,14 +195,14 @@ def _mark(seen: tf.Tensor, batch: Any) -> Any:
 
 
 def _write(drawn: Source, folder: str) -> str:
-    """Write the rows, unless they are there: the name of the file is that of what is in it."""
+    """Write the rows, unless they are there: the file is named after a hash of its content."""
     digest = hashlib.blake2b(digest_size=16)
     for block in drawn.blocks():
         digest.update(_little_endian(block))
     path = tf.io.gfile.join(folder, f"rows-{digest.hexdigest()}")
     if not tf.io.gfile.exists(path):
         tf.io.gfile.makedirs(folder)
-        part = f"{path}-{uuid.uuid4().hex}"  # no one reads half a file
+        part = f"{path}-{uuid.uuid4().hex}"  # renamed when it is complete
         with tf.io.gfile.GFile(part, "wb") as file:
             for block in drawn.blocks():
                 file.write(_little_endian(block))
@@ -224,7 +215,7 @@ def _little_endian(block: FloatArray) -> bytes:
 
 
 def _connect(service: str) -> None:
-    """Raise unless something accepts connections there: TensorFlow would try for an hour."""
+    """Check that something accepts connections there; TensorFlow would try for an hour."""
     scheme, _, address = str(service).partition("://")
     host, _, port = address.rpartition(":")
     if scheme != "grpc" or not host or not port.isdigit():
@@ -239,19 +230,19 @@ def _connect(service: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a dispatcher or a worker until it is killed."""
+    """Run a dispatcher or a worker until the process is killed."""
     parser = argparse.ArgumentParser(prog="python -m ptsne_keras.data.service", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
-    dispatcher = roles.add_parser("dispatcher", help="tells workers what to do; one of them")
+    dispatcher = roles.add_parser("dispatcher", help="assigns work to the workers; run one")
     dispatcher.add_argument("--port", type=int, default=5050)
     dispatcher.add_argument(
-        "--work-dir", help="where it keeps its state, so that it can be started again"
+        "--work-dir", help="folder for its state, from which it can be restarted"
     )
-    worker = roles.add_parser("worker", help="computes P; as many as there are machines")
+    worker = roles.add_parser("worker", help="computes P; run one on each machine")
     worker.add_argument("--dispatcher", default="localhost:5050", metavar="HOST:PORT")
-    worker.add_argument("--port", type=int, default=5051, help="the same when it is started again")
+    worker.add_argument("--port", type=int, default=5051, help="keep it when restarting the worker")
     worker.add_argument(
-        "--host", default="localhost", help="its own name, as the training process reaches it"
+        "--host", default="localhost", help="its own name, by which the training process reaches it"
     )
     given = parser.parse_args(arguments)
     (_dispatcher(given) if given.role == "dispatcher" else _worker(given)).join()

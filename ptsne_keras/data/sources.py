@@ -1,4 +1,4 @@
-"""Where rows come from: arrays, memory-mapped files, sparse matrices, drawn by index."""
+"""Rows that batches are drawn from by index: arrays, memory-mapped files, sparse matrices."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import validation
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_rows, check_shape
 
-# Numbers looked at at a time, so that looking takes little memory.
+# Largest number of values read at a time while rows are checked.
 _BLOCK = 1 << 22
 
 
@@ -21,25 +22,26 @@ class Source:
 
     count: int
     take: Callable[[tf.Tensor], tf.Tensor]
+    """Returns the rows with these indices, as a graph op."""
     blocks: Callable[[], Iterator[FloatArray]]
 
 
 def source(X: Any) -> Source:
-    """Draw rows from an array, a `np.memmap` or a SciPy sparse matrix or array [N, D]."""
+    """Return a source of the rows of an array, a `np.memmap` or a sparse matrix [N, D]."""
     if scipy.sparse.issparse(X):
         X = X.tocsr()
     elif not isinstance(X, np.memmap):
-        X = validation.check_rows(X)
+        X = check_rows(X)
         constant = tf.constant(X)
         return Source(len(X), lambda i: tf.gather(constant, i), lambda: _blocks(X))
-    validation.check_shape(X)
+    check_shape(X)
     n, features = X.shape
-    dtype = validation.check_rows(_dense(X[:1])).dtype
-    for _ in _blocks(X):  # raises where they are not finite
+    dtype = check_rows(arrays.dense(X[:1])).dtype
+    for _ in _blocks(X):  # raises an error if they are not finite
         pass
 
     def read(i: Any) -> FloatArray:
-        return _dense(X[i]).astype(dtype, copy=False)
+        return arrays.dense(X[i]).astype(dtype, copy=False)
 
     def take(i: tf.Tensor) -> tf.Tensor:
         x = tf.numpy_function(read, [i], dtype, stateful=False)
@@ -49,10 +51,7 @@ def source(X: Any) -> Source:
 
 
 def _blocks(X: Any) -> Iterator[FloatArray]:
-    step = max(1, _BLOCK // X.shape[1])
-    for start in range(0, X.shape[0], step):
-        yield validation.check_rows(_dense(X[start : start + step]), start=start)
-
-
-def _dense(X: Any) -> FloatArray:
-    return X.toarray() if scipy.sparse.issparse(X) else np.asarray(X)
+    start = 0
+    for block in arrays.row_blocks(X, numbers=_BLOCK, dtype=None):
+        yield check_rows(block, start=start)
+        start += len(block)

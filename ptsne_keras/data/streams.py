@@ -1,8 +1,7 @@
-"""`tf.data` pipelines of (X, P) from rows that are read in order: data sets, TFRecord, Parquet."""
+"""`tf.data` pipelines of batches (X, P) of rows that are read in order: data sets and files."""
 
 import os
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from ptsne_keras import affinities
 from ptsne_keras.data import order
 from ptsne_keras.data.order import check_batches
 from ptsne_keras.typing import FloatArray, Perplexity
-from ptsne_keras.utils import validation
+from ptsne_keras.utils import optional
+from ptsne_keras.utils.validation import check_integer, check_rows
 
 
 def from_dataset(
@@ -24,31 +24,38 @@ def from_dataset(
     buffer: int | None = None,
     seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, b]) of a `tf.data.Dataset` of rows, P calibrated inside each batch.
+    """Make batches of a `tf.data.Dataset` of rows, with P calibrated inside each batch.
 
-    Every row comes exactly once an epoch, in batches whose sizes differ by one row at most.
+    An element is (X [b, D], P [b, b]). Every row comes exactly once per epoch, in batches whose
+    sizes differ by at most one.
 
     Parameters
     ----------
-    data : tf.data.Dataset of [D], or of [b, D]
-        Rows, one by one or in batches of any size, which are not kept.
+    data : tf.data.Dataset
+        Rows [D], or batches of rows [b, D] of any size, which are regrouped.
     perplexity, batch_size
-        As in :func:`from_array`.
-    count : int, optional
-        N, where the data set does not know it, such as after `filter`, or comes in batches.
-    buffer : int, optional
-        Rows among which the next one is drawn, 4 · batch_size by default; 0 leaves the order alone.
-        Rows that are further apart than this never meet in a batch: files sorted by class want to
-        be interleaved.
-    seed : int, optional
-        Makes the order reproducible.
+        As in :func:`from_array`, with the same defaults.
+    count : int, default=None
+        Number of rows. Needed if the data set does not know it, as after `filter` or in batches.
+    buffer : int, default=None
+        Number of rows that the next one is drawn from; 4 · batch_size by default, and 0 keeps the
+        order. Rows further apart than this never meet in a batch, so interleave files that are
+        sorted by class.
+    seed : int, default=None
+        Seed of the order.
+
+    Returns
+    -------
+    tf.data.Dataset
 
     Raises
     ------
     ValueError
-        If N is not known or the sizes do not fit.
-    tf.errors.FailedPreconditionError or InvalidArgumentError
-        While it runs, if there are other than `count` rows, or a row is not finite.
+        If the number of rows is not known, or the sizes do not fit.
+    tf.errors.FailedPreconditionError
+        While it runs, if the number of rows is not `count`.
+    tf.errors.InvalidArgumentError
+        While it runs, if a row is not finite.
 
     Examples
     --------
@@ -56,38 +63,15 @@ def from_dataset(
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(from_dataset(data, 30, 100, seed=0), epochs=2)
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            "data should be a tf.data.Dataset; batches.from_array takes arrays. "
-            f"Received: {type(data).__name__}."
-        )
-    rank = getattr(getattr(data.element_spec, "shape", None), "rank", None)
-    if rank not in (1, 2):
-        raise ValueError(
-            "data should be a data set of rows [D] or batches of rows [b, D]; select them by `map`."
-            f" Received: elements {data.element_spec}."
-        )
-    if rank == 2:
-        data = data.unbatch()
-    n = int(data.cardinality()) if count is None else count
-    if count is None and n < 0:
-        raise ValueError(
-            "count should be given, the number of rows, because the data set does not know it. "
-            f"Received: cardinality {n}."
-        )
-    for name, number in (("count", n), ("buffer", 0 if buffer is None else buffer)):
-        if not isinstance(number, Integral) or number < 0:
-            raise ValueError(f"{name} should be an integer of at least 0. Received: {number!r}.")
+    data, n = _rows_of(data, count)
     check_batches(n, perplexity, batch_size)
-    buffer = 4 * batch_size if buffer is None else buffer
+    buffer = 4 * batch_size if buffer is None else check_integer(buffer, "buffer", 0)
     if buffer:
         data = data.shuffle(buffer, seed=seed)
-    # Of rows, too: a batch more or less would not tell of a few rows.
-    data = data.apply(tf.data.experimental.assert_cardinality(n))
+    # Check the number of rows, too: that of batches would not reveal a few missing rows.
+    data = order.of_length(data, n)
     batches = data.batch(batch_size).rebatch(order.batch_sizes(n, batch_size))
-    batches = batches.apply(
-        tf.data.experimental.assert_cardinality(order.batch_count(n, batch_size))
-    )
+    batches = order.of_length(batches, order.batch_count(n, batch_size))
     return order.prefetched(
         batches.map(lambda x: (x, affinities.joint_probabilities(x, perplexity)), tf.data.AUTOTUNE)
     )
@@ -104,27 +88,33 @@ def from_tfrecord(
     buffer: int | None = None,
     seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, b]) of TFRecord files of `tf.train.Example`.
+    """Make batches of the rows in TFRecord files of `tf.train.Example`, with P of each batch.
 
     Parameters
     ----------
     files : str or sequence of str
-        Paths or a pattern such as "rows-*.tfrecord". Rows are taken from all of them in turn.
+        Paths, or a pattern such as "rows-*.tfrecord". Rows are taken from all files in turn.
     features : int
-        D, the numbers of a row.
-    key : str
-        Of the float_list that holds them.
-    count : int, optional
-        N. By default the files are read once to count.
-    perplexity, batch_size, buffer, seed
+        Number of values in a row.
+    perplexity, batch_size
+        As in :func:`from_array`, with the same defaults.
+    key : str, default="features"
+        Key of the float_list that holds a row.
+    count : int, default=None
+        Number of rows. By default the files are read once to count them.
+    buffer, seed
         As in :func:`from_dataset`.
+
+    Returns
+    -------
+    tf.data.Dataset
 
     Raises
     ------
     ValueError
         If there are no such files, or the sizes do not fit.
     tf.errors.InvalidArgumentError
-        While it runs, if a record has other than D numbers under the key.
+        While it runs, if a record has another number of values under the key.
 
     Examples
     --------
@@ -160,22 +150,28 @@ def from_parquet(
     buffer: int | None = None,
     seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches (X [b, D], P [b, b]) of Parquet files, read a row group at a time, by pyarrow.
+    """Make batches of the rows in Parquet files, read one row group at a time, with P of each.
 
     Parameters
     ----------
     files : str or sequence of str
-        Paths or a pattern such as "rows-*.parquet". Their row groups come in a new order every
-        epoch; groups of 10³ to 10⁵ rows keep memory low.
-    columns : sequence of str, optional
-        The D columns; all of the first file by default.
-    perplexity, batch_size, buffer, seed
+        Paths, or a pattern such as "rows-*.parquet". Row groups come in a new order every epoch;
+        groups of 10³ to 10⁵ rows keep memory low.
+    columns : sequence of str, default=None
+        Columns that form a row. By default all columns of the first file.
+    perplexity, batch_size
+        As in :func:`from_array`, with the same defaults.
+    buffer, seed
         As in :func:`from_dataset`.
+
+    Returns
+    -------
+    tf.data.Dataset
 
     Raises
     ------
     ModuleNotFoundError
-        Without pyarrow; the extra `parquet` has it.
+        If pyarrow is not installed; it comes with the extra `parquet`.
     ValueError
         If there are no such files, a column is missing or not numeric, or the sizes do not fit.
 
@@ -187,26 +183,10 @@ def from_parquet(
     >>> X_batch.shape, P.shape
     (TensorShape([100, 64]), TensorShape([100, 100]))
     """
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "from_parquet needs pyarrow: pip install 'ptsne_keras[parquet]'.", name="pyarrow"
-        ) from error
+    parquet = optional.require("pyarrow.parquet", extra="parquet", purpose="from_parquet")
     paths = _paths(files, "Parquet")
-    tables = [pyarrow.parquet.ParquetFile(path) for path in paths]
-    if columns is None:  # without the index that pandas wrote
-        schema = tables[0].schema_arrow
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
-        columns = [name for name in schema.names if name not in index]
-    elif isinstance(columns, str | Real) or not 0 < len(columns) == len(set(columns)):
-        raise ValueError(f"columns should be one or more names, each once. Received: {columns!r}.")
-    for path, table in zip(paths, tables, strict=True):
-        missing = sorted(set(columns) - set(table.schema_arrow.names))
-        if missing:
-            raise ValueError(
-                f"columns should be in every file. Received: {path} without {missing}."
-            )
+    tables = [parquet.ParquetFile(path) for path in paths]
+    columns = _columns(columns, paths, [table.schema_arrow for table in tables])
     groups = [(f, g) for f, table in enumerate(tables) for g in range(table.num_row_groups)]
     groups = [(f, g) for f, g in groups if tables[f].metadata.row_group(g).num_rows]
 
@@ -214,9 +194,7 @@ def from_parquet(
         f, g = group
         table = tables[f].read_row_group(int(g), columns=columns)
         X = np.column_stack([column.to_numpy() for column in table.columns])
-        return validation.check_rows(X, name=f"{paths[f]}, row group {g},").astype(
-            np.float32, copy=False
-        )
+        return check_rows(X, name=f"{paths[f]}, row group {g},", dtype=np.float32)
 
     def block(group: tf.Tensor) -> tf.Tensor:
         x = tf.numpy_function(read, [group], tf.float32)
@@ -224,16 +202,59 @@ def from_parquet(
 
     if not groups:
         raise ValueError(f"files should have rows. Received: {paths}, with none.")
-    read(groups[0])  # what cannot be read is reported here
+    read(groups[0])  # reports here what cannot be read
     data = tf.data.Dataset.from_tensor_slices(groups).shuffle(len(groups), seed=seed).map(block)
     count = sum(table.metadata.num_rows for table in tables)
     return from_dataset(data, perplexity, batch_size, count=count, buffer=buffer, seed=seed)
 
 
+def _rows_of(data: Any, count: Any) -> tuple[tf.data.Dataset, int]:
+    """Return a data set of single rows [D], and their number."""
+    if not isinstance(data, tf.data.Dataset):
+        raise ValueError(
+            "data should be a tf.data.Dataset; batches.from_array takes arrays. "
+            f"Received: {type(data).__name__}."
+        )
+    rank = getattr(getattr(data.element_spec, "shape", None), "rank", None)
+    if rank not in (1, 2):
+        raise ValueError(
+            "data should be a data set of rows [D] or batches of rows [b, D]; select them by `map`."
+            f" Received: elements {data.element_spec}."
+        )
+    data = data.unbatch() if rank == 2 else data
+    n = int(data.cardinality()) if count is None else check_integer(count, "count", 0)
+    if n < 0:
+        raise ValueError(
+            "count, the number of rows, should be given, because the data set does not know it. "
+            f"Received: cardinality {n}."
+        )
+    return data, n
+
+
+def _columns(columns: Any, paths: list[str], schemas: list[Any]) -> list[str]:
+    """Return the names of the columns, which all files have."""
+    if columns is None:  # without the index that pandas writes
+        index = (schemas[0].pandas_metadata or {}).get("index_columns", [])
+        columns = [name for name in schemas[0].names if name not in index]
+    elif (
+        not isinstance(columns, Sequence)
+        or isinstance(columns, str)
+        or not 0 < len(columns) == len(set(columns))
+    ):
+        raise ValueError(f"columns should be one or more names, each once. Received: {columns!r}.")
+    for path, schema in zip(paths, schemas, strict=True):
+        missing = sorted(set(columns) - set(schema.names))
+        if missing:
+            raise ValueError(
+                f"columns should be in every file. Received: {path} without {missing}."
+            )
+    return list(columns)
+
+
 def _paths(files: str | Sequence[str], kind: str) -> list[str]:
-    """List the files that paths and patterns name, or raise where there are none."""
+    """Return the files that paths and patterns name."""
     patterns = [files] if isinstance(files, str | os.PathLike) else files
     paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(str(pattern)))
     if not paths:
-        raise ValueError(f"files should name {kind} files. Received: {files!r}, none there.")
+        raise ValueError(f"files should name {kind} files that exist. Received: {files!r}.")
     return paths

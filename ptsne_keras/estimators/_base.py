@@ -23,6 +23,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     encoder: keras.Model | None
     encoder_: keras.Model
     history_: dict[str, Any]
+    random_state: Any
     n_features_in_: int
 
     def transform(self, X: Any) -> FloatArray:
@@ -125,13 +126,6 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _seeds(self, count: int) -> Any:
         """Draw seeds by `random_state`."""
         return check_random_state(self.random_state).randint(2**31 - 1, size=count).tolist()
-
-    def _check_learning_rate(self) -> None:
-        if self.learning_rate != "auto" and self.optimizer != "adam":
-            raise ValueError(
-                'learning_rate should be "auto" unless optimizer is "adam"; conjugate gradients '
-                f"have none, and other optimizers their own. Received: {self.learning_rate!r}."
-            )
 
     def _checked(self, X: Any, *, reset: bool = False, least: int = 1) -> Any:
         """Return float32 rows, dense or CSR; a `np.memmap` is checked and returned as it is."""

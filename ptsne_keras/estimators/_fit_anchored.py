@@ -16,7 +16,8 @@ from ptsne_keras.data import batches
 from ptsne_keras.estimators import _encoders, _fit_graph
 from ptsne_keras.estimators._fit_regression import split, thinned
 from ptsne_keras.estimators._settings import INITIAL_DIMS, MapSettings
-from ptsne_keras.losses.placement import Placement, PlacementError
+from ptsne_keras.losses import AnchoredTSNE
+from ptsne_keras.metrics import AnchorError
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, pca
 from ptsne_keras.utils.stopwatch import Stopwatch
@@ -35,7 +36,30 @@ _ALIKE = 0.5
 
 
 def natural_scale(Y: FloatArray, near: Neighbors, *, exaggeration: float, seed: int) -> float:
-    """Return the factor that brings a map to the size at which its rows have the least loss."""
+    """Return the factor that brings a map to the size at which its rows have the least loss.
+
+    The kernel of t-SNE has a width of about 1, but a map made elsewhere may have any units.
+
+    Parameters
+    ----------
+    Y : ndarray of shape (n_samples, n_components)
+        The map.
+    near : Neighbors
+        The nearest neighbours of the rows in the data.
+    exaggeration : float
+        The weight of the attraction in the loss.
+    seed : int
+        The seed for the rows that are drawn.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> near = neighbors.nearest(X, 45)
+    >>> places = Y * natural_scale(Y, near, exaggeration=1.5, seed=0)
+    """
     rng = np.random.default_rng(seed)
     n = len(Y)
     chosen = rng.choice(n, min(n, _SCALE_ROWS), replace=False)
@@ -100,8 +124,8 @@ def _network(
     if settings.encoder is not None:
         encoder = _encoders.own(settings.encoder, features, d)
         return encoder, encoder, np.asarray(arrays.dense(X), np.float32)
-    some = X[thinned(train, _SAMPLE)]
-    reduced = pca.principal_components(some, min(INITIAL_DIMS, features, len(train)), seed=search_seed)
+    m = min(INITIAL_DIMS, features, len(train))
+    reduced = pca.principal_components(X[thinned(train, _SAMPLE)], m, seed=search_seed)
     encoder = networks.encoder(
         features,
         d,
@@ -129,20 +153,22 @@ def _finetune(
     steps = len(data)
     passes = _fit_graph.joined(steps, settings.epochs)
     epochs = settings.epochs // passes
+    optimizer = _fit_graph.optimizer(
+        settings.optimizer, settings.learning_rate, settings.epochs * steps
+    )
     # The weights that are measured, and kept in the end, are the averaged ones.
-    watching: list[Any] = [keras.callbacks.SwapEMAWeights()] if settings.optimizer == "adam" else []
+    watching: list[Any] = [keras.callbacks.SwapEMAWeights()] if optimizer.use_ema else []
     if held_out >= _TELLING:
         watching.append(keras.callbacks.EarlyStopping("val_loss", patience=settings.patience))
+    weight = settings.map_weight / frame.variance
     title = "Fitting rows and their neighbours to the map"
     with progress.stage(title, epochs, passes * n, verbose=verbose) as shown:
         fitted = training.finetune(
             _in_kernel_units(trained, frame),
             data.repeat(passes),
-            loss=Placement(settings.map_weight / frame.variance, exaggeration=settings.exaggeration),
-            metrics=[PlacementError(frame.variance)],
-            optimizer=_fit_graph.optimizer(
-                settings.optimizer, settings.learning_rate, settings.epochs * steps
-            ),
+            loss=AnchoredTSNE(weight, exaggeration=settings.exaggeration),
+            metrics=[AnchorError(frame.variance)],
+            optimizer=optimizer,
             epochs=epochs,
             validation_data=validation,
             callbacks=[*watching, *shown, *callbacks],

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.preprocessing import StandardScaler
 
 from ptsne_keras import networks
 from ptsne_keras.callbacks import progress
@@ -47,19 +48,7 @@ def fit(
     watch = Stopwatch()
     rows = source(X)
     train, held_out = split(rows.count, settings.held_out, seeds[0])
-    units = unit_square(Y[train])
-    if settings.encoder is None:
-        encoder = networks.encoder(
-            X.shape[1],
-            Y.shape[1],
-            hidden_units=(256, 256, 256),
-            activation="gelu",
-            scaling=standardization(rows, train),
-            units=units,
-            seed=seeds[1],
-        )
-    else:
-        encoder = _in_units(_encoders.own(settings.encoder, X.shape[1], Y.shape[1]), units)
+    encoder = _network(rows, X.shape[1], train, Y, settings, seeds[1])
     watch.lap("standardize")
     data = pairs(rows, Y, train, settings.batch_size, shuffle=True, seed=seeds[2])
     validation = pairs(rows, Y, held_out, _BLOCK, shuffle=False, seed=0)
@@ -82,6 +71,27 @@ def fit(
     curves = {name: found[kept] for name, kept in names.items()}
     history = {"pretrain": [], "finetune": curves, "seconds": watch.seconds}
     return encoder, history, held_out
+
+
+def _network(
+    rows: Source, features: int, train: Any, Y: FloatArray, settings: MapSettings, seed: int
+) -> keras.Model:
+    """Return the untrained encoder from raw rows to the map's units."""
+    units, d = unit_square(Y[train]), Y.shape[1]
+    if settings.encoder is None:
+        return networks.encoder(
+            features,
+            d,
+            hidden_units=(256, 256, 256),
+            activation="gelu",
+            scaling=standardization(rows, train),
+            units=units,
+            seed=seed,
+        )
+    encoder = _encoders.own(settings.encoder, features, d)
+    shift, scale = (np.asarray(values).tolist() for values in units)
+    layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
+    return keras.Model(encoder.input, layer(encoder.output), name="encoder")
 
 
 def _train(
@@ -120,33 +130,18 @@ def _optimizer(settings: MapSettings, steps: int) -> Any:
     return keras.optimizers.Adam(schedule)
 
 
-def _in_units(encoder: keras.Model, units: Scaling) -> keras.Model:
-    """Return the encoder with a last layer from the unit square to the map's own units."""
-    shift, scale = (np.asarray(values).tolist() for values in units)
-    layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
-    return keras.Model(encoder.input, layer(encoder.output), name="encoder")
-
-
 def standardization(rows: Source, chosen: Any) -> Scaling:
     """Return mean and standard deviation [D] of each column over the chosen rows."""
-    start, count = 0, 0
-    total: Any = 0.0
-    squares: Any = 0.0
-    first: Any = None
+    scaler, start = StandardScaler(), 0
     for block in rows.blocks():
         inside = chosen[(chosen >= start) & (chosen < start + len(block))] - start
         start += len(block)
-        part = block[inside].astype(np.float64)
-        first = part[:1] if first is None and len(part) else first
-        if len(part):  # relative to the first row, so that squares do not cancel
-            total = total + (part - first).sum(axis=0)
-            squares = squares + np.square(part - first).sum(axis=0)
-            count += len(part)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
-    floor = 1e-3 * np.sqrt(np.mean(np.square(deviation)))
-    deviation[deviation <= floor] = 1.0 if floor == 0 else np.sqrt(np.mean(np.square(deviation)))
-    return (mean + first[0]).astype(np.float32), deviation.astype(np.float32)
+        if len(inside):
+            scaler.partial_fit(block[inside].astype(np.float64))
+    typical = np.sqrt(np.mean(scaler.var_)) or 1.0
+    deviation = np.sqrt(scaler.var_)
+    deviation[deviation <= 1e-3 * typical] = typical
+    return scaler.mean_.astype(np.float32), deviation.astype(np.float32)
 
 
 def unit_square(Y: FloatArray) -> Scaling:

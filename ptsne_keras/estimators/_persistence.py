@@ -149,7 +149,7 @@ def _optimizer(config: dict[str, Any]) -> Any:
     except (TypeError, ValueError) as error:
         warnings.warn(
             "optimizer should be of a class registered by "
-            "keras.saving.register_keras_serializable; a new fit would use \"adam\". "
+            'keras.saving.register_keras_serializable; a new fit would use "adam". '
             f"Received: {config.get('class_name')!r}; "
             f"{str(error).splitlines()[0]}",
             stacklevel=4,
@@ -171,7 +171,7 @@ def _plain(value: Any) -> Any:
 def _check_manifest(manifest: Any, folder: Path, kind: str) -> None:
     """Raise unless the manifest is whole, and that of a model of this kind and version."""
     file = folder / MANIFEST
-    if not isinstance(manifest, dict) or not _KEYS <= set(manifest):
+    if not isinstance(manifest, dict) or not set(manifest) >= _KEYS:
         raise ValueError(f"{file} is not a model's manifest; restore it from a copy.")
     if not isinstance(manifest["format"], int) or manifest["format"] > FORMAT:
         raise ValueError(

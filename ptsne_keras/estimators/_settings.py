@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -78,6 +79,43 @@ class MapSettings:
     patience: int
     held_out: int
     """The number of rows held out."""
+
+
+def check_learning_rate(estimator: Any) -> None:
+    """Raise if there is a learning rate that the optimizer would ignore."""
+    if estimator.learning_rate != "auto" and estimator.optimizer != "adam":
+        raise ValueError(
+            'learning_rate should be "auto" unless optimizer is "adam"; conjugate gradients have '
+            f"none, and other optimizers their own. Received: {estimator.learning_rate!r}."
+        )
+
+
+def check_parameters(tsne: Any) -> None:
+    """Raise for what the constraints of a single parameter of `ParametricTSNE` cannot express."""
+    check_learning_rate(tsne)
+    widths: list[Any] = [1] if isinstance(tsne.hidden_units, str) else list(tsne.hidden_units)
+    if not widths or not all(isinstance(w, Integral) and int(w) >= 1 for w in widths):
+        raise ValueError(
+            'hidden_units should be "auto" or one or more integers of at least 1. '
+            f"Received: {tsne.hidden_units!r}."
+        )
+    rbms, own = tsne.pretraining is not None, tsne.encoder is not None
+    if (rbms or own) and tsne.initial_dims not in ("auto", None):
+        kind = "RBMs, which are" if rbms else "an encoder of your own, which is"
+        raise ValueError(
+            f"initial_dims should be None with {kind} trained on the columns themselves. "
+            f"Received: {tsne.initial_dims!r}."
+        )
+    if rbms and own:
+        raise ValueError(
+            "encoder should be None with RBMs, which make their own; set pretraining=None for "
+            f"yours. Received: {tsne.encoder.name!r}."
+        )
+    if rbms and tsne.activation not in ("auto", "sigmoid"):
+        raise ValueError(
+            'activation should be "sigmoid" with RBMs; set pretraining=None for others. '
+            f"Received: {tsne.activation!r}."
+        )
 
 
 def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.estimators import _fit_anchored, _fit_graph, _fit_regression
 from ptsne_keras.estimators._base import MapEstimator
-from ptsne_keras.estimators._settings import resolve_map
+from ptsne_keras.estimators._settings import check_learning_rate, resolve_map
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 from ptsne_keras.utils.novelty import Landmarks, scale_of
@@ -198,7 +198,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
             If the network has learned the map by heart.
         """
         self._validate_params()
-        self._check_learning_rate()
+        check_learning_rate(self)
         _fit_graph.fresh(self.optimizer)
         X, Y = self._checked_pairs(X, y)
         seeds = self._seeds(2)
@@ -279,8 +279,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
         Y = validation.check_rows(Y[:, None] if single else Y, name="y", dtype=np.float32)
         if n is not None and len(Y) != n:
             raise ValueError(
-                f"y should have a place for each of the {n} rows of X; match them by io.maps.Map.of "
-                f"if they have names. Received: {len(Y)}."
+                f"y should have a place for each of the {n} rows of X; match them by "
+                f"io.maps.Map.of if they have names. Received: {len(Y)}."
             )
         X = self._checked(X, reset=True, least=_LEAST_ROWS)
         self._single = single
@@ -306,8 +306,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
             advice = "Use a smaller map_weight, which relies more on the rows themselves."
         warnings.warn(
             "New rows will be smeared: the network has learned the map by heart. It explains "
-            f"{train_r2:.0%} of the variance of training rows' places, and {max(held_out_r2, 0):.0%} "
-            f"of that of held-out rows'. {advice}",
+            f"{train_r2:.0%} of the variance of training rows' places, but "
+            f"{max(held_out_r2, 0):.0%} of that of held-out rows'. {advice}",
             stacklevel=3,
         )
 

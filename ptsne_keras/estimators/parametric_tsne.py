@@ -13,7 +13,7 @@ from ptsne_keras import metrics
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _persistence
 from ptsne_keras.estimators._base import MapEstimator
-from ptsne_keras.estimators._settings import resolve
+from ptsne_keras.estimators._settings import check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Dof, FloatArray
 
@@ -285,15 +285,13 @@ class ParametricTSNE(MapEstimator):
             parameters differ from those of that fit.
         """
         self._validate_params()
-        self._check_network()
+        check_parameters(self)
         start = self._unfinished() if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         X = self._checked(X, reset=not resume, least=_LEAST_ROWS)
         if start and start.left:
             self._check_same_rows(X)
-            seed = start.left.seed
-        else:
-            (seed,) = self._seeds(1)
+        seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
         found = _fit_stages.fit(
             X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
@@ -306,19 +304,7 @@ class ParametricTSNE(MapEstimator):
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """Learn the map of rows and return it.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            At least four rows.
-        y : Ignored
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            `embedding_`.
-        """
+        """Learn the map of rows as `fit` does, and return `embedding_`."""
         return self.fit(X).embedding_
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -349,7 +335,7 @@ class ParametricTSNE(MapEstimator):
         return -self._mean_divergence(self._checked(X))
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        state = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
+        state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
         saved = {"embedding": self.embedding_}
         if self._left is not None:
             state["unfinished"] = self._left.state()
@@ -400,38 +386,4 @@ class ParametricTSNE(MapEstimator):
             raise ValueError(
                 "X should be the rows of the unfinished fit, in the same order. "
                 f"Received: {X.shape[0]} other rows; the fit has {len(self.embedding_)}."
-            )
-
-    def _check_network(self) -> None:
-        """Check what the constraints of a single parameter cannot express."""
-        automatic = isinstance(self.hidden_units, str)
-        widths: list[Any] = [1] if automatic else list(self.hidden_units)
-        if not widths or not all(isinstance(w, Integral) and int(w) >= 1 for w in widths):
-            raise ValueError(
-                'hidden_units should be "auto" or one or more integers of at least 1. '
-                f"Received: {self.hidden_units!r}."
-            )
-        self._check_learning_rate()
-        projected = self.initial_dims not in ("auto", None)
-        if self.encoder is not None and projected:
-            raise ValueError(
-                "initial_dims should be None with an encoder of your own, which takes the columns "
-                f"themselves. Received: {self.initial_dims!r}."
-            )
-        if self.pretraining is None:
-            return
-        if self.encoder is not None:
-            raise ValueError(
-                "encoder should be None with RBMs, which make their own; set pretraining=None for "
-                f"yours. Received: {self.encoder.name!r}."
-            )
-        if self.activation not in ("auto", "sigmoid"):
-            raise ValueError(
-                'activation should be "sigmoid" with RBMs; set pretraining=None for others. '
-                f"Received: {self.activation!r}."
-            )
-        if projected:
-            raise ValueError(
-                "initial_dims should be None with RBMs, which are trained on the rows themselves. "
-                f"Received: {self.initial_dims!r}."
             )

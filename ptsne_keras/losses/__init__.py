@@ -1,5 +1,6 @@
-"""The t-SNE loss, as a function and as a Keras loss."""
+"""The t-SNE divergence, alone or anchored to a given map: functions and Keras losses."""
 
-from ptsne_keras.losses.tsne import TSNE, degrees_of_freedom, squared_distances, tsne
+from ptsne_keras.losses.anchored import AnchoredTSNE, anchored_tsne
+from ptsne_keras.losses.tsne import TSNE, degrees_of_freedom, tsne
 
-__all__ = ["TSNE", "degrees_of_freedom", "squared_distances", "tsne"]
+__all__ = ["TSNE", "AnchoredTSNE", "anchored_tsne", "degrees_of_freedom", "tsne"]

@@ -1,6 +1,6 @@
-"""How good a map is: measures of whole maps, and Keras metrics of batches."""
+"""Map quality: measures of whole maps from arrays, and Keras metrics of batches."""
 
-from ptsne_keras.metrics.batch import NeighborRecall, Trustworthiness
+from ptsne_keras.metrics.batch import AnchorError, NeighborRecall, Trustworthiness
 from ptsne_keras.metrics.procrustes import align, procrustes_correlation
 from ptsne_keras.metrics.quality import (
     continuity,
@@ -14,6 +14,7 @@ from ptsne_keras.metrics.quality import (
 )
 
 __all__ = [
+    "AnchorError",
     "NeighborRecall",
     "Trustworthiness",
     "align",

@@ -1,35 +1,33 @@
-"""Keras metrics of a map inside a batch, for `compile(metrics=…)`: they take (P, Y)."""
+"""Keras metrics of a map inside a batch, for `compile(metrics=…)`."""
 
-from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from ptsne_keras.losses.anchored import split_anchors
 from ptsne_keras.typing import Tensor
 from ptsne_keras.utils import distribution
+from ptsne_keras.utils.validation import check_integer
 
-# Rows of a batch that are looked at, by default: a few milliseconds' work in a batch of 2,500.
-_ROWS = 32
+# Rows of a batch that are examined by default: a few milliseconds of work in a batch of 2,500.
+_SAMPLE = 32
 
 
-class _BatchMetric(keras.metrics.Mean):
-    """A mean over some rows of each batch."""
+class _NeighborMetric(keras.metrics.Mean):
+    """Mean of a measure of neighbours over some rows of each batch."""
+
+    # A batch has at least this many rows per neighbour, and one more.
+    spread = 1
 
     def __init__(
-        self, k: int, rows: int, name: str, dtype: Any, *, blocks: int, spread: int
+        self, n_neighbors: int, sample_size: int, *, blocks: int = 1, **options: Any
     ) -> None:
-        if not all(isinstance(n, Integral) and n >= 1 for n in (k, rows)):
-            raise ValueError(
-                f"k and rows should be integers of at least 1. Received: k={k!r}, rows={rows!r}."
-            )
-        distribution.check_blocks(blocks)
-        super().__init__(name=name, dtype=dtype)
-        self.k = k
-        self.rows = rows
-        self.blocks = blocks
-        self._least = spread * k + 1  # rows of a batch
+        super().__init__(**options)
+        self.n_neighbors = check_integer(n_neighbors, "n_neighbors")
+        self.sample_size = check_integer(sample_size, "sample_size")
+        self.blocks = check_integer(blocks, "blocks")
 
     def update_state(self, P: Tensor, Y: Tensor, sample_weight: Any = None) -> None:
         """Add a batch: P [B, B] or [B, 1] and map coordinates Y [B, d]; weights are ignored."""
@@ -37,135 +35,172 @@ class _BatchMetric(keras.metrics.Mean):
         super().update_state(distribution.by_block(self._values, self.blocks, P, Y))
 
     def _values(self, P: Tensor, Y: Tensor) -> Tensor:
-        """Values [m] of one batch."""
-        B = ops.shape(Y)[0]
-        if Y.shape[0] is not None and Y.shape[0] < self._least:
+        """Return the values [m] of one batch."""
+        B, least = ops.shape(Y)[0], self.spread * self.n_neighbors + 1
+        if Y.shape[0] is not None and Y.shape[0] < least:
             raise ValueError(
-                f"k should be smaller, or batches of at least {self._least} rows. "
-                f"Received: k={self.k}, a batch of {Y.shape[0]}."
+                f"n_neighbors should be smaller, or batches have at least {least} rows. "
+                f"Received: n_neighbors={self.n_neighbors}, a batch of {Y.shape[0]}."
             )
-        # A number where B is one, as on JAX, which slices by nothing else.
-        m = min(self.rows, B) if isinstance(B, int) else ops.minimum(self.rows, B)
-        i = ops.arange(self.rows)[:m] * B // m  # evenly spread
+        # On JAX B is a number, as slices there have to be.
+        m = min(self.sample_size, B) if isinstance(B, int) else ops.minimum(self.sample_size, B)
+        i = ops.arange(self.sample_size)[:m] * B // m  # evenly spread
         own = i[:, None] == ops.arange(B)[None]  # [m, B]
         D2 = ops.sum(ops.square(ops.take(Y, i, axis=0)[:, None] - Y[None]), axis=-1)
-        neighbors = ops.top_k(self._padded(ops.where(own, -np.inf, -D2), -np.inf), self.k)[1]
+        near = self._padded(ops.where(own, -np.inf, -D2), -np.inf)
+        neighbors = ops.top_k(near, self.n_neighbors)[1]  # [m, k]
         if P.shape[-1] == 1:
-            values = self.of_pairs((i + B // 2) % B, neighbors)
+            values = self._of_pairs((i + B // 2) % B, neighbors)
         else:
             P = self._padded(ops.where(own, -1.0, ops.take(P, i, axis=0)), -1.0)
-            values = self.of_rows(P, neighbors, ops.cast(B, "float32"))
-        return ops.where(self._least <= B, values, np.nan)
+            values = self._of_rows(P, neighbors, ops.cast(B, "float32"))
+        return ops.where(least <= B, values, np.nan)
 
     def _padded(self, x: Tensor, value: float) -> Tensor:
         """Add k columns, so that there are always k to choose from."""
-        return ops.pad(x, ((0, 0), (0, self.k)), constant_values=value)
+        return ops.pad(x, ((0, 0), (0, self.n_neighbors)), constant_values=value)
 
-    def of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
-        """Values [m] of map neighbours [m, k]; P [m, B + k] is below 0 at the row and behind B."""
+    def _of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
+        """Return values [m] of map neighbours [m, k]; P [m, B + k] is -1 at itself and after B."""
         raise NotImplementedError
 
-    def of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
-        """Values [m], given the one partner [m] of each row, and map neighbours [m, k]."""
+    def _of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
+        """Return values [m] for the one partner [m] of each row and its map neighbours [m, k]."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal metric."""
-        return {**super().get_config(), "k": self.k, "rows": self.rows, "blocks": self.blocks}
+        names = ("n_neighbors", "sample_size", "blocks")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")
-class NeighborRecall(_BatchMetric):
+class NeighborRecall(_NeighborMetric):
     """Share of the k nearest rows by P that are among the k nearest on the map, in a batch.
 
-    Where P is [B, 1], of pairs: share of rows whose partner is among the k nearest on the map.
+    For pairs, P [B, 1], it is the share of rows whose partner is among their k nearest on the map.
 
     Parameters
     ----------
-    k : int
-        Neighbours, fewer than the rows of a batch; NaN where a batch turns out to have no more.
-    rows : int
-        Rows of each batch that are looked at, evenly spread.
-    blocks : int
-        How many batches are stacked in one; see `losses.TSNE`.
+    n_neighbors : int, default=10
+        k, smaller than a batch. The metric is NaN if a batch turns out to have too few rows.
+    sample_size : int, default=32
+        Number of rows of each batch that are examined, evenly spread.
+    blocks : int, default=1
+        Number of batches that are stacked in one, as in `losses.TSNE`.
+    **options
+        `name`, default="neighbor_recall", and `dtype`, as in every Keras metric.
+
+    Raises
+    ------
+    ValueError
+        If a number is not an integer of at least 1, or a batch of known size is too small.
 
     Examples
     --------
-    >>> model.compile("adam", loss=losses.TSNE(), metrics=[NeighborRecall(k=10)])
+    >>> model.compile("adam", loss=losses.TSNE(), metrics=[NeighborRecall(n_neighbors=10)])
     >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5)
     """
 
-    def __init__(
-        self,
-        k: int = 10,
-        rows: int = _ROWS,
-        name: str = "neighbor_recall",
-        dtype: Any = None,
-        *,
-        blocks: int = 1,
-    ) -> None:
-        super().__init__(k, rows, name, dtype, blocks=blocks, spread=1)
+    def __init__(self, n_neighbors: int = 10, sample_size: int = _SAMPLE, **options: Any) -> None:
+        super().__init__(n_neighbors, sample_size, **{"name": "neighbor_recall", **options})
 
-    def of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
-        """Compare with the k-th largest p_ij of each row; p_ij = 0 is no neighbour."""
-        least = ops.top_k(P, self.k)[0][:, -1:]  # [m, 1]
+    def _of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
+        # Compare with the k-th largest p_ij of each row; p_ij = 0 is not a neighbour.
+        least = ops.top_k(P, self.n_neighbors)[0][:, -1:]  # [m, 1]
         p = ops.take_along_axis(P, neighbors, axis=1)  # [m, k]
         return ops.mean(ops.cast((p >= least) & (p > 0), "float32"), axis=1)
 
-    def of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
-        """Look for the partner."""
+    def _of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
         return ops.cast(ops.any(neighbors == partners[:, None], axis=1), "float32")
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")
-class Trustworthiness(_BatchMetric):
-    """Trustworthiness T(k) in a batch: how far map neighbours are neighbours by P.
+class Trustworthiness(_NeighborMetric):
+    """Trustworthiness T(k) in a batch: whether neighbours on the map are neighbours by P.
 
     T(k) = 1 - 2 / (m k (2B - 3k - 1)) Σ_i Σ_j max(r(i, j) - k, 0) over m rows i and their k map
-    neighbours j, where r(i, j) ≥ 1 is the rank of p_ij in row i of P; equal p_ij have their mean
-    rank. Needs P [B, B].
+    neighbours j, where r(i, j) ≥ 1 is the rank of p_ij in row i of P; equal p_ij share their mean
+    rank. It needs P [B, B].
 
     Parameters
     ----------
-    k : int
-        Neighbours, below B / 2; NaN where a batch turns out to be smaller.
-    rows : int
-        m, rows of each batch that are looked at, evenly spread.
-    blocks : int
-        How many batches are stacked in one; see `losses.TSNE`.
+    n_neighbors : int, default=12
+        k, below B / 2. The metric is NaN if a batch turns out to have too few rows.
+    sample_size : int, default=32
+        m, the number of rows of each batch that are examined, evenly spread.
+    **options
+        `blocks`, `name`, default="trustworthiness", and `dtype`, as in :class:`NeighborRecall`.
+
+    Raises
+    ------
+    ValueError
+        As :class:`NeighborRecall`, and if P is [B, 1].
 
     Examples
     --------
-    >>> model.compile("adam", loss=losses.TSNE(), metrics=[Trustworthiness(k=12)])
+    >>> model.compile("adam", loss=losses.TSNE(), metrics=[Trustworthiness(n_neighbors=12)])
     >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5)
 
     References
     ----------
-    Venna & Kaski (2001).
+    Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods.
     """
 
-    def __init__(
-        self,
-        k: int = 12,
-        rows: int = _ROWS,
-        name: str = "trustworthiness",
-        dtype: Any = None,
-        *,
-        blocks: int = 1,
-    ) -> None:
-        super().__init__(k, rows, name, dtype, blocks=blocks, spread=2)
+    spread = 2
 
-    def of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
-        """Rank the map neighbours by counting what is larger, which needs no sorting."""
+    def __init__(self, n_neighbors: int = 12, sample_size: int = _SAMPLE, **options: Any) -> None:
+        super().__init__(n_neighbors, sample_size, **{"name": "trustworthiness", **options})
+
+    def _of_rows(self, P: Tensor, neighbors: Tensor, B: Tensor) -> Tensor:
+        # Ranks come from counting larger values, which needs no sorting.
+        k = self.n_neighbors
         p = ops.take_along_axis(P, neighbors, axis=1)[:, :, None]  # [m, k, 1]
         above = ops.sum(ops.cast(P[:, None] > p, "float32"), axis=-1)  # [m, k]
         equal = ops.sum(ops.cast(P[:, None] == p, "float32"), axis=-1)  # itself too
-        excess = ops.maximum(above + 0.5 * (equal + 1.0) - self.k, 0.0)
-        return 1.0 - 2.0 * ops.sum(excess, axis=1) / (self.k * (2.0 * B - 3.0 * self.k - 1.0))
+        excess = ops.maximum(above + 0.5 * (equal + 1.0) - k, 0.0)
+        return 1.0 - 2.0 * ops.sum(excess, axis=1) / (k * (2.0 * B - 3.0 * k - 1.0))
 
-    def of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
-        """Pairs have no ranks."""
+    def _of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
         raise ValueError(
             "Trustworthiness should have P [B, B], such as batches.from_array gives, to rank "
             "neighbours. Received: P [B, 1], of pairs."
         )
+
+
+@keras.saving.register_keras_serializable(package="ptsne_keras")
+class AnchorError(keras.metrics.Mean):
+    """Mean squared distance of rows from their anchors, as a share of the variance of the map.
+
+    y_true is that of `losses.AnchoredTSNE`.
+
+    Parameters
+    ----------
+    variance : float, default=1.0
+        Mean squared distance of the anchors from their mean.
+    name : str, default="error"
+    **options
+        As in every Keras metric.
+
+    Examples
+    --------
+    >>> metric = AnchorError(variance=2.0)
+    >>> metric.update_state([[0.5, 1.0], [0.5, 3.0]], np.array([[1.0], [1.0]]))
+    >>> float(metric.result())  # (0 + 4) / 2 / 2
+    1.0
+    """
+
+    def __init__(self, variance: float = 1.0, name: str = "error", **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.variance = float(variance)
+
+    def update_state(self, P_anchors: Tensor, Y: Tensor, sample_weight: Any = None) -> Any:
+        """Add a batch."""
+        Y = ops.convert_to_tensor(Y)
+        anchors = ops.cast(split_anchors(P_anchors, Y)[1], Y.dtype)
+        D2 = ops.sum(ops.square(Y - anchors), axis=-1) / self.variance
+        return super().update_state(D2, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` makes an equal metric."""
+        return {**super().get_config(), "variance": self.variance}

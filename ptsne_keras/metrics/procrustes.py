@@ -62,7 +62,6 @@ def procrustes_correlation(Y: Any, Y_other: Any) -> float:
     Returns
     -------
     float
-        1 for maps that differ only by shift, scale, rotation and reflection.
 
     Raises
     ------

@@ -1,214 +1,254 @@
-"""How good a map is, from arrays: neighbours and ranks exactly, and block by block."""
+"""Measures of a map from arrays: neighbours and ranks exactly, block by block."""
 
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import scipy.stats
 from scipy.spatial.distance import pdist
-from sklearn.neighbors import KNeighborsClassifier
 
 from ptsne_keras import losses
 from ptsne_keras.metrics import ranks
 from ptsne_keras.typing import Dof, FloatArray
-from ptsne_keras.utils.validation import check_rows
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_integer, check_rows, check_shape
 
 
 def trustworthiness(
-    X: Any, Y: Any, k: int = 12, *, rows: int | None = None, seed: int = 0
+    X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
 ) -> float:
-    """Trustworthiness T(k) in [0, 1]: how far map neighbours are neighbours in the data.
+    """Return the trustworthiness T(k): whether neighbours on the map are neighbours in the data.
 
-    T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), U_i(k) the map neighbours
-    of i that are not among its k data neighbours, r their rank in the data.
+    T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), where U_i(k) are the k map
+    neighbours of i that are not among its k data neighbours, and r is their rank in the data.
 
-    Computed block by block, so that memory does not grow with N²; time ∝ N² D, or `rows` N D.
+    It is computed block by block, so that memory does not grow with N²; time is ∝ N² D, or
+    `sample_size` N D.
 
     Parameters
     ----------
-    X : array or sparse matrix [N, D]
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
         Data.
-    Y : array [N, d]
+    Y : array-like of shape (n_samples, n_dimensions)
         Map.
-    k : int
-        Neighbours, below N / 2.
-    rows : int, optional
-        How many rows i, drawn at random, the sum runs over; their ranks are among all N. By default
-        all.
-    seed : int
-        Of the draw.
+    n_neighbors : int, default=12
+        k, below n_samples / 2.
+    sample_size : int, default=None
+        Number of rows i, drawn at random, that the sum runs over. Their ranks are those among all
+        rows. By default all rows.
+    random_state : int, default=0
+        Seed of the draw.
+
+    Returns
+    -------
+    float
+        Between 0 and 1, which is best.
 
     Raises
     ------
     ValueError
-        If X or Y is not finite numeric rows, they are not as many, or k is out of range.
+        If X and Y are not finite and numeric with the same number of rows, or a number is out of
+        range.
 
     Examples
     --------
-    >>> trustworthiness(X_test, tsne.transform(X_test), k=12)
+    >>> trustworthiness(X_test, tsne.transform(X_test), n_neighbors=12)
 
     References
     ----------
-    Venna & Kaski (2001).
+    Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods.
     """
     X, Y = _pair(X, Y)
     n = X.shape[0]
-    if ranks.positive(k, "k") >= n / 2:
-        raise ValueError(f"k should be below N / 2 = {n / 2:g}. Received: {k!r}.")
-    chosen = ranks.drawn(n, rows, seed)
-    near = ranks.nearest(Y, k, of=chosen if len(chosen) < n else None)
+    if check_integer(n_neighbors, "n_neighbors") >= n / 2:
+        raise ValueError(f"n_neighbors should be below N / 2 = {n / 2:g}. Received: {n_neighbors}.")
+    chosen = ranks.drawn(n, sample_size, random_state)
+    near = ranks.nearest(Y, n_neighbors, of=chosen if len(chosen) < n else None)
     return trust(ranks.ranks(X, chosen, near), n)
 
 
 def trust(found: ranks.Indices, n: int) -> float:
-    """T(k) of the ranks [q, k], among n rows, of the k neighbours of q of them."""
+    """Return T(k) for the ranks [q, k], among n rows, of the k neighbours of q rows."""
     q, k = found.shape
     return 1.0 - 2.0 * float(np.maximum(found - k, 0).sum()) / (q * k * (2 * n - 3 * k - 1))
 
 
-def continuity(X: Any, Y: Any, k: int = 12, *, rows: int | None = None, seed: int = 0) -> float:
-    """Continuity in [0, 1]: how far neighbours in the data are neighbours on the map.
+def continuity(
+    X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
+) -> float:
+    """Return the continuity: whether neighbours in the data are neighbours on the map.
 
-    Trustworthiness with the roles of X and Y exchanged.
+    This is :func:`trustworthiness` with X and Y exchanged, and takes the same parameters.
 
     Examples
     --------
-    >>> continuity(X_test, tsne.transform(X_test), k=12)
-
-    References
-    ----------
-    Venna & Kaski (2001).
+    >>> continuity(X_test, tsne.transform(X_test), n_neighbors=12)
     """
-    return trustworthiness(Y, X, k, rows=rows, seed=seed)
+    return trustworthiness(Y, X, n_neighbors, sample_size=sample_size, random_state=random_state)
 
 
 def knn_accuracy(
-    Y_train: Any, labels_train: Any, Y_test: Any = None, labels_test: Any = None, k: int = 1
+    Y_train: Any,
+    labels_train: Any,
+    Y_test: Any = None,
+    labels_test: Any = None,
+    n_neighbors: int = 1,
 ) -> float:
-    """Share of test rows whose label is the majority of their k nearest training rows on the map.
+    """Return the accuracy of a k-nearest-neighbour classifier on the map.
 
-    Without test rows, each training row is judged by the k others that are nearest (leave one out).
+    A tie between labels goes to the first in sorted order, as in scikit-learn.
+
+    Parameters
+    ----------
+    Y_train : array-like of shape (n_samples, n_dimensions)
+        Map of the training rows.
+    labels_train : array-like of shape (n_samples,)
+        Their labels.
+    Y_test : array-like of shape (n_queries, n_dimensions), default=None
+        Map of the test rows. By default each training row is classified by the others.
+    labels_test : array-like of shape (n_queries,), default=None
+        True labels of the test rows.
+    n_neighbors : int, default=1
+        k.
+
+    Returns
+    -------
+    float
+        Share of correct labels.
+
+    Raises
+    ------
+    ValueError
+        If a map is not finite and numeric, or `n_neighbors` is out of range.
 
     Examples
     --------
-    >>> knn_accuracy(tsne.embedding_, labels_train, tsne.transform(X_test), labels_test, k=5)
-    >>> knn_accuracy(tsne.embedding_, labels_train, k=5)
+    >>> knn_accuracy(tsne.embedding_, labels_train, tsne.transform(X_test), labels_test, 5)
+    >>> knn_accuracy(tsne.embedding_, labels_train, n_neighbors=5)
 
     References
     ----------
-    van der Maaten (2009), section 4.2 (there as error, k = 1).
+    van der Maaten (2009), section 4.2, which gives the error for k = 1.
     """
+    classes, codes = np.unique(np.asarray(labels_train), return_inverse=True)
     if Y_test is None:
-        codes = np.unique(np.asarray(labels_train), return_inverse=True)[1]
-        near = ranks.nearest(np.asarray(Y_train), k)
-        # Of a tie, the first in the order of the labels, as in scikit-learn.
-        return float(np.mean(scipy.stats.mode(codes[near], axis=1).mode == codes))
-    classifier = KNeighborsClassifier(k).fit(Y_train, labels_train)
-    return float(classifier.score(Y_test, labels_test))
+        labels_test = labels_train
+    else:
+        Y_test = check_rows(Y_test, name="Y_test")
+    near = ranks.nearest(check_rows(Y_train, name="Y_train"), n_neighbors, X_new=Y_test)
+    found = classes[scipy.stats.mode(codes[near], axis=1).mode]
+    return float(np.mean(found == np.asarray(labels_test)))
 
 
-def neighborhood_recall(X_train: Any, Y_train: Any, X_test: Any, Y_test: Any, k: int = 10) -> float:
-    """Mean share of a test row's k nearest training rows in the data that are so on the map.
+def neighborhood_recall(
+    X_train: Any, Y_train: Any, X_test: Any, Y_test: Any, n_neighbors: int = 10
+) -> float:
+    """Return how many of the nearest training rows of test rows are nearest on the map, too.
+
+    This is the mean of :func:`neighborhood_recall_per_row`, and takes the same parameters.
 
     Examples
     --------
     >>> neighborhood_recall(X_train, tsne.embedding_, X_test, tsne.transform(X_test))
     """
-    each = neighborhood_recall_per_row(X_train, Y_train, k, X_test=X_test, Y_test=Y_test)
+    each = neighborhood_recall_per_row(X_train, Y_train, n_neighbors, X_test=X_test, Y_test=Y_test)
     return float(each.mean())
 
 
 def neighborhood_recall_per_row(
-    X: Any, Y: Any, k: int = 10, *, X_test: Any = None, Y_test: Any = None
+    X: Any, Y: Any, n_neighbors: int = 10, *, X_test: Any = None, Y_test: Any = None
 ) -> FloatArray:
-    """Share of each row's k nearest other rows in the data that are so on the map: [N].
+    """Return the share of each row's k nearest rows in the data that are k nearest on the map.
 
-    With test rows, share of *their* k nearest training rows: [M].
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data to choose neighbours from.
+    Y : array-like of shape (n_samples, n_dimensions)
+        Map of these rows.
+    n_neighbors : int, default=10
+        k.
+    X_test : {array-like, sparse matrix} of shape (n_queries, n_features), default=None
+        Rows whose neighbours are found. By default those of X, each without itself.
+    Y_test : array-like of shape (n_queries, n_dimensions), default=None
+        Map of these rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,) or (n_queries,)
 
     Raises
     ------
     ValueError
-        If X or Y is not finite numeric rows, they are not as many, or k is out of range.
+        If data and map are not finite and numeric with the same number of rows, or `n_neighbors`
+        is out of range.
 
     Examples
     --------
     >>> worst_first = np.argsort(neighborhood_recall_per_row(X, Y))
     """
     X, Y = _pair(X, Y)
-    if X_test is None:
-        return ranks.recall(ranks.nearest(X, k), ranks.nearest(Y, k))
-    X_test, Y_test = _pair(X_test, Y_test)
-    true, found = ranks.nearest(X, k, X_new=X_test), ranks.nearest(Y, k, X_new=Y_test)
-    return ranks.recall(true, found)
+    if X_test is not None:
+        X_test, Y_test = _pair(X_test, Y_test)
+    true = ranks.nearest(X, n_neighbors, X_new=X_test)
+    return ranks.recall(true, ranks.nearest(Y, n_neighbors, X_new=Y_test))
 
 
-def distance_correlation(X: Any, Y: Any, *, rows: int | None = 2000, seed: int = 0) -> float:
-    """Spearman's ρ of the distances between rows in the data and on the map: in [-1, 1].
+def distance_correlation(
+    X: Any, Y: Any, *, sample_size: int | None = 2000, random_state: int = 0
+) -> float:
+    """Return Spearman's ρ between the distances in the data and on the map.
 
-    Of all pairs among so many rows, drawn at random: the map's large-scale order, which t-SNE does
-    not seek.
+    It measures the large-scale order of the map, which t-SNE does not optimise.
 
     Parameters
     ----------
-    X : array or sparse matrix [N, D]
-    Y : array [N, d]
-    rows : int, optional
-        Rows drawn; None for all, whose N² / 2 distances are held in memory.
-    seed : int
-        Of the draw.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Data.
+    Y : array-like of shape (n_samples, n_dimensions)
+        Map.
+    sample_size : int, default=2000
+        Number of rows, drawn at random, all pairs of which are compared. None for all rows; their
+        N² / 2 distances are held in memory.
+    random_state : int, default=0
+        Seed of the draw.
+
+    Returns
+    -------
+    float
+        Between -1 and 1.
 
     Raises
     ------
     ValueError
-        If X or Y is not finite numeric rows, they are not as many, or fewer than three.
+        If X and Y are not finite and numeric with the same number of rows, at least 3.
 
     Examples
     --------
     >>> distance_correlation(X, Y)
-
-    References
-    ----------
-    Computed by scipy.stats.spearmanr.
     """
-    X, Y = _pair(X, Y)
-    if X.shape[0] < 3:
-        raise ValueError(f"X should have at least 3 rows. Received: {X.shape[0]}.")
-    chosen = ranks.drawn(X.shape[0], rows, seed)
-    A = X[chosen].toarray() if scipy.sparse.issparse(X) else X[chosen]
-    far, found = pdist(A), pdist(Y[chosen])
+    X, Y = _pair(X, Y, least=3)
+    chosen = ranks.drawn(X.shape[0], sample_size, random_state)
+    far, found = pdist(arrays.rows_at(X, chosen)), pdist(Y[chosen])
     if not (np.ptp(far) and np.ptp(found)):
-        return 0.0  # all at one distance: no order to agree with
+        return 0.0  # all distances are equal: there is no order
     return float(scipy.stats.spearmanr(far, found).statistic)
 
 
-def _pair(X: Any, Y: Any) -> tuple[Any, Any]:
-    """Check rows and their map; sparse rows stay so."""
-    X, Y = _rows(X, "X"), _rows(Y, "Y")
-    if X.shape[0] != Y.shape[0]:
-        raise ValueError(
-            f"X and Y should have as many rows. Received: {X.shape[0]} and {Y.shape[0]}."
-        )
-    return X, Y
-
-
-def _rows(X: Any, name: str) -> Any:
-    if not scipy.sparse.issparse(X):
-        return check_rows(X, name=name)
-    check_rows(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
-    return X.tocsr()
-
-
 def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
-    """KL(P‖Q) of a map in nats: the sum of the row terms of `losses.tsne`.
+    """Return KL(P‖Q) of a map in nats, the sum of the row terms of `losses.tsne`.
 
     Parameters
     ----------
-    P : array [B, B]
+    P : array-like of shape (n_samples, n_samples)
         Joint probabilities.
-    Y : array [B, d]
+    Y : array-like of shape (n_samples, n_dimensions)
         Map.
-    dof : float or "auto"
+    dof : float or "auto", default=1.0
         Degrees of freedom of the Student-t kernel.
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -218,7 +258,20 @@ def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
 
 
 def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
-    """KL(P‖Q) in nats of the maps of batches (X, P), averaged over rows.
+    """Return KL(P‖Q) in nats of the maps of batches, averaged over rows.
+
+    Parameters
+    ----------
+    encoder : callable
+        A Keras model, or anything that maps X and takes `training=False`.
+    batches : iterable of (X, P)
+        Rows [B, D] and their joint probabilities [B, B].
+    dof : float or "auto", default=1.0
+        Degrees of freedom of the Student-t kernel.
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -229,3 +282,14 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
         total += len(X) * kl_divergence(P, encoder(X, training=False), dof=dof)
         count += len(X)
     return total / count
+
+
+def _pair(X: Any, Y: Any, least: int = 1) -> tuple[Any, Any]:
+    """Return rows, which may be sparse, and their map, after checking them."""
+    X, Y = check_rows(X, sparse=True), check_rows(Y, name="Y", sparse=True)
+    check_shape(X, least=least)
+    if X.shape[0] != Y.shape[0]:
+        raise ValueError(
+            f"X and Y should have the same number of rows. Received: {X.shape[0]} and {Y.shape[0]}."
+        )
+    return X, Y

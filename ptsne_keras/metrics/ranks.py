@@ -1,7 +1,6 @@
-"""Which rows are near which, and how near, counted exactly and block by block."""
+"""Exact nearest neighbours and ranks among rows, block by block in float64."""
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,56 +9,43 @@ import scipy.sparse
 from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.validation import check_integer
 
 Indices = npt.NDArray[np.int64]
 
 # Distances held at a time: 256 MB.
 _BLOCK = 1 << 25
-# Numbers of rows made float64 at a time: 64 MB.
+# Values converted to float64 at a time: 64 MB.
 _PART = 1 << 23
-# Columns up to which differences are squared one column at a time: exact, and no slower.
+# Up to this many columns, differences are squared column by column: exact, and no slower.
 _FEW = 4
 
 
-def drawn(n: int, rows: int | None, seed: int = 0) -> Indices:
-    """Choose the rows that a measure is taken of: all n, or so many at random; in order."""
-    if rows is not None and rows < 1:
-        raise ValueError(f"rows should be at least 1, or None for all. Received: {rows!r}.")
-    if rows is None or rows >= n:
+def drawn(n: int, sample_size: int | None, random_state: int = 0) -> Indices:
+    """Return the sorted indices of a random sample of n rows, or of all for None."""
+    if sample_size is None or check_integer(sample_size, "sample_size") >= n:
         return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, rows, replace=False))
-
-
-def positive(value: Any, name: str) -> int:
-    """Return a count as an int, or raise a ValueError."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} should be a positive integer. Received: {value!r}.")
-    return int(value)
+    return np.sort(np.random.default_rng(random_state).choice(n, sample_size, replace=False))
 
 
 def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> Indices:
-    """Find the k nearest rows of X, nearest first: int64 [n, k], by scikit-learn."""
+    """Return the k nearest rows of X, nearest first, [n, k]: of all, of some, or of new rows."""
     n = X.shape[0] - (X_new is None)
-    if positive(k, "k") > n:
-        raise ValueError(f"k should be from 1 to {n}, the rows to choose from. Received: {k!r}.")
+    if check_integer(k, "n_neighbors") > n:
+        raise ValueError(f"n_neighbors should be from 1 to {n}, the other rows. Received: {k}.")
     index = NearestNeighbors(n_neighbors=k).fit(X)
-    if X_new is not None:
-        return np.asarray(index.kneighbors(X_new, return_distance=False))
     if of is None:
-        return np.asarray(index.kneighbors(return_distance=False))
+        return np.asarray(index.kneighbors(X_new, return_distance=False))
     found = index.kneighbors(X[of], k + 1, return_distance=False)
-    own = found == of[:, None]
-    own[~own.any(axis=1), -1] = True  # duplicates have crowded it out
-    return found[~own].reshape(len(of), k)
+    return arrays.without_self(found, of)
 
 
 def recall(true: Indices, found: Indices, ks: Any = None) -> FloatArray:
-    """Share of each row's k nearest that are among the k found: [n], or [n, len(ks)]."""
+    """Return the share of each row's k nearest that are among the k found: [n], or [n, len(ks)]."""
     width = true.shape[1]
     shares = np.empty((len(true), 1 if ks is None else len(ks)))
-    step = max(1, _BLOCK // width**2)
-    for start in range(0, len(true), step):
-        part = slice(start, start + step)
+    for part in arrays.row_slices(len(true), arrays.block_size(width**2, numbers=_BLOCK)):
         same = true[part, :, None] == found[part, None, :]  # [b, K, K]
         for column, k in enumerate((width,) if ks is None else ks):
             shares[part, column] = same[:, :k, :k].sum(axis=(1, 2)) / k
@@ -67,17 +53,17 @@ def recall(true: Indices, found: Indices, ks: Any = None) -> FloatArray:
 
 
 def ranks(X: Any, of: Indices, candidates: Indices) -> Indices:
-    """How many rows are nearer than each candidate, and one: int64 [n, m], 1 for the nearest."""
+    """Return the ranks [n, m] of candidates among all other rows, 1 for the nearest."""
     return nearest_and_ranks(X, of, 0, candidates)[1]
 
 
 def nearest_and_ranks(X: Any, of: Indices, k: int, candidates: Indices) -> tuple[Indices, Indices]:
-    """Find the k nearest rows [n, k] and the ranks of candidates [n, m] in one pass over X."""
+    """Return the k nearest rows [n, k] and the ranks of candidates [n, m] by one pass over X."""
     near = np.empty((len(of), k), np.int64)
     found = np.empty(candidates.shape, np.int64)
     for start, D2 in _distances(X, of):
         for i, row in enumerate(D2, start):
-            # One comparison after the other: each stays within the processor's cache.
+            # One comparison at a time stays within the processor's cache.
             found[i] = [1 + np.count_nonzero(row < row[j]) for j in candidates[i]]
             if k:
                 part = np.argpartition(row, k - 1)[:k]
@@ -86,18 +72,16 @@ def nearest_and_ranks(X: Any, of: Indices, k: int, candidates: Indices) -> tuple
 
 
 def _distances(X: Any, of: Indices) -> Iterator[tuple[int, FloatArray]]:
-    """Squared distances [b, N] of blocks of rows, each infinite from itself; and each's start."""
-    n, features = X.shape
-    few = features <= _FEW and not scipy.sparse.issparse(X)
-    fill = _squared_differences if few else _expanded
-    center = 0.0 if scipy.sparse.issparse(X) else X.mean(axis=0, dtype=np.float64)
-    step = max(1, _BLOCK // n)
-    for start in range(0, len(of), step):
-        block = of[start : start + step]
-        D2 = np.empty((len(block), n))
+    """Yield squared distances [b, N] of blocks of rows, infinite to themselves, and their start."""
+    sparse = scipy.sparse.issparse(X)
+    fill = _squared_differences if X.shape[1] <= _FEW and not sparse else _expanded
+    center = 0.0 if sparse else X.mean(axis=0, dtype=np.float64)
+    for part in arrays.row_slices(len(of), arrays.block_size(X.shape[0], numbers=_BLOCK)):
+        block = of[part]
+        D2 = np.empty((len(block), X.shape[0]))
         fill(X, block, center, D2)
         D2[np.arange(len(block)), block] = np.inf
-        yield start, D2
+        yield part.start, D2
 
 
 def _squared_differences(X: Any, block: Indices, center: Any, D2: FloatArray) -> None:
@@ -107,21 +91,20 @@ def _squared_differences(X: Any, block: Indices, center: Any, D2: FloatArray) ->
 
 
 def _expanded(X: Any, block: Indices, center: Any, D2: FloatArray) -> None:
-    """‖x‖² + ‖z‖² - 2 x·z of rows moved to their centre, part by part of X: no copy of all."""
+    """Fill in ‖x‖² + ‖z‖² - 2 x·z of centred rows, for a part of X at a time."""
     n, features = X.shape
     A, squares = _double(X[block], center)
-    step = n if scipy.sparse.issparse(X) else max(1, _PART // features)
-    for start in range(0, n, step):
-        part = slice(start, start + step)
+    rows = n if scipy.sparse.issparse(X) else arrays.block_size(features, numbers=_PART)
+    for part in arrays.row_slices(n, rows):
         B, squares_part = _double(X[part], center)
-        product = A @ B.T
-        D2[:, part] = product.toarray() if scipy.sparse.issparse(product) else product
+        D2[:, part] = arrays.dense(A @ B.T)
         D2[:, part] *= -2.0
         D2[:, part] += squares[:, None] + squares_part
     np.maximum(D2, 0.0, out=D2)
 
 
 def _double(X: Any, center: Any) -> tuple[Any, FloatArray]:
+    """Return centred rows in float64, and their squared lengths."""
     if scipy.sparse.issparse(X):
         X = X.astype(np.float64)
         return X, np.asarray(X.multiply(X).sum(axis=1)).ravel()

@@ -69,7 +69,7 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     history : dict
-        Contains "error" and "val_error", such as `MapRegressor.history_`.
+        Contains "error" and "val_error": `MapRegressor.history_`, or its "finetune".
     ax : matplotlib Axes, default=None
         Axes to draw on. By default a new figure is made.
 
@@ -81,6 +81,7 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
     --------
     >>> axes = plotting.learning_curve({"error": [0.5, 0.1], "val_error": [0.6, 0.3]})
     """
+    history = history.get("finetune", history)
     ax = _draw(history, ("error", "val_error"), ax)
     best = int(np.argmin(history["val_error"]))
     ax.axvline(best + 1, color=PALETTE[3], linewidth=1, label="smallest held-out error")

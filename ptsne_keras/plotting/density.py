@@ -1,4 +1,4 @@
-"""Shading of a map with so many rows that points would cover each other."""
+"""Shading of maps with too many rows for separate points."""
 
 from typing import Any
 

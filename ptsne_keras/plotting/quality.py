@@ -5,7 +5,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import scipy.sparse
 from matplotlib.axes import Axes
 from scipy.spatial.distance import pdist
 
@@ -61,10 +60,11 @@ def shepard(
         raise ValueError(
             f"sample_size should be at least 3, or None for all rows. Received: {sample_size!r}."
         )
-    rho = metrics.distance_correlation(X, Y, rows=sample_size, seed=random_state)
-    X, Y = _rows(X), np.asarray(Y)
-    chosen = ranks.drawn(len(Y), sample_size, random_state)
-    far, found = pdist(arrays.dense(X[chosen])), pdist(Y[chosen])
+    X, Y = _pair(X, Y)
+    sample = {"sample_size": sample_size, "random_state": random_state}
+    rho = metrics.distance_correlation(X, Y, **sample)
+    chosen = ranks.drawn(len(Y), **sample)
+    far, found = pdist(arrays.rows_at(X, chosen)), pdist(Y[chosen])
     ax = ax or plt.subplots(figsize=(6, 5), layout="constrained")[1]
     pairs = ax.hexbin(
         far, found, gridsize=60, bins="log", mincnt=1, cmap="Blues", linewidths=0, rasterized=True
@@ -189,17 +189,10 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
 
 def _pair(X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> tuple[Any, FloatArray]:
     """Return finite rows, dense or CSR, and their finite map."""
-    X, Y = _rows(X, names[0]), check_rows(Y, name=names[1])
+    X, Y = check_rows(X, name=names[0], sparse=True), check_rows(Y, name=names[1])
     if X.shape[0] != len(Y):
         raise ValueError(
             f"{names[0]} and {names[1]} should have the same number of rows. "
             f"Received: {X.shape[0]} and {len(Y)}."
         )
     return X, Y
-
-
-def _rows(X: Any, name: str = "X") -> Any:
-    if not scipy.sparse.issparse(X):
-        return check_rows(X, name=name)
-    check_rows(X.data[:, None] if X.nnz else np.zeros((1, 1)), name=f"{name}.data")
-    return X.tocsr()

@@ -8,19 +8,26 @@ import scipy.sparse
 
 from ptsne_keras.typing import FloatArray
 
-# Numbers in the largest block.
+# Largest number of values in a block.
 _NUMBERS = 1 << 23
 
 
-def row_blocks(X: Any, *, rows: int = _NUMBERS, numbers: int = _NUMBERS) -> Iterator[FloatArray]:
-    """Yield the rows of X [N, D] in order, as dense float32 blocks of at most `rows` rows."""
-    step = block_size(X.shape[1], rows=rows, numbers=numbers)
-    for start in range(0, X.shape[0], step):
-        yield np.asarray(dense(X[start : start + step]), dtype=np.float32)
+def row_blocks(
+    X: Any, *, rows: int = _NUMBERS, numbers: int = _NUMBERS, dtype: Any = np.float32
+) -> Iterator[FloatArray]:
+    """Yield X [N, D] in order as dense blocks; dtype=None keeps the type of X."""
+    for part in row_slices(X.shape[0], block_size(X.shape[1], rows=rows, numbers=numbers)):
+        yield np.asarray(dense(X[part]), dtype=dtype)
+
+
+def row_slices(n: int, rows: int) -> Iterator[slice]:
+    """Yield slices that divide n rows into blocks of at most `rows` rows."""
+    for start in range(0, n, rows):
+        yield slice(start, min(start + rows, n))
 
 
 def block_size(features: int, *, rows: int = _NUMBERS, numbers: int = _NUMBERS) -> int:
-    """Return how many rows of so many columns a block holds."""
+    """Return the number of rows in a block: at most `rows`, and at most `numbers` values."""
     return max(1, min(rows, numbers // max(1, features)))
 
 
@@ -32,3 +39,10 @@ def dense(X: Any) -> Any:
 def rows_at(X: Any, indices: Any) -> Any:
     """Return the rows with these indices as a dense array."""
     return dense(X.tocsr()[indices] if scipy.sparse.issparse(X) else X[indices])
+
+
+def without_self(found: Any, rows: Any) -> Any:
+    """Return neighbours [n, k] of k + 1, without the index of each row itself."""
+    own = found == np.asarray(rows)[:, None]
+    own[~own.any(axis=1), -1] = True  # duplicates have displaced it: drop the farthest
+    return found[~own].reshape(len(found), -1)

@@ -8,18 +8,7 @@ import numpy.typing as npt
 
 MISSING = (
     "",
-    "NA",
-    "N/A",
-    "n/a",
-    "#N/A",
-    "<NA>",
-    "NaN",
-    "nan",
-    "NAN",
-    "NaT",
-    "NULL",
-    "null",
-    "None",
+    *["NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NaT", "NULL", "null", "None"],
 )
 """Cells of text that stand for no value in pandas, R, SQL, Excel and Python.
 

@@ -1,4 +1,4 @@
-"""Packages that only some features need."""
+"""Imports of packages that only some features need."""
 
 import importlib
 import importlib.util
@@ -21,6 +21,6 @@ def check_tensorflow() -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             "ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' "
-            "where there is an NVIDIA GPU.",
+            "for an NVIDIA GPU.",
             name="tensorflow",
         )

@@ -1,4 +1,4 @@
-"""Rows onto their first principal components: fewer columns to search, to store and to train on."""
+"""Principal components: fewer columns to search, store and train on."""
 
 from typing import Any, NamedTuple
 
@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays
 
-# Rows from which components are estimated: their error, ~1/√rows, is then far below what matters,
-# and memory stays the same however many rows there are.
+# Components are estimated from at most this many rows: the error, ~1/√rows, is then negligible, and
+# memory does not grow with the number of rows.
 _SAMPLE = 100_000
 
 
@@ -24,7 +24,7 @@ class Projection(NamedTuple):
     """[D, m], orthogonal columns of one length"""
 
     def apply(self, X: Any) -> FloatArray:
-        """Project rows [N, D], dense or sparse, block by block: [N, m], float32."""
+        """Return the float32 components [N, m] of rows [N, D], dense or sparse, block by block."""
         Z = np.empty((X.shape[0], self.components.shape[1]), np.float32)
         start = 0
         for part in arrays.row_blocks(X):
@@ -34,7 +34,7 @@ class Projection(NamedTuple):
 
 
 def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projection:
-    """Find the first m principal components of rows, scaled so that z has mean square 1."""
+    """Return the first m principal components of rows, scaled so that z has mean square 1."""
     n, features = X.shape
     if not 1 <= m <= min(n, features):
         raise ValueError(f"m should be from 1 to min(N, D) = {min(n, features)}. Received: {m!r}.")
@@ -42,14 +42,14 @@ def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projecti
     if n > _SAMPLE:
         X = X[np.sort(rng.choice(n, _SAMPLE, replace=False))]
     if scipy.sparse.issparse(X) and m == min(X.shape):
-        X = X.toarray()  # no larger than the components of its rows; the sparse solver takes fewer
+        X = X.toarray()  # the sparse solver cannot find all components; they are as large as this
     sparse = scipy.sparse.issparse(X)
     values = X.data if sparse else X
     largest = float(max(values.max(initial=0.0), -values.min(initial=0.0))) or 1.0
     X = X / np.float32(largest)  # squares of 1e±30 stay within range
     solver = "arpack" if sparse else "auto"
     pca = PCA(m, svd_solver=solver, copy=False, random_state=int(rng.integers(2**31)))
-    with np.errstate(invalid="ignore"):  # the share of the variance explained, where there is none
+    with np.errstate(invalid="ignore"):  # the explained share of a variance of 0
         Z = pca.fit_transform(X)
     length = float(np.sqrt(np.mean(np.square(Z)))) or 1.0
     components = (pca.components_.T / length).astype(np.float32)

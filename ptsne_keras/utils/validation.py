@@ -1,69 +1,99 @@
-"""Rows that an estimator is given: scikit-learn's checks, with errors of one line.
+"""Checks of rows and numbers. Errors name cause and fix in one line.
 
-They name cause and mend. The words that scikit-learn's own estimator checks look for are in them.
+They contain the words that scikit-learn's estimator checks look for.
 """
 
-import contextlib
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from sklearn.utils.validation import validate_data
 
-from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays
 
 _REMEMBERED = ("n_features_in_", "feature_names_in_")
 
 
-def check_rows(X: Any, *, name: str = "X", start: int = 0, dtype: Any = None) -> FloatArray:
-    """Return finite float rows [N, D]; float64 stays float64 unless a dtype is given."""
-    if scipy.sparse.issparse(X):
+def check_integer(value: Any, name: str, least: int = 1) -> int:
+    """Return the value as an int, or raise a ValueError if it is not an integer ≥ `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} should be an integer of at least {least}. Received: {value!r}.")
+    return int(value)
+
+
+def check_not_negative(value: Any, name: str) -> float:
+    """Return the value as a float, or raise a ValueError if it is not a finite number ≥ 0."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} should be a finite number of at least 0. Received: {value!r}.")
+    return float(value)
+
+
+def check_rows(
+    X: Any, *, name: str = "X", start: int = 0, dtype: Any = None, sparse: bool = False
+) -> Any:
+    """Return finite rows [N, D]: float64 stays float64 unless a dtype is given, else float32.
+
+    Sparse rows are returned as CSR if `sparse`, else refused. `start` is the index of the first
+    row, for the error.
+    """
+    if scipy.sparse.issparse(X) and not sparse:
         raise ValueError(
             f"{name} should be dense here: give X.toarray(); data.from_array takes sparse rows. "
             f"Received: a {type(X).__name__} of shape {X.shape}."
         )
-    X = np.asarray(X)
-    if X.dtype == object:  # such as a frame of mixed or nullable columns
-        with contextlib.suppress(TypeError, ValueError):
-            X = X.astype(np.float64)
-    if X.dtype.kind not in "fiub":
-        raise ValueError(f"{name} should be numeric. Received: dtype {X.dtype}.")
+    X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
     check_shape(X, name=name)
+    _check_kinds(X, name)
+    if X.dtype == object:  # such as a frame of mixed or nullable columns
+        try:
+            X = X.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(_cause(X, name) or f"{name} should be numeric. {error}") from None
     double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is reported
         X = X.astype(dtype or (np.float64 if double else np.float32), copy=False)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if bad.size:
-        limit = "" if X.dtype == np.float64 else ", or with values beyond float32 (3.4e38)"
-        raise ValueError(
-            f"{name} should be finite; drop or impute the rows with NaN or infinity{limit}. "
-            f"Received: {bad.size} such rows, the first at index {start + bad[0]}."
-        )
+    _check_finite(X, name, start)
     return X
 
 
-def check_shape(X: Any, *, name: str = "X") -> None:
-    """Raise a ValueError unless the shape of `X` is [N, D] with N ≥ 1 and D ≥ 1."""
-    if len(X.shape) != 2 or 0 in X.shape:
-        raise ValueError(f"{name} should be a 2-D array [N, D] of rows. Received: shape {X.shape}.")
+def check_shape(X: Any, *, name: str = "X", least: int = 1) -> None:
+    """Raise a ValueError unless X is [N, D] with N ≥ `least` and D ≥ 1."""
+    if len(X.shape) != 2:
+        raise ValueError(
+            f"{name} should be a 2-D array [N, D] of rows. Reshape your data: X.reshape(1, -1) for "
+            f"one row, X.reshape(-1, 1) for one column. Received: shape {tuple(X.shape)}."
+        )
+    n, features = X.shape
+    if features == 0:
+        raise ValueError(
+            f"{name} should have columns; check that the right ones were read. Received: "
+            f"0 feature(s) (shape=({n}, 0)) while a minimum of 1 is required."
+        )
+    if n < least:
+        rows = "row" if least == 1 else "rows"
+        raise ValueError(
+            f"{name} should have at least {least} {rows}. Received: n_samples={n}, "
+            f"shape {tuple(X.shape)}."
+        )
 
 
 def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
-    """Return X as float32 [N, D], dense or CSR, or raise an error of one line."""
+    """Return X as finite float32 rows [N, D], dense or CSR, checked by scikit-learn's rules."""
     X = _as_table(X)
-    _check_shape(X, least)
+    check_shape(X, least=least)
     if not reset and not hasattr(X, "columns"):
         check_width(estimator, X.shape[1])
     before = {name: vars(estimator)[name] for name in _REMEMBERED if name in vars(estimator)}
     try:
         found = _converted(estimator, X, reset)
-        _check_finite(found)
+        _check_finite(found, "X")
         if reset and _all_same(found):
             raise ValueError(
-                "X should have rows that differ, else there is nothing to map; look whether the "
-                f"right columns were read. Received: {found.shape[0]} rows, all equal in float32."
+                "X should have rows that differ, or there is nothing to map; check that the right "
+                f"columns were read. Received: {found.shape[0]} rows, all equal in float32."
             )
     except (TypeError, ValueError):
         for name in _REMEMBERED:
@@ -74,7 +104,7 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
 
 
 def check_width(estimator: Any, features: int) -> None:
-    """Raise unless rows have as many columns as at `fit`."""
+    """Raise a ValueError unless rows have as many columns as at `fit`."""
     if features != estimator.n_features_in_:
         raise ValueError(
             f"X has {features} features, but {type(estimator).__name__} is expecting "
@@ -84,21 +114,21 @@ def check_width(estimator: Any, features: int) -> None:
 
 
 def count(X: Any) -> int | None:
-    """Count the rows of whatever X is; None where it has none."""
+    """Return the number of rows of X, or None if X has no length."""
     if hasattr(X, "shape"):
         return int(X.shape[0]) if X.shape else None
     return len(X) if hasattr(X, "__len__") else None
 
 
 def _as_table(X: Any) -> Any:
-    """Make an array of lists; leave what has a shape as it is."""
+    """Return lists as an array, and anything that has a shape unchanged."""
     if scipy.sparse.issparse(X) or hasattr(X, "columns"):
         return X
     if isinstance(X, Sequence) and not isinstance(X, str | bytes):
         lengths = {len(row) if hasattr(row, "__len__") else 0 for row in X}
         if len(lengths) > 1:
             raise ValueError(
-                "X should be a 2-D array [N, D]: rows of one length; fill in what they lack. "
+                "X should be a 2-D array [N, D]: rows of one length; fill in the missing values. "
                 f"Received: rows of {min(lengths)} to {max(lengths)} values."
             )
     try:
@@ -109,28 +139,10 @@ def _as_table(X: Any) -> Any:
         ) from None
 
 
-def _check_shape(X: Any, least: int) -> None:
-    if len(X.shape) != 2:
-        raise ValueError(
-            "X should be a 2-D array [N, D] of rows. Reshape your data: X.reshape(1, -1) for one "
-            f"row, X.reshape(-1, 1) for one column. Received: shape {tuple(X.shape)}."
-        )
-    n, features = X.shape
-    if features == 0:
-        raise ValueError(
-            "X should have columns; look whether the right ones were read. Received: 0 feature(s) "
-            f"(shape=({n}, 0)) while a minimum of 1 is required."
-        )
-    if n < least:
-        raise ValueError(
-            f"X should have at least {least} rows; give more. Received: n_samples={n}."
-        )
-
-
 def _converted(estimator: Any, X: Any, reset: bool) -> Any:
-    _check_kinds(X)
+    _check_kinds(X, "X")
     try:
-        # Values are looked at later: infinity may come by the conversion.
+        # Values are checked later: the conversion may produce infinity.
         with np.errstate(over="ignore"):
             return validate_data(
                 estimator,
@@ -142,12 +154,12 @@ def _converted(estimator: Any, X: Any, reset: bool) -> Any:
             )
     except (TypeError, ValueError) as error:
         if "feature names" in str(error):
-            raise  # its words, a line for each name, are what scikit-learn promises
-        raise type(error)(_cause(X) or f"X should be numeric rows. {_line(error)}") from None
+            raise  # scikit-learn promises these words, a line for each name
+        raise type(error)(_cause(X, "X") or f"X should be numeric rows. {_line(error)}") from None
 
 
-def _check_kinds(X: Any) -> None:
-    """Refuse what NumPy would make numbers of in silence: times, and words of digits."""
+def _check_kinds(X: Any, name: str) -> None:
+    """Refuse what NumPy would silently convert to numbers: dates, and text made of digits."""
     named = getattr(X, "columns", None)
     dtypes = [X.dtype] if named is None else list(X.dtypes)
     for number, dtype in enumerate(dtypes):
@@ -155,18 +167,18 @@ def _check_kinds(X: Any) -> None:
         where = "" if named is None else f" in column {named[number]!r}"
         if kind == "c":
             raise ValueError(
-                "X should be real: Complex data not supported; give X.real and X.imag as columns. "
-                f"Received: dtype {dtype}{where}."
+                f"{name} should be real: Complex data not supported; give X.real and X.imag as "
+                f"columns. Received: dtype {dtype}{where}."
             )
         if kind not in "fiubO":
             raise ValueError(
-                "X should be numeric; encode what is not, or X.astype(float) if these are numbers. "
-                f"Received: dtype {dtype}{where}."
+                f"{name} should be numeric; encode what is not, or X.astype(float) if these are "
+                f"numbers. Received: dtype {dtype}{where}."
             )
 
 
-def _cause(X: Any) -> str | None:
-    """Find the first value that is no number."""
+def _cause(X: Any, name: str) -> str | None:
+    """Return an error message that names the first value that is not a number."""
     named = getattr(X, "columns", None)
     if scipy.sparse.issparse(X):
         return None
@@ -178,15 +190,15 @@ def _cause(X: Any) -> str | None:
                 if value is not None:
                     column = j if named is None else repr(named[j])
                     return (
-                        "X should be numeric; encode words as numbers or leave their columns out. "
-                        f"Received: {value!r:.40} in row {i}, column {column}; {_line(error)}."
+                        f"{name} should be numeric; encode words as numbers or leave their columns "
+                        f"out. Received: {value!r:.40} in row {i}, column {column}; {_line(error)}."
                     )
     return None
 
 
-def _check_finite(X: Any) -> None:
+def _check_finite(X: Any, name: str, start: int = 0) -> None:
     values = X.data if scipy.sparse.issparse(X) else X
-    # One pass and no memory where all is well; a sum that overflows is looked into.
+    # One pass and no extra memory if all is well; only a sum that overflows needs a closer look.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.sum(values)):
             return
@@ -196,16 +208,18 @@ def _check_finite(X: Any) -> None:
     else:
         bad = np.flatnonzero(~fine.all(axis=1))
     if bad.size:
-        kind = "NaN" if np.isnan(values).any() else "infinity or a value above 3.4e38"
+        limit = "" if X.dtype == np.float64 else " or a value above 3.4e38"
+        kind = "NaN" if np.isnan(values).any() else f"infinity{limit}"
+        rows = f"the first {start + X.shape[0]}" if start else X.shape[0]
         raise ValueError(
-            "X should be finite; drop the rows with NaN or infinity, or impute them "
-            f"(sklearn.impute). Received: {kind} in {bad.size} of {X.shape[0]} rows, the first at "
-            f"index {bad[0]}."
+            f"{name} should be finite; drop the rows with NaN or infinity, or impute them "
+            f"(sklearn.impute). Received: {kind} in {bad.size} of {rows} rows, the first at "
+            f"index {start + bad[0]}."
         )
 
 
 def _all_same(X: Any) -> bool:
-    """Tell whether all rows are equal; reads no further than the first block that differs."""
+    """Return whether all rows are equal; stops at the first block that differs."""
     first = arrays.dense(X[:1])
     return not any((block != first).any() for block in arrays.row_blocks(X, numbers=1 << 20))
 

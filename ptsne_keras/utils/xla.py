@@ -1,4 +1,4 @@
-"""XLA for one function inside a step that is not compiled as a whole."""
+"""XLA for one function of a training step that is not compiled as a whole."""
 
 import platform
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import keras
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of tensors by XLA, where it is called while a TensorFlow graph is made."""
+    """Return the function compiled by XLA, if it is called while TensorFlow builds a graph."""
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from ptsne_keras.affinities import neighbors
+from ptsne_keras.affinities.neighbors import nearest
 
 
 def brute(X, k):
-    """Indices and distances of the nearest others, in float64."""
+    """Indices and distances of the nearest other rows, in float64."""
     X = np.asarray(X, np.float64)
     D = np.sqrt(np.square(X[:, None] - X[None]).sum(axis=2))
     np.fill_diagonal(D, np.inf)
@@ -20,44 +21,47 @@ def X(rng):
 
 @pytest.mark.parametrize("k", [1, 20, 299])
 def test_exact_search_agrees_with_brute_force(X, k):
-    found = neighbors.nearest(X, k)
+    found = nearest(X, k)
     indices, distances = brute(X, k)
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
-    assert found.indices.dtype == np.int32
-    assert found.distances.dtype == np.float32
+    assert (found.indices.dtype, found.distances.dtype) == (np.int32, np.float32)
 
 
-def test_approximate_search_finds_nearly_all(rng):
+@pytest.mark.parametrize("k", [1, 200])
+def test_queries_find_their_neighbours_among_the_rows(X, k, monkeypatch):
+    monkeypatch.setattr(neighbors, "_BLOCK", 7 * 200 * 30)  # several blocks
+    D = np.sqrt(np.square(X[200:, None] - X[None, :200]).sum(axis=2))
+    found = nearest(X[:200], k, queries=X[200:])
+    np.testing.assert_array_equal(found.indices, np.argsort(D, axis=1)[:, :k])
+    np.testing.assert_allclose(found.distances, np.sort(D, axis=1)[:, :k], rtol=1e-5)
+
+
+def test_approximate_search_finds_nearly_all_and_repeats_with_its_seed(rng):
     X = rng.normal(size=(5000, 10))
-    true, found = neighbors.nearest(X, 30), neighbors.nearest(X, 30, exact=False, seed=0)
+    true, found, again = nearest(X, 30), *(nearest(X, 30, exact=False, seed=3) for _ in range(2))
     common = [len(np.intersect1d(a, b)) for a, b in zip(true.indices, found.indices, strict=True)]
     assert np.mean(common) / 30 > 0.95
     assert (np.diff(found.distances, axis=1) >= 0).all()
     assert (found.indices != np.arange(5000)[:, None]).all()
+    np.testing.assert_array_equal(again.indices, found.indices)
 
 
-def test_approximate_search_repeats_with_its_seed(rng):
-    X = rng.normal(size=(3000, 10))
-    first, again = (neighbors.nearest(X, 10, exact=False, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first.indices, again.indices)
-
-
-def test_a_cell_with_too_few_rows_is_no_limit(rng, monkeypatch):
+def test_cells_with_too_few_rows_do_not_limit_k(rng, monkeypatch):
     """Forty far clusters of five: one cell does not hold the 150 neighbours asked for."""
     monkeypatch.setattr(neighbors, "_PROBES", 1)
     X = np.repeat(np.eye(40) * 100, 5, axis=0) + rng.normal(size=(200, 40)) * 0.01
-    found = neighbors.nearest(X, 150, exact=False, seed=0)
+    found = nearest(X, 150, exact=False, seed=0)
     assert (found.indices >= 0).all()
-    np.testing.assert_array_equal(np.sort(found.indices)[:, 1:] > np.sort(found.indices)[:, :-1], 1)
-    np.testing.assert_array_equal(found.indices[:, 3], neighbors.nearest(X, 4).indices[:, 3])
+    assert (np.diff(np.sort(found.indices)) > 0).all()
+    np.testing.assert_array_equal(found.indices[:, 3], nearest(X, 4).indices[:, 3])
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exact, monkeypatch):
     monkeypatch.setattr(neighbors, "_PROBES", 1)
     X = np.repeat(rng.normal(size=(50, 5)) + 1000.0, 8, axis=0)
-    found = neighbors.nearest(X, 7, exact=exact, seed=0)
+    found = nearest(X, 7, exact=exact, seed=0)
     np.testing.assert_array_equal(found.distances, 0)
     assert (found.indices != np.arange(400)[:, None]).all()
     assert (found.indices // 8 == np.repeat(np.arange(50), 8)[:, None]).all()
@@ -66,7 +70,7 @@ def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exa
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e18])
 @pytest.mark.parametrize("shift", [0.0, 30.0])
 def test_scale_and_place_do_not_matter(X, scale, shift):
-    found = neighbors.nearest((X + shift) * scale, 20)
+    found = nearest((X + shift) * scale, 20)
     indices, distances = brute(X, 20)
     assert (found.indices == indices).mean() > 0.999
     np.testing.assert_allclose(found.distances, distances * scale, rtol=1e-3)
@@ -75,18 +79,21 @@ def test_scale_and_place_do_not_matter(X, scale, shift):
 def test_one_far_outlier_does_not_blur_the_others(X):
     X[0] = 1e4
     indices, _ = brute(X, 20)
-    assert (neighbors.nearest(X, 20).indices[1:] == indices[1:]).mean() > 0.99
+    assert (nearest(X, 20).indices[1:] == indices[1:]).mean() > 0.99
 
 
 @pytest.mark.parametrize(
-    ("rows", "k", "message"),
+    ("rows", "k", "queries", "message"),
     [
-        (np.ones((5, 2)), 5, r"k should be from 1 to N - 1 = 4. Received: 5"),
-        (np.ones((5, 2)), 0, "k should be from 1"),
-        (np.full((5, 2), np.nan), 2, "X should be finite"),
-        (np.ones(5), 2, "should be a 2-D array"),
+        (np.ones((5, 2)), 5, None, r"k should be from 1 to N - 1 = 4. Received: 5"),
+        (np.ones((5, 2)), 6, np.ones((1, 2)), r"k should be from 1 to N = 5. Received: 6"),
+        (np.ones((5, 2)), 0, None, "k should be from 1"),
+        (np.full((5, 2), np.nan), 2, None, "X should be finite"),
+        (np.ones((5, 2)), 2, np.full((1, 2), np.inf), "queries should be finite"),
+        (np.ones((5, 2)), 2, np.ones((1, 3)), "queries should have the 2 columns of X"),
+        (np.ones(5), 2, None, "should be a 2-D array"),
     ],
 )
-def test_bad_input_is_named(rows, k, message):
+def test_bad_input_is_named(rows, k, queries, message):
     with pytest.raises(ValueError, match=message):
-        neighbors.nearest(rows, k)
+        nearest(rows, k, queries=queries)

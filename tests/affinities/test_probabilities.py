@@ -8,6 +8,7 @@ from support import reference
 
 from ptsne_keras import affinities
 from ptsne_keras.affinities import perplexity as calibration
+from ptsne_keras.affinities import probabilities
 
 
 def blobs(n=120, d=6, seed=0):
@@ -24,19 +25,23 @@ def assert_joint(P):
     assert (P >= 0).all()
 
 
+def assert_perplexity(C, perplexity):
+    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("perplexity", [1.5, 5, 30, 100])
 def test_every_row_has_the_perplexity_asked_for(dtype, perplexity):
     C = affinities.conditional_probabilities(blobs(), perplexity, dtype=dtype)
     assert C.dtype == dtype
-    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+    assert_perplexity(C, perplexity)
 
 
 @pytest.mark.parametrize("perplexity", [500, 1500])
 def test_large_perplexities_are_as_exact(perplexity, digits):
     (X, _), (more, _) = digits
     C = affinities.conditional_probabilities(np.concatenate([X, more]), perplexity)
-    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+    assert_perplexity(C, perplexity)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -61,19 +66,14 @@ def test_units_of_the_data_do_not_matter(scale):
 
 def test_columns_of_very_different_scale_work(rng):
     X = rng.normal(size=(100, 4)) * [1e-6, 1.0, 1e3, 1e6]
-    C = affinities.conditional_probabilities(X, 10)
-    assert np.abs(reference.row_perplexities(C) - 10).max() < 1e-4
+    assert_perplexity(affinities.conditional_probabilities(X, 10), 10)
 
 
 def test_a_constant_column_changes_nothing():
     X = blobs()
-    with_constant = np.column_stack([X, np.full(len(X), 7.0)])
-    np.testing.assert_allclose(
-        affinities.joint_probabilities(with_constant, 20),
-        affinities.joint_probabilities(X, 20),
-        rtol=1e-6,
-        atol=1e-12,
-    )
+    found = affinities.joint_probabilities(np.column_stack([X, np.full(len(X), 7.0)]), 20)
+    expected = affinities.joint_probabilities(X, 20)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -82,7 +82,7 @@ def test_a_few_duplicates_are_calibrated_like_any_row(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         C = affinities.conditional_probabilities(X, 10, dtype=dtype)
-    assert np.abs(reference.row_perplexities(C) - 10).max() < 1e-4
+    assert_perplexity(C, 10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -102,18 +102,26 @@ def test_more_duplicates_than_the_perplexity_take_the_nearest_value_and_warn_onc
         assert_joint(affinities.joint_probabilities(X, 10, dtype=dtype))
 
 
-def test_rounding_does_not_hide_duplicates(rng):
-    """‖a‖² + ‖b‖² - 2ab of equal float32 rows is noise of some eps where the matmul is blocked."""
-    X = np.repeat(np.float32(rng.random((100, 64))), 25, axis=0)
-    with pytest.warns(UserWarning, match="2500 of the rows"):
-        C = affinities.conditional_probabilities(rng.permutation(X), 10)
-    np.testing.assert_allclose(np.max(C, axis=1), 1 / 24, rtol=1e-6)
+CUBE = np.array(np.meshgrid(*[[0, 1]] * 9)).reshape(9, -1).T * 0.3 + 0.1
+NOISY = np.random.default_rng(0).random((100, 64))
 
 
-def test_equal_rows_alone_give_uniform_probabilities():
-    with pytest.warns(UserWarning, match="12 of the rows"):
-        P = affinities.joint_probabilities(np.ones((12, 3)), 5)
-    np.testing.assert_allclose(P, (1 - np.eye(12)) / (12 * 11), rtol=1e-6)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("X", "ties"),
+    [
+        (np.ones((12, 3)), 11),
+        (np.eye(100), 99),
+        (np.repeat(np.float32(NOISY), 25, axis=0)[np.random.default_rng(1).permutation(2500)], 24),
+        (np.float32(CUBE), 9),
+    ],
+    ids=["equal rows", "equidistant rows", "duplicates far from 0", "corners of a cube"],
+)
+def test_rows_at_the_same_distance_are_ties_whatever_the_rounding(X, ties, dtype):
+    with pytest.warns(UserWarning, match=f"{len(X)} of the rows"):
+        C = affinities.conditional_probabilities(X, 5, dtype=dtype)
+    np.testing.assert_allclose(np.max(C, axis=1), 1 / ties, rtol=1e-5)
+    np.testing.assert_array_equal(np.count_nonzero(np.asarray(C) > 1e-9, axis=1), ties)
 
 
 def test_it_runs_in_a_graph_with_unknown_sizes_and_in_tf_data():
@@ -128,9 +136,11 @@ def test_it_runs_in_a_graph_with_unknown_sizes_and_in_tf_data():
     batches = tf.data.Dataset.from_tensor_slices(X).batch(60)
     batches = batches.map(lambda X: affinities.joint_probabilities(X, 20))
     for P, rows in zip(batches, (X[:60], X[60:]), strict=True):
-        np.testing.assert_allclose(
-            P, affinities.joint_probabilities(rows, 20), rtol=1e-5, atol=1e-9
-        )
+        expected = affinities.joint_probabilities(rows, 20)
+        np.testing.assert_allclose(P, expected, rtol=1e-5, atol=1e-9)
+
+
+HOLED = np.where(np.eye(10) == 1, np.nan, 0)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +151,17 @@ def test_it_runs_in_a_graph_with_unknown_sizes_and_in_tf_data():
         (np.eye(10), 1.0, r"above 1.*Received: 1\.0"),
         (np.eye(10), np.nan, r"above 1.*Received: nan"),
         (np.ones(10), 5, r"\[B, D\] rows. Received: shape \(10,\)"),
-        (np.where(np.eye(10) == 1, np.nan, 0), 5, "should be finite"),
+        (HOLED, 5, "should be finite"),
         (np.where(np.eye(10) == 1, -np.inf, 0), 5, "should be finite"),
+        (np.eye(5) * 1j, 2.5, "should be numeric and real"),
+        (np.array([["a"] * 3] * 5), 2.5, "should be numeric and real"),
+        *[
+            (np.eye(10), u, "perplexity should be")
+            for u in ((), (5, 1), (5, 200), "30", [None], True, tf.Variable([5.0, 9.0]),
+                      keras.Variable(5.0), (u for u in (5, 9)))
+        ],
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_named(X, perplexity, message):
     with pytest.raises(ValueError, match=message):
         affinities.joint_probabilities(X, perplexity)
@@ -153,9 +170,9 @@ def test_bad_input_is_named(X, perplexity, message):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.ones((2, 3)), "at least 3 rows"),
-        (np.eye(6), "more than perplexity"),
-        (np.where(np.eye(10) == 1, np.nan, 0), "should be finite"),
+        (np.ones((2, 3)), "at least 3"),
+        (np.eye(6), "perplexity should be above 1 and below B - 1"),
+        (HOLED, "should be finite"),
     ],
 )
 def test_bad_input_is_named_in_a_graph(X, message):
@@ -169,13 +186,12 @@ def test_bad_input_is_named_in_a_graph(X, message):
 
 @pytest.mark.parametrize("perplexity", [5, 8.5, 9.01, 9.5, 15, 30, 100, 300])
 def test_steep_entropies_converge(perplexity):
-    """A few rows close by and all others in a far, thin shell: Newton alone runs to and fro."""
+    """A few rows close by and all others in a far, thin shell: Newton alone oscillates."""
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(440, 200))
     shell = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     X = np.concatenate([shell[0] + 1e-2 * rng.normal(size=(10, 200)), shell])
-    C = affinities.conditional_probabilities(X, perplexity)
-    assert np.abs(reference.row_perplexities(C) - perplexity).max() < 1e-4
+    assert_perplexity(affinities.conditional_probabilities(X, perplexity), perplexity)
 
 
 @pytest.mark.parametrize("perplexity", [3, 15, 60])
@@ -194,20 +210,6 @@ def test_rows_that_do_not_converge_are_named(monkeypatch):
         affinities.joint_probabilities(blobs(), 20)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_equidistant_rows_are_ties(dtype):
-    with pytest.warns(UserWarning, match="100 of the rows"):
-        C = affinities.conditional_probabilities(np.eye(100), 10, dtype=dtype)
-    np.testing.assert_allclose(C, (1 - np.eye(100)) / 99, rtol=1e-6)
-
-
-def test_rows_on_a_lattice_are_ties():
-    cube = np.array(np.meshgrid(*[[0, 1]] * 9)).reshape(9, -1).T * 0.3 + 0.1
-    with pytest.warns(UserWarning, match="512 of the rows"):
-        C = affinities.conditional_probabilities(np.float32(cube), 5)
-    np.testing.assert_allclose(np.max(C, axis=1), 1 / 9, rtol=1e-5)
-
-
 @pytest.mark.parametrize("outlier", [1e3, 1e5, 1e6])
 def test_a_far_outlier_does_not_round_the_others(outlier):
     X = np.float32(np.random.default_rng(0).normal(size=(100, 10)))
@@ -217,32 +219,15 @@ def test_a_far_outlier_does_not_round_the_others(outlier):
     np.testing.assert_allclose(C, expected, atol=1e-3 * expected.max())
 
 
-@pytest.mark.parametrize("X", [np.eye(5) * 1j, np.array([["a"] * 3] * 5)])
-def test_rows_that_are_no_real_numbers_are_named(X):
-    with pytest.raises(ValueError, match="should be numeric and real"):
-        affinities.joint_probabilities(X, 2.5)
-
-
-def test_of_several_perplexities_the_mean():
-    X = blobs()
-    each = [affinities.joint_probabilities(X, u).numpy() for u in (5, 20, 60)]
-    P = affinities.joint_probabilities(X, (5, 20, 60))
-    assert_joint(P)
-    np.testing.assert_allclose(P, np.mean(each, axis=0), atol=1e-9)
-
-
-def test_of_several_perplexities_over_neighbours_the_mean(rng):
-    distances = np.sort(rng.random((50, 40)), axis=1)
-    each = [affinities.neighbor_probabilities(distances, u) for u in (5, 10)]
-    found = affinities.neighbor_probabilities(distances, [5, 10])
-    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-7)
-
-
-def test_a_perplexity_may_be_an_array():
-    X = blobs(60)
-    for u in (np.array(5), np.array([5.0, 10.0])):
-        expected = affinities.joint_probabilities(X, u.tolist())
-        np.testing.assert_array_equal(affinities.joint_probabilities(X, u), expected)
+@pytest.mark.parametrize("several", [(5, 20, 50), np.array([5.0, 50.0]), np.array(5)])
+def test_several_perplexities_give_their_mean(several, rng):
+    X, distances = blobs(60), np.sort(rng.random((50, 60)), axis=1)
+    for compute, rows in (
+        (affinities.joint_probabilities, X),
+        (affinities.neighbor_probabilities, distances),
+    ):
+        each = [compute(rows, float(u)) for u in np.ravel(several)]
+        np.testing.assert_allclose(compute(rows, several), np.mean(each, axis=0), atol=1e-7)
 
 
 def test_a_variable_is_read_when_the_graph_runs():
@@ -257,21 +242,43 @@ def test_a_variable_is_read_when_the_graph_runs():
         calibrate()
 
 
+# Over the k nearest neighbours
+
+
+def test_probabilities_over_all_neighbours_are_those_of_the_whole_set(digits):
+    X = digits[0][0][:200]
+    found = affinities.nearest(X, 199)
+    P = affinities.neighbor_probabilities(found.distances, 20)
+    dense = np.zeros((200, 200))
+    np.put_along_axis(dense, found.indices.astype(int), P, axis=1)
+    np.testing.assert_allclose(dense, affinities.conditional_probabilities(X, 20), atol=2e-6)
+
+
+@pytest.mark.parametrize("perplexity", [2.5, 10, 28])
+def test_rows_over_few_neighbours_have_the_perplexity(digits, perplexity, monkeypatch):
+    monkeypatch.setattr(probabilities, "_BLOCK", 64)  # several blocks, the last one short
+    found = affinities.nearest(digits[0][0][:200], 30)
+    P = affinities.neighbor_probabilities(found.distances, perplexity)
+    np.testing.assert_allclose(reference.row_perplexities(P), perplexity, atol=1e-3)
+    np.testing.assert_allclose(P.sum(axis=1, dtype=float), 1, atol=1e-5)
+    assert (np.diff(P, axis=1) <= 1e-7).all()  # nearer ones are likelier
+
+
+def test_many_duplicates_are_a_warning_and_uniform():
+    with pytest.warns(UserWarning, match="40 of the rows have at least 3"):
+        P = affinities.neighbor_probabilities(np.zeros((40, 9)), 3)
+    np.testing.assert_allclose(P, 1 / 9)
+
+
 @pytest.mark.parametrize(
-    "perplexity",
+    ("distances", "perplexity", "message"),
     [
-        (),
-        (5, 1),
-        (5, 200),
-        "30",
-        [None],
-        True,
-        tf.Variable([5.0, 10.0]),
-        keras.Variable(5.0),
-        (u for u in (5, 10)),
+        (np.ones((5, 4)), 4, "perplexity should be above 1 and below k = 4"),
+        (np.ones((5, 4)), 1, "perplexity should be above 1"),
+        (np.full((5, 4), np.nan), 2, "distances should be finite"),
+        (np.ones(5), 2, "distances should be a 2-D array"),
     ],
-    ids=["none", "one", "large", "text", "None", "bool", "vector", "keras", "generator"],
 )
-def test_perplexities_that_are_none_are_named(perplexity):
-    with pytest.raises(ValueError, match="perplexity should be"):
-        affinities.joint_probabilities(blobs(60), perplexity)
+def test_bad_distances_are_named(distances, perplexity, message):
+    with pytest.raises(ValueError, match=message):
+        affinities.neighbor_probabilities(distances, perplexity)

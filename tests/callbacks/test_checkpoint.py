@@ -1,14 +1,12 @@
 """A fit that was stopped goes on, and comes to what it would have been."""
 
-from typing import ClassVar
-
 import keras
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
 from ptsne_keras import MapRegressor, ParametricTSNE
-from ptsne_keras.callbacks.progress import FitMeter, Meter
+from ptsne_keras.callbacks import progress
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 WAYS = {
@@ -103,12 +101,12 @@ def test_only_what_is_unfinished_goes_on(X):
     with pytest.raises(NotFittedError):
         tsne.fit(X, resume=True)
     tsne.fit(X)
-    with pytest.raises(ValueError, match="resume should be False: the fit came to its end"):
+    with pytest.raises(ValueError, match="resume should be False: the fit reached its end"):
         tsne.fit(X, resume=True)
     tsne.fit(X, callbacks=[Stop(2)])
-    with pytest.raises(ValueError, match="X should be the rows that the unfinished fit is of"):
+    with pytest.raises(ValueError, match="X should be the rows of the unfinished fit"):
         tsne.fit(X[::-1], resume=True)
-    with pytest.raises(ValueError, match="X should be the rows that the unfinished fit is of"):
+    with pytest.raises(ValueError, match="X should be the rows of the unfinished fit"):
         tsne.fit(X[:80], resume=True)
     with pytest.raises(ValueError, match="Received: another epochs, perplexity"):
         tsne.set_params(epochs=20, perplexity=6).fit(X, resume=True)
@@ -119,31 +117,44 @@ def test_a_regressor_that_is_stopped_places_rows(X):
     for settings in ({"epochs": 100}, {"objective": "squares", "epochs": 30}):
         regressor = MapRegressor(random_state=0, batch_size=32, **settings)
         regressor.fit(X, Y, callbacks=[Stop(2)])
-        assert len(regressor.history_["error"]) == 2
+        assert len(regressor.history_["finetune"]["error"]) == 2
         assert np.isfinite(regressor.transform(X)).all()
 
 
-class Kept(Meter):
-    made: ClassVar = []
+@pytest.fixture
+def meters(monkeypatch):
+    """The meters that a fit makes."""
+    made = []
 
-    def __init__(self, title, total=None):
-        super().__init__(title, total)
-        self.made.append(self)
+    class Kept(progress.Meter):
+        def __init__(self, title, total=None):
+            super().__init__(title, total)
+            made.append(self)
+
+    monkeypatch.setattr(progress, "Meter", Kept)
+    return made
 
 
-def test_the_meter_counts_all_rows_of_each_stage(X, capsys):
-    Kept.made.clear()
-    settings = {"pretraining": "rbm", "pretraining_epochs": 3, "epochs": 4, "batch_size": 30}
-    ParametricTSNE(**QUICK, **settings).fit(X, callbacks=[FitMeter(Kept)])
-    totals = [(meter.done, meter.total) for meter in Kept.made]
-    assert totals[0] == (90 * 8, 90 * 8)  # 3 epochs for the lower RBM, 5 for the top one
-    assert totals[-1] == (90 * 4, 90 * 4)
-    assert "rows/s" in capsys.readouterr().err
-    Kept.made.clear()
+def test_the_meter_counts_all_rows_of_each_stage(meters, X, capsys):
+    settings = {"pretraining": "cd1", "pretraining_epochs": 3, "epochs": 4, "batch_size": 30}
+    ParametricTSNE(**QUICK, **settings, verbose=1).fit(X)
+    # 3 epochs for the lower RBM, 5 for the top one
+    assert [(meter.done, meter.total) for meter in meters] == [(90 * 8, 90 * 8), (90 * 4, 90 * 4)]
+    shown = capsys.readouterr()
+    for words in ("Stage 1, pretraining", "reconstruction_error", "Stage 3, fine-tuning", "loss"):
+        assert words in shown.err
+    assert shown.out == ""
+    ParametricTSNE(**QUICK, **settings).fit(X)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_meter_of_a_resumed_fit_counts_what_is_left(meters, X):
     tsne = ParametricTSNE(**QUICK, **WAYS["batch"]).fit(X, callbacks=[Stop(2)])
-    tsne.fit(X, callbacks=[FitMeter(Kept)], resume=True)
-    assert [(meter.done, meter.total) for meter in Kept.made] == [(900, 900)]
-    Kept.made.clear()
-    MapRegressor(random_state=0, epochs=100).fit(X, X[:, :2], callbacks=[FitMeter(Kept)])
-    assert [0 < meter.done <= meter.total for meter in Kept.made] == [True]
-    assert "Rows by their neighbours" in capsys.readouterr().err
+    tsne.set_params(verbose=1).fit(X, resume=True)
+    assert [(meter.done, meter.total) for meter in meters] == [(900, 900)]
+
+
+@pytest.mark.parametrize("objective", ["neighbors", "squares"])
+def test_the_meter_of_a_regressor(objective, meters, X):
+    MapRegressor(objective=objective, random_state=0, epochs=20, verbose=1).fit(X, X[:, :2])
+    assert [0 < meter.done <= meter.total for meter in meters] == [True]

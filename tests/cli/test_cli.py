@@ -16,25 +16,23 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from support.tables import KINDS, NAMES, table
 
 import ptsne_keras
 from ptsne_keras import MapRegressor, ParametricTSNE, cli, plotting, serving
-from ptsne_keras.cli import commands, fitting, manual
-from ptsne_keras.estimators import models
-from ptsne_keras.io import inputs, outputs
+from ptsne_keras.cli import _help, commands, fit
+from ptsne_keras.io.rows import Choice, Reader
 
-NAMES = list("abcde")
-KINDS = np.array(["left", "right", "up"])[np.arange(90) % 3]
 # An epoch is one batch, so that a fit is over in a second.
 QUICK = ["--epochs", "10", "--hidden-units", "20", "--perplexity", "5", "--sampling", "batch"]
 
 
+NAMED = ["--id", "sample", "--label", "kind"]
+
+
 @pytest.fixture
 def frame(X):
-    frame = pandas.DataFrame(X, columns=NAMES)
-    frame.insert(0, "sample", [f"s{i}" for i in range(90)])
-    frame["kind"] = KINDS
-    return frame
+    return table(X)
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +40,14 @@ def folder(tmp_path_factory):
     """A folder with rows, and models that have been fitted on them."""
     folder = tmp_path_factory.mktemp("cli")
     X = np.random.default_rng(0).normal(size=(90, 5)).astype("float32")
-    frame = pandas.DataFrame(X, columns=NAMES)
-    frame.insert(0, "sample", [f"s{i}" for i in range(90)])
-    frame["kind"] = KINDS
-    frame.to_csv(folder / "train.csv", index=False)
+    table(X).to_csv(folder / "train.csv", index=False)
     np.save(folder / "rows.npy", X)
     with contextlib.chdir(folder):
-        named = ["--id", "sample", "--label", "kind"]
-        assert cli.main(["fit", "train.csv", "--out", "map", *named, *QUICK, "--quiet"]) == 0
+        assert cli.main(["fit", "train.csv", "--out", "map", *NAMED, *QUICK, "--quiet"]) == 0
         assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
         placed = ["--map", "map/map.csv", "--epochs", "5", "--batch-size", "32"]
         with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
-            assert cli.main(["fit", "train.csv", "--out", "placed", *named, *placed, "--json"]) == 0
+            assert cli.main(["fit", "train.csv", "--out", "placed", *NAMED, *placed, "--json"]) == 0
     return folder
 
 
@@ -134,7 +128,7 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
     shown = capsys.readouterr()
     facts = json.loads(shown.out)
     assert (facts["rows"], facts["ignored"]) == (90, ["kind", "more"])
-    assert "ptsne: warning: new.csv: columns that the model was not fitted with" in shown.err
+    assert "ptsne: warning: new.csv: 2 columns that the model was not fitted with" in shown.err
     Y = ParametricTSNE.load("map").encoder_(X)
     if form == ".npy":
         found = np.load(out)
@@ -145,23 +139,10 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
     np.testing.assert_allclose(found, Y, rtol=1e-4, atol=1e-5)
 
 
-def test_labels_of_which_a_block_is_all_missing_are_written(tmp_path):
-    Y = np.zeros((2, 2), np.float32)
-    blocks = [[None, None], ["a", None], ["a", "b"]]
-    for ending in (".parquet", ".csv"):
-        file = tmp_path / f"map{ending}"
-        parts = [(Y, {"label": np.array(labels, object)}) for labels in blocks]
-        assert outputs.write(file, parts) == 6
-        assert models.read_map(file).labels.tolist() == [None, None, "a", None, "a", "b"]
-    numbers = np.array([1, None], object)
-    outputs.write(tmp_path / "map.parquet", [(Y, {"label": numbers})])
-    assert models.read_map(tmp_path / "map.parquet").labels.tolist() == [1, None]
-
-
 def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
     run("transform", "map", "train.csv", "--id", "sample", "--out", whole, "--quiet")
-    monkeypatch.setattr("ptsne_keras.io.text_rows._CELLS", 7 * 20)
+    monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     sizes = []
     real = ParametricTSNE.transform
     monkeypatch.setattr(
@@ -175,7 +156,7 @@ def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
 def test_nothing_half_written_is_left(here, frame, tmp_path, monkeypatch, capsys):
     frame.loc[70, "b"] = np.nan
     frame.to_csv(tmp_path / "bad.csv", index=False)
-    monkeypatch.setattr("ptsne_keras.io.text_rows._CELLS", 7 * 20)
+    monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     (tmp_path / "out").mkdir()
     words = ["--id", "sample", "--drop", "kind", "--out", tmp_path / "out" / "new.csv", "--quiet"]
     run("transform", "map", tmp_path / "bad.csv", *words, code=2)
@@ -192,17 +173,17 @@ def test_a_map_that_one_has(here, frame, tmp_path, capsys):
     assert facts["r2"] == placed.r2_
     # The rows of the map in another order are matched by their names.
     pandas.read_csv("map/map.csv").iloc[::-1].to_csv(tmp_path / "back.csv", index=False)
-    rows = inputs.Reading("train.csv", inputs.Choice(ids="sample", labels="kind")).read()
-    Y = fitting.places(tmp_path / "back.csv", rows, None, None)
+    rows = Reader("train.csv", Choice(ids="sample", labels="kind")).read()
+    Y = fit.places(tmp_path / "back.csv", rows, None, None)
     np.testing.assert_array_equal(Y, ParametricTSNE.load("map").embedding_)
     np.savetxt(tmp_path / "R.csv", Y, delimiter=",", header='"V1","V2"', comments="")
-    other = fitting.places(tmp_path / "R.csv", rows, None, None)
+    other = fit.places(tmp_path / "R.csv", rows, None, None)
     np.testing.assert_allclose(other, Y, rtol=1e-6)
-    run("transform", "placed", "train.csv", "--out", tmp_path / "t.csv", "--confidence", "--quiet")
+    run("transform", "placed", "train.csv", "--out", tmp_path / "t.csv", "--novelty", "--quiet")
     table = pandas.read_csv(tmp_path / "t.csv")
-    assert table.columns.tolist() == ["x", "y", "confidence"]
+    assert table.columns.tolist() == ["x", "y", "novelty"]
     np.testing.assert_allclose(
-        table["confidence"], placed.confidence(frame[NAMES].to_numpy("float32")), atol=1e-5
+        table["novelty"], placed.novelty(frame[NAMES].to_numpy("float32")), atol=1e-5
     )
 
 
@@ -217,7 +198,7 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
     stand_in.evaluate, stand_in.table = evaluate, lambda results: f"k = {results['k']}"
     monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
     monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
-    words = ["--train", "train.csv", "--test", "train.csv", "--label", "kind", "--id", "sample"]
+    words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
     run("evaluate", "map", *words, "--k", 7, "--no-pca")
     assert capsys.readouterr().out == "k = 7\n"
     run("evaluate", "map", *words, "--json")
@@ -258,9 +239,8 @@ def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypa
         np.testing.assert_allclose(Y, ParametricTSNE.load("map").embedding_, atol=1e-6)
         assert labels.tolist() == KINDS.tolist()
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    named = ["--label", "kind", "--id", "sample"]
     words = ["--kind", "overlay", "--out", tmp_path / "o.svg"]
-    run("plot", "map", "--test", "train.csv", *named, *words)
+    run("plot", "map", "--test", "train.csv", *NAMED, *words)
     assert (tmp_path / "o.svg").read_text().startswith("<?xml")
     run("plot", "placed", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
     assert (tmp_path / "kl.pdf").read_bytes().startswith(b"%PDF")
@@ -271,7 +251,7 @@ def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypa
         (["plot", "map", "--kind", "overlay", "--out", "o.png"], "--test should give rows"),
         (["plot", "map", "--kind", "shepard", "--out", "o.png"], "--rows should give the rows"),
         (["plot", "map/map.csv", "--rows", "train.csv", "--out", "o.png"], "a model folder"),
-        (["plot", "train.csv", "--out", "o.png"], "a map with the columns x and y"),
+        (["plot", "train.csv", "--out", "o.png"], "--columns should name those with coordinates"),
     ):
         run(*words, code=2)
         assert said in capsys.readouterr().err
@@ -289,7 +269,7 @@ def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch
         return plt.subplots()[1]
 
     monkeypatch.setattr(plotting, name, draw, raising=False)
-    named = ["--label", "kind", "--id", "sample", "--rows", "train.csv"]
+    named = [*NAMED, "--rows", "train.csv"]
     named += ["--test", "train.csv"] if kind == "recall" else []
     run("plot", "map", *named, "--kind", kind, "--out", tmp_path / "p.png")
     ((arguments, options),) = calls
@@ -317,8 +297,8 @@ def test_plot_writes_a_page(here, tmp_path, monkeypatch):
 FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
 WRONG = {
     "no rows": (["fit", "none.npy", "--out", "new"], "file that exists"),
-    "kind of file": (["fit", "map", "--out", "new"], "ends in .npy"),
-    "column": (["fit", "train.csv", "--out", "new"], "--drop 'sample'. Received: 's0' in line 2"),
+    "kind of file": (["fit", "map", "--out", "new"], "should end in .npy"),
+    "column": (["fit", "train.csv", "--out", "new"], "--id or --label. Received: 's0' in line 2"),
     "label": ([*FIT, "--label", "kind"], "--label should be one of"),
     "range": ([*FIT, "--perplexity", "0.5"], "--perplexity should be a float in"),
     "too large": ([*FIT, "--perplexity", "100"], "--perplexity should be below"),
@@ -333,9 +313,23 @@ WRONG = {
     "no model": (["transform", "none", "rows.npy", "--out", "o.csv"], "without model.json"),
     "width": (["transform", "map", "map/map.csv", "--out", "o.csv"], "none called 'a', 'b'"),
     "format": (["transform", "map", "rows.npy", "--out", "o.txt"], ".csv, .npy, .parquet"),
-    "confidence": (
-        ["transform", "map", "rows.npy", "--out", "o.csv", "--confidence"],
-        "--confidence should be with a model",
+    "novelty": (
+        ["transform", "map", "rows.npy", "--out", "o.csv", "--novelty"],
+        "--novelty should be left out for a model fitted without --map",
+    ),
+    "columns of the map": (
+        [*FIT, "--map", "train.csv"],
+        "--map-columns should name those with coordinates",
+    ),
+    "its ids": ([*FIT, "--map", "map/map.csv", "--map-id", "name"], "--map-id should be among"),
+    "no header": ([*FIT, "--columns", "7"], "--columns should be among"),
+    "an input": (
+        ["transform", "map", "train.csv", "--out", "train.csv"],
+        "--out should not be a file that the command reads",
+    ),
+    "its own rows": (
+        ["fit", "train.csv", "--out", "new", "--embedding", "train.csv"],
+        "--embedding should not be a file that the command reads",
     ),
 }
 
@@ -400,17 +394,8 @@ def test_help_reads_like_a_page_and_needs_no_tensorflow():
 
 def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     out = tmp_path / "new"
-    words = ["fit", here / "train.csv", "--out", out, "--id", "sample", "--label", "kind"]
-    slow = [
-        "--epochs",
-        "100000",
-        "--sampling",
-        "batch",
-        "--hidden-units",
-        "20",
-        "--perplexity",
-        "5",
-    ]
+    words = ["fit", here / "train.csv", "--out", out, *NAMED]
+    slow = [*QUICK, "--epochs", "100000"]
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "ptsne_keras", *map(str, words), *slow, "--json"]
     root = str(Path(cli.__file__).parents[2])
@@ -495,7 +480,7 @@ def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
         return function
 
     monkeypatch.setattr(keras.Model, "make_train_function", interrupting)
-    words = ["--map", "map/map.csv", "--id", "sample", "--label", "kind", "--quiet"]
+    words = ["--map", "map/map.csv", *NAMED, "--quiet"]
     out = tmp_path / "new"
     run("fit", "train.csv", *words, "--epochs", 50, "--out", out, code=130)
     shown = capsys.readouterr()
@@ -513,13 +498,13 @@ def test_somebodys_own_map_is_not_written_over(here, tmp_path, capsys):
     own.mkdir()
     shutil.copy("map/map.csv", own)
     before = (own / "map.csv").read_bytes()
-    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", *QUICK, "--quiet", "--force"]
+    words = ["fit", "train.csv", *NAMED, *QUICK, "--quiet", "--force"]
     run(*words, "--out", own, code=2)
     assert "a folder without a map.csv" in capsys.readouterr().err
-    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", "--epochs", 2, "--quiet"]
+    words = ["fit", "train.csv", *NAMED, "--epochs", 2, "--quiet"]
     given = ["--map", own / "map.csv", "--force"]
     run(*words, *given, "--out", tmp_path / "new", "--embedding", own / "map.csv", code=2)
-    assert "--map should not be the file" in capsys.readouterr().err
+    assert "--embedding should not be a file that the command reads" in capsys.readouterr().err
     assert (own / "map.csv").read_bytes() == before
     assert os.listdir(own) == ["map.csv"]
 
@@ -534,9 +519,9 @@ def test_what_fails_while_saving_leaves_the_old_model_and_its_map(
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("ptsne_keras.io.outputs._write_csv", fail)
+    monkeypatch.setattr("ptsne_keras.io.maps._write_csv", fail)
     code = 130 if error is KeyboardInterrupt else 1
-    words = ["fit", "train.csv", "--id", "sample", "--label", "kind", *QUICK, "--quiet"]
+    words = ["fit", "train.csv", *NAMED, *QUICK, "--quiet"]
     run(*words, "--out", old, "--force", code=code)
     run(*words, "--out", tmp_path / "new", code=code)
     assert {file.name: file.read_bytes() for file in Path(old).iterdir()} == before
@@ -567,7 +552,7 @@ def test_training_that_diverges_leaves_nothing(far, here, tmp_path, capsys, monk
         monkeypatch.setattr(ParametricTSNE, "_mean_divergence", lambda self, X: np.inf)
     words = ["fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet"]
     run(*words, *([] if far else ["--learning-rate", "1e12"]), code=2)
-    assert "learning_rate should be smaller" in capsys.readouterr().err
+    assert "--learning-rate should be smaller" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -615,9 +600,9 @@ def test_maps_of_transform_can_be_drawn_and_what_has_no_use_is_refused(here, tmp
 
 
 def test_every_example_of_the_help_is_understood():
-    text = "\n".join(value for value in vars(manual).values() if isinstance(value, str))
+    text = "\n".join(part for parts in _help.HELP.values() for part in parts if part)
     examples = re.findall(r"^  (ptsne \S.*?)$", text, flags=re.MULTILINE)
     assert len(examples) > 15
     for line in examples:
-        options = cli.parser().parse_args(shlex.split(line)[1:])
-        assert callable(getattr(commands, options.command))
+        options = cli.make_parser().parse_args(shlex.split(line)[1:])
+        assert callable(commands.COMMANDS[options.command])

@@ -1,4 +1,4 @@
-"""Blocks of rows, one a device, and what is refused around `keras.distribution`."""
+"""Blocks of rows, one for each device, and `keras.distribution`."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ from support import reference
 
 from ptsne_keras import losses, networks
 from ptsne_keras.data import batches
-from ptsne_keras.losses.tsne import TSNE
-from ptsne_keras.metrics import batch as batch_metrics
+from ptsne_keras.losses import TSNE
+from ptsne_keras.metrics import NeighborRecall, Trustworthiness
 from ptsne_keras.training import stages
 from ptsne_keras.training.trainer import Trainer
 
@@ -22,33 +22,26 @@ def stack(rng, blocks, pairs=False, b=12):
     return P, [3 * rng.normal(size=(b, 2)) for _ in range(blocks)]
 
 
+def terms_and_gradient(P, Y, blocks=1):
+    Y = tf.convert_to_tensor(Y)
+    with tf.GradientTape() as tape:
+        tape.watch(Y)
+        terms = losses.tsne(P, Y, dof=2.0, exaggeration=1.5, blocks=blocks)
+        total = tf.reduce_sum(terms)
+    return terms, tape.gradient(total, Y)
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("blocks", [2, 3])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_row_terms_of_blocks_are_those_of_each(pairs, blocks, jit_compile, rng):
     P, Y = stack(rng, blocks, pairs)
-    expected = [losses.tsne(p, y, dof=2.0, exaggeration=1.5) for p, y in zip(P, Y, strict=True)]
-
-    @tf.function(jit_compile=jit_compile)
-    def found(P, Y):
-        with tf.GradientTape() as tape:
-            tape.watch(Y)
-            terms = losses.tsne(P, Y, dof=2.0, exaggeration=1.5, blocks=blocks)
-            total = tf.reduce_sum(terms)
-        return terms, tape.gradient(total, Y)
-
-    terms, gradient = found(tf.concat(P, 0), tf.concat(Y, 0))
-    np.testing.assert_allclose(terms, np.concatenate(expected), rtol=1e-10)
-    each = [found_alone(p, y) for p, y in zip(P, Y, strict=True)]
-    np.testing.assert_allclose(gradient, np.concatenate(each), rtol=1e-8, atol=1e-12)
-
-
-def found_alone(P, Y):
-    Y = tf.constant(Y)
-    with tf.GradientTape() as tape:
-        tape.watch(Y)
-        total = tf.reduce_sum(losses.tsne(P, Y, dof=2.0, exaggeration=1.5))
-    return tape.gradient(total, Y)
+    compiled = tf.function(terms_and_gradient, jit_compile=jit_compile)
+    terms, gradient = compiled(tf.concat(P, 0), tf.concat(Y, 0), blocks)
+    each = [terms_and_gradient(p, y) for p, y in zip(P, Y, strict=True)]
+    np.testing.assert_allclose(terms, np.concatenate([t for t, _ in each]), rtol=1e-10)
+    expected = np.concatenate([g for _, g in each])
+    np.testing.assert_allclose(gradient, expected, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -78,13 +71,13 @@ def test_a_trainer_takes_blocks(rng):
     X = rng.normal(size=(48, 5)).astype("float32")
     data = batches.from_array(X, 5, 24, replicas=2, seed=0, shuffle="once")
     trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,), seed=0), blocks=2)
-    trainer.compile("adam", metrics=[batch_metrics.Trustworthiness(3, blocks=2)])
+    trainer.compile("adam", metrics=[Trustworthiness(3, blocks=2)])
     ((x, P),) = data
     Y = np.asarray(trainer(x))
     terms = [reference.tsne(P[i : i + 24], Y[i : i + 24]) for i in (0, 24)]
     found = trainer.evaluate(data, verbose=0, return_dict=True)
     assert found["loss"] == pytest.approx(np.mean(terms), rel=1e-5)
-    metric = batch_metrics.Trustworthiness(3)
+    metric = Trustworthiness(3)
     for i in (0, 24):
         metric.update_state(P[i : i + 24], Y[i : i + 24])
     assert found["trustworthiness"] == pytest.approx(float(metric.result()), abs=1e-6)
@@ -93,7 +86,7 @@ def test_a_trainer_takes_blocks(rng):
 @pytest.mark.parametrize("pairs", [False, True])
 def test_metrics_look_at_each_block(pairs, rng):
     P, Y = stack(rng, 3, pairs)
-    each, whole = batch_metrics.NeighborRecall(3), batch_metrics.NeighborRecall(3, blocks=3)
+    each, whole = NeighborRecall(3), NeighborRecall(3, blocks=3)
     for p, y in zip(P, Y, strict=True):
         each.update_state(p, y)
     whole.update_state(np.concatenate(P), np.concatenate(Y))
@@ -104,7 +97,7 @@ def test_metrics_look_at_each_block(pairs, rng):
 def test_metrics_of_other_blocks_than_the_trainers_are_named():
     trainer = Trainer(networks.encoder(5, 2, hidden_units=(4,)), blocks=2)
     with pytest.raises(ValueError, match=r"trainer's blocks=2.*'neighbor_recall' with blocks=1"):
-        trainer.compile("adam", metrics=[batch_metrics.NeighborRecall(3)])
+        trainer.compile("adam", metrics=[NeighborRecall(3)])
 
 
 @pytest.mark.parametrize("blocks", [0, -1, 1.5, True, "2"])
@@ -185,7 +178,7 @@ def test_an_epoch_over_all_processes_has_every_row_once(process):
     [
         ({"replicas": 3, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
         ({"replicas": 1, "seed": 0}, {}, "replicas should be a multiple of the 2 processes"),
-        ({"replicas": 4}, {}, "seed should be one number on all 2 processes"),
+        ({"replicas": 4}, {}, "seed should be the same number on all 2 processes"),
         (
             {"replicas": 4, "seed": 0},
             {"auto_shard_dataset": True},

@@ -1,4 +1,4 @@
-"""Pairs drawn along the neighbourhood graph: `pairs` and `batches.from_graph`."""
+"""Pairs drawn along the neighbour graph: `batches.from_graph`."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from ptsne_keras import affinities
 from ptsne_keras.affinities import neighbors
 from ptsne_keras.data import batches
 from ptsne_keras.data._pairs import PairSampler
-from ptsne_keras.losses.tsne import TSNE
+from ptsne_keras.losses import TSNE
 
 
 @pytest.fixture
@@ -26,46 +26,6 @@ def rows_of(X, x):
 
 def arrays(dataset):
     return [(x.numpy(), P.numpy()) for x, P in dataset]
-
-
-def test_probabilities_over_all_neighbours_are_those_of_the_whole_set(X):
-    """The sparse route with k = N - 1 equals the dense one."""
-    found = neighbors.nearest(X, 199)
-    P = affinities.neighbor_probabilities(found.distances, 20)
-    dense = np.zeros((200, 200))
-    np.put_along_axis(dense, found.indices.astype(int), P, axis=1)
-    np.testing.assert_allclose(dense, affinities.conditional_probabilities(X, 20), atol=2e-6)
-
-
-@pytest.mark.parametrize("perplexity", [2.5, 10, 28])
-def test_rows_over_few_neighbours_have_the_perplexity(X, perplexity, monkeypatch):
-    monkeypatch.setattr(affinities, "_BLOCK", 64)  # several blocks, the last one short
-    P = affinities.neighbor_probabilities(neighbors.nearest(X, 30).distances, perplexity)
-    P = P.astype(np.float64)
-    entropy = -np.sum(np.where(P > 0, P * np.log(np.maximum(P, 1e-300)), 0), axis=1)
-    np.testing.assert_allclose(np.exp(entropy), perplexity, atol=1e-3)
-    np.testing.assert_allclose(P.sum(axis=1), 1, atol=1e-5)
-    assert (np.diff(P, axis=1) <= 1e-7).all()  # nearer ones are likelier
-
-
-def test_many_duplicates_are_a_warning_and_uniform():
-    with pytest.warns(UserWarning, match="40 of the rows have at least 3"):
-        P = affinities.neighbor_probabilities(np.zeros((40, 9)), 3)
-    np.testing.assert_allclose(P, 1 / 9)
-
-
-@pytest.mark.parametrize(
-    ("distances", "perplexity", "message"),
-    [
-        (np.ones((5, 4)), 4, "perplexity should be above 1 and below k = 4"),
-        (np.ones((5, 4)), 1, "perplexity should be above 1"),
-        (np.full((5, 4), np.nan), 2, "distances should be finite"),
-        (np.ones(5), 2, "distances should be a 2-D array"),
-    ],
-)
-def test_bad_distances_are_named(distances, perplexity, message):
-    with pytest.raises(ValueError, match=message):
-        affinities.neighbor_probabilities(distances, perplexity)
 
 
 @pytest.mark.parametrize("n", [200, 193])
@@ -179,7 +139,7 @@ def test_jitter_keeps_the_scale_of_the_rows(X, scale):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (np.eye(3), {}, "X should have at least 4 rows. Received: 3"),
+        (np.eye(3), {}, "X should have at least 4 rows. Received: n_samples=3"),
         (np.eye(9), {"perplexity": 8}, "perplexity should be above 1 and below N - 1 = 8"),
         (np.eye(9), {"perplexity": 3, "batch_size": 3}, "batch_size should be an integer of at"),
         (np.eye(9), {"perplexity": 3, "batch_size": 8.0}, "batch_size should be an integer of at"),
@@ -196,9 +156,10 @@ def test_jitter_keeps_the_scale_of_the_rows(X, scale):
         (
             np.eye(9),
             {"neighbors": neighbors.Neighbors(np.tile(np.arange(4), (9, 1)), np.ones((9, 4)))},
-            "should not name a row as its own neighbour.*4 such rows, the first at index 0",
+            "should not contain a row as its own neighbour.*4 such rows, the first at index 0",
         ),
         (np.full((9, 2), np.nan), {"perplexity": 3}, "X should be finite"),
+        (np.eye(9), {"perplexity": 3, "jitter": -1}, "jitter should be a finite number of at"),
     ],
 )
 def test_bad_input_is_named(rows, options, message):

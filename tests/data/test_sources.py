@@ -45,7 +45,7 @@ def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
 def test_bad_rows_are_named(kind, X, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_BLOCK", 100)
     X[[40, 70], 2] = np.nan
-    with pytest.raises(ValueError, match=r"such rows, the first at index 40"):
+    with pytest.raises(ValueError, match=r"rows, the first at index 40"):
         batches.from_array(given_as(kind, X, tmp_path), 8, 30)
 
 
@@ -92,7 +92,7 @@ class TestDataset:
 
     def test_needs_its_length(self, unique):
         data = tf.data.Dataset.from_tensor_slices(unique).filter(lambda x: x[0] > 0)
-        with pytest.raises(ValueError, match="count should be given"):
+        with pytest.raises(ValueError, match="count, the number of rows, should be given"):
             streams.from_dataset(data, 8, 30)
 
     @pytest.mark.parametrize("count", [80, 110, 200])
@@ -101,10 +101,16 @@ class TestDataset:
         with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain"):
             list(streams.from_dataset(data, 8, 30, count=count))
 
-    def test_of_something_else(self, unique):
+    def test_bad_input_is_named(self, unique):
+        with pytest.raises(ValueError, match=r"data should be a tf\.data\.Dataset"):
+            streams.from_dataset(unique, 8, 30)
         data = tf.data.Dataset.from_tensor_slices((unique, unique))
         with pytest.raises(ValueError, match="data should be a data set of rows"):
             streams.from_dataset(data, 8, 30)
+        data = tf.data.Dataset.from_tensor_slices(unique)
+        for name, wrong in (("count", "200"), ("count", -5), ("buffer", 2.5), ("buffer", -1)):
+            with pytest.raises(ValueError, match=f"{name} should be an integer of at least 0"):
+                streams.from_dataset(data, 8, 30, **{name: wrong})
 
     def test_bad_rows_are_reported(self, unique):
         unique[5, 1] = np.inf
@@ -113,95 +119,77 @@ class TestDataset:
             list(streams.from_dataset(data, 8, 30))
 
 
-def write_tfrecord(path, X, key="features"):
+def write_tfrecord(path, X):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for x in X:
             feature = tf.train.Feature(float_list=tf.train.FloatList(value=x))
-            example = tf.train.Example(features=tf.train.Features(feature={key: feature}))
-            writer.write(example.SerializeToString())
+            features = tf.train.Features(feature={"features": feature})
+            writer.write(tf.train.Example(features=features).SerializeToString())
 
 
-class TestTFRecord:
-    def test_every_row_of_all_files(self, unique, tmp_path):
-        for part, X in enumerate(np.split(unique, [30, 35])):
-            write_tfrecord(tmp_path / f"rows-{part}.tfrecord", X)
-        pipeline = streams.from_tfrecord(str(tmp_path / "rows-*.tfrecord"), 6, 8, 30, seed=0)
-        check_epoch(pipeline, unique, [25] * 4)
-
-    def test_no_files(self, tmp_path):
-        with pytest.raises(ValueError, match="files should name TFRecord files"):
-            streams.from_tfrecord(str(tmp_path / "*.tfrecord"), 6)
-
-    def test_rows_of_another_width(self, unique, tmp_path):
-        write_tfrecord(tmp_path / "rows.tfrecord", unique)
-        pipeline = streams.from_tfrecord(tmp_path / "rows.tfrecord", 5, 8, 30)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
-            list(pipeline)
+def write_parquet(path, X, label=True, **options):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(X, columns=list("abcdef"))
+    if label:
+        frame = frame.assign(label="x")
+    frame.sample(frac=1, random_state=0).to_parquet(path, **options)
 
 
-class TestParquet:
-    @pytest.fixture(autouse=True)
-    def parquet(self):
-        pytest.importorskip("pyarrow")
-
-    def write(self, path, X, **options):
-        import pandas
-
-        frame = pandas.DataFrame(X, columns=list("abcdef"))
-        frame.assign(label="x").to_parquet(path, **options)
-
-    def test_every_row_of_all_row_groups(self, unique, tmp_path):
-        for part, X in enumerate(np.split(unique, [30, 35])):
-            self.write(tmp_path / f"rows-{part}.parquet", X, row_group_size=20)
-        files = str(tmp_path / "rows-*.parquet")
+@pytest.mark.parametrize("kind", ["tfrecord", "parquet"])
+def test_every_row_of_all_files_comes_once(kind, unique, tmp_path):
+    for part, X in enumerate(np.split(unique, [30, 35])):
+        path = tmp_path / f"rows-{part}.{kind}"
+        if kind == "tfrecord":
+            write_tfrecord(path, X)
+        else:
+            write_parquet(path, X, row_group_size=20)
+    files = str(tmp_path / f"rows-*.{kind}")
+    if kind == "tfrecord":
+        pipeline = streams.from_tfrecord(files, 6, 8, 30, seed=0)
+    else:
         pipeline = streams.from_parquet(files, list("abcdef"), 8, 30, seed=0)
-        check_epoch(pipeline, unique, [25] * 4)
+    check_epoch(pipeline, unique, [25] * 4)
 
-    def test_columns_that_are_not_there_or_not_numbers(self, unique, tmp_path):
-        self.write(tmp_path / "rows.parquet", unique)
-        with pytest.raises(ValueError, match=r"columns should be in every file.*\['z'\]"):
-            streams.from_parquet(tmp_path / "rows.parquet", ["a", "z"])
-        with pytest.raises(ValueError, match=r"row group 0, should be numeric"):
-            streams.from_parquet(tmp_path / "rows.parquet")
 
-    def test_no_files(self, tmp_path):
-        with pytest.raises(ValueError, match="files should name Parquet files"):
-            streams.from_parquet([tmp_path / "rows.parquet"])
+def test_tfrecords_of_another_width_are_an_error(unique, tmp_path):
+    write_tfrecord(tmp_path / "rows.tfrecord", unique)
+    pipeline = streams.from_tfrecord(tmp_path / "rows.tfrecord", 5, 8, 30)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
+        list(pipeline)
 
-    def test_the_index_that_pandas_writes_is_no_feature(self, unique, tmp_path):
-        import pandas
 
-        frame = pandas.DataFrame(unique, columns=list("abcdef")).sample(frac=1, random_state=0)
-        frame.to_parquet(tmp_path / "rows.parquet")
-        x, _ = next(iter(streams.from_parquet(tmp_path / "rows.parquet", None, 8, 30)))
-        assert x.shape[1] == 6
-
-    @pytest.mark.parametrize("columns", ["ab", [], ["a", "a"], 30])
-    def test_columns_that_are_no_list_of_names(self, columns, unique, tmp_path):
-        self.write(tmp_path / "rows.parquet", unique)
-        with pytest.raises(ValueError, match="columns should be one or more names"):
-            streams.from_parquet(tmp_path / "rows.parquet", columns)
-
-    def test_files_without_rows(self, unique, tmp_path):
-        self.write(tmp_path / "rows.parquet", unique[:0])
-        with pytest.raises(ValueError, match="files should have rows"):
-            streams.from_parquet(tmp_path / "rows.parquet", list("abcdef"))
+def test_the_index_that_pandas_writes_is_not_a_feature(unique, tmp_path):
+    write_parquet(tmp_path / "rows.parquet", unique, label=False)
+    x, _ = next(iter(streams.from_parquet(tmp_path / "rows.parquet", None, 8, 30)))
+    assert x.shape[1] == 6
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("read", "message"),
     [
-        ({"count": "200"}, "count should be an integer"),
-        ({"count": -5}, "count should be an integer of at least 0"),
-        ({"buffer": 2.5}, "buffer should be an integer"),
-        ({"buffer": -1}, "buffer should be an integer of at least 0"),
+        (
+            lambda folder: streams.from_tfrecord(folder / "*.x", 6),
+            "files should name TFRecord files",
+        ),
+        (lambda folder: streams.from_parquet([folder / "x"]), "files should name Parquet files"),
+        (lambda folder: streams.from_parquet(folder / "empty"), "files should have rows"),
+        (lambda folder: streams.from_parquet(folder / "rows"), "row group 0, should be numeric"),
+        (
+            lambda folder: streams.from_parquet(folder / "rows", ["a", "z"]),
+            r"columns should be in every file.*\['z'\]",
+        ),
+        *[
+            (
+                lambda folder, names=names: streams.from_parquet(folder / "rows", names),
+                "columns should be one or more names",
+            )
+            for names in ("ab", [], ["a", "a"], 30)
+        ],
     ],
 )
-def test_counts_that_are_none_are_named(options, message, unique):
+def test_bad_files_and_columns_are_named(read, message, unique, tmp_path):
+    write_parquet(tmp_path / "rows", unique)
+    write_parquet(tmp_path / "empty", unique[:0])
     with pytest.raises(ValueError, match=message):
-        streams.from_dataset(tf.data.Dataset.from_tensor_slices(unique), 8, 30, **options)
-
-
-def test_an_array_is_no_data_set(unique):
-    with pytest.raises(ValueError, match=r"data should be a tf\.data\.Dataset"):
-        streams.from_dataset(unique, 8, 30)
+        read(tmp_path)

@@ -19,7 +19,7 @@ import pytest
 import scipy.sparse
 
 from ptsne_keras import MapRegressor, ParametricTSNE
-from ptsne_keras.estimators import persistence
+from ptsne_keras.estimators import _persistence
 from ptsne_keras.utils import files
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
@@ -287,35 +287,15 @@ def test_load(what, name, saved, open_folder):
         assert contents(open_folder) == before
 
 
-class FullDisk:
-    """Stands in for `open`: files up to a number fit, half of the next one does."""
+def full_disk(fit):
+    """Return an fsync that fails once so many files are written."""
+    left = iter(range(fit))
 
-    def __init__(self, files):
-        self.left = files
+    def fsync(descriptor):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    def __call__(self, *arguments):
-        stream = open(*arguments)  # noqa: SIM115  (the caller's)
-        self.left -= 1
-        if self.left < 0:
-            write = stream.write
-
-            def half(data):
-                write(data[: len(data) // 2])
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            return _Writer(stream, half)
-        return stream
-
-
-class _Writer:
-    def __init__(self, stream, write):
-        self._stream, self.write = stream, write
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._stream.close()
+    return fsync
 
 
 def no_temporary_space(*_, **__):
@@ -344,7 +324,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     if what == "a disk that is full":
         tries = 3  # the encoder, the arrays, the manifest
     elif what == "a disk for temporary files that is full":
-        monkeypatch.setattr(persistence.tempfile, "TemporaryDirectory", no_temporary_space)
+        monkeypatch.setattr(_persistence.tempfile, "TemporaryDirectory", no_temporary_space)
     elif what == "a model that may not be replaced":
         folder.mkdir(exist_ok=True)
         around = forbidden(folder, 0o555)
@@ -356,7 +336,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     before, names = contents(open_folder), sorted(open_folder.rglob("*"))
     for number in range(tries):
         if what == "a disk that is full":
-            monkeypatch.setattr(files, "open", FullDisk(number), raising=False)
+            monkeypatch.setattr(files.os, "fsync", full_disk(number))
         with pytest.raises(Exception) as caught, around:  # noqa: PT011
             other.save(path)
         check(caught.value, TABLE[what, "save"])

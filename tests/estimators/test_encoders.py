@@ -1,34 +1,13 @@
-"""A network of one's own in `ParametricTSNE`, learned dof, several perplexities."""
+"""A network of the user's own in `ParametricTSNE`, learned dof, several perplexities."""
 
 import keras
 import numpy as np
 import pytest
 import sklearn
-from support.fits import GRAPH, SMALL
+from support.fits import BOTH, conv
 
 from ptsne_keras import ParametricTSNE, metrics
-from ptsne_keras.estimators import recipes
-
-
-@pytest.fixture(scope="module")
-def X(digits):
-    return digits[0][0][:400]
-
-
-@pytest.fixture(scope="module")
-def new(digits):
-    return digits[1][0][:50]
-
-
-def conv():
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(8, 3, activation="relu"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(2),
-    ]
-    return keras.Sequential(layers)
+from ptsne_keras.estimators.scoring import scored_rows
 
 
 def two_inputs():
@@ -98,28 +77,27 @@ def test_an_own_encoder_clones_and_prints(X):
 
 
 @pytest.mark.parametrize(
-    "options", [{"pretraining": "rbm"}, {"initial_dims": 20}], ids=["rbm", "projection"]
+    "options", [{"pretraining": "cd1"}, {"initial_dims": 20}], ids=["rbm", "projection"]
 )
 def test_what_an_own_encoder_excludes_is_named(options, X):
     with pytest.raises(ValueError, match="encoder"):
         ParametricTSNE(encoder=conv(), **options).fit(X)
 
 
-@pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
+@BOTH
 def test_dof_is_learned_saved_and_used(options, X, tmp_path):
     tsne = ParametricTSNE(dof="learn", **{**options, "epochs": 5, "n_components": 3}).fit(X)
     history = tsne.history_["finetune"]["dof"]
     assert history[0] == pytest.approx(2.0, abs=0.05)
     assert tsne.dof_ != 2.0
-    settings = recipes.resolve(tsne.get_params(), *X.shape)
-    model, data = recipes.score_batches(tsne.encoder_, X, settings)
-    kl = metrics.mean_kl_divergence(model, data, dof=tsne.dof_)
+    scored = scored_rows(tsne, X)
+    kl = metrics.mean_kl_divergence(scored.model, scored.batches(), dof=tsne.dof_)
     assert tsne.kl_divergence_ == pytest.approx(kl, rel=1e-5)
     tsne.save(tmp_path)
     assert ParametricTSNE.load(tmp_path).dof_ == tsne.dof_
 
 
-@pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
+@BOTH
 def test_several_perplexities(options, X, new, tmp_path):
     options = {**options, "epochs": 2, "perplexity": (5, 15)}
     tsne = ParametricTSNE(**options).fit(X)

@@ -6,23 +6,23 @@ import pytest
 from support.fits import FEW
 
 from ptsne_keras import ParametricTSNE
-from ptsne_keras.estimators import recipes
+from ptsne_keras.estimators._settings import resolve
 
 
 class TestPaper:
     def test_has_the_settings_of_2009(self):
         tsne = ParametricTSNE.paper()
         assert (tsne.hidden_units, tsne.activation) == ((500, 500, 2000), "sigmoid")
-        assert (tsne.pretraining, tsne.sampling, tsne.batch_size) == ("rbm-cd1", "fixed", 5000)
+        assert (tsne.pretraining, tsne.sampling, tsne.batch_size) == ("cd1", "fixed", 5000)
         assert (tsne.optimizer, tsne.exaggeration, tsne.dof) == ("cg", 1.0, 1.0)
-        settings = recipes.resolve(tsne.get_params(), 60_000, 784)
+        settings = resolve(tsne.get_params(), 60_000, 784)
         assert (settings.pretraining_epochs, settings.epochs, settings.perplexity) == (30, 30, 30.0)
         assert settings.initial_dims is None
-        pcd = tsne.set_params(pretraining="rbm-pcd")
-        assert recipes.resolve(pcd.get_params(), 60_000, 784).pretraining_epochs == 100
+        pcd = tsne.set_params(pretraining="pcd")
+        assert resolve(pcd.get_params(), 60_000, 784).pretraining_epochs == 100
 
     def test_few_rows_get_more_epochs_and_a_lower_perplexity(self):
-        settings = recipes.resolve(ParametricTSNE.paper().get_params(), 61, 4)
+        settings = resolve(ParametricTSNE.paper().get_params(), 61, 4)
         assert (settings.pretraining_epochs, settings.epochs) == (1300, 120)
         assert settings.perplexity == 20.0
 
@@ -34,14 +34,14 @@ class TestPaper:
 
     def test_an_optimizer_that_cannot_be_made_again_is_named(self, digits):
         tsne = ParametricTSNE.paper(optimizer=keras.optimizers.SGD(lambda: 0.05))
-        with pytest.raises(ValueError, match="optimizer should be one that Keras can make again"):
+        with pytest.raises(ValueError, match="optimizer should be one that Keras can rebuild"):
             tsne.fit(digits[0][0])
 
     def test_weights_that_an_optimizer_should_not_decay_are_kept_from_it(self, digits):
         def learned(*excluded):
             optimizer = keras.optimizers.AdamW(0.01, weight_decay=5.0)
             optimizer.exclude_from_weight_decay(var_names=list(excluded))
-            changes = {"dof": "learn", "optimizer": optimizer, "pretraining": "none", **FEW}
+            changes = {"dof": "learn", "optimizer": optimizer, "pretraining": None, **FEW}
             return ParametricTSNE.paper(4, random_state=0, **changes).fit(digits[0][0][:300]).dof_
 
         assert learned("log_dof") > 1.1 * learned()
@@ -51,7 +51,7 @@ class TestPaper:
             pass
 
         X = digits[0][0][:300]
-        tsne = ParametricTSNE.paper(optimizer=Mine(0.01), pretraining="none", **FEW).fit(X)
+        tsne = ParametricTSNE.paper(optimizer=Mine(0.01), pretraining=None, **FEW).fit(X)
         tsne.save(tmp_path / "map")
         with pytest.warns(UserWarning, match="'Mine'"):
             loaded = ParametricTSNE.load(tmp_path / "map")
@@ -70,8 +70,8 @@ class TestPaper:
         "changes",
         [
             {},
-            pytest.param({"pretraining": "rbm-pcd"}, marks=pytest.mark.slow),
-            pytest.param({"pretraining": "none"}, marks=pytest.mark.slow),
+            pytest.param({"pretraining": "pcd"}, marks=pytest.mark.slow),
+            pytest.param({"pretraining": None}, marks=pytest.mark.slow),
             {"optimizer": "adam"},
             pytest.param({"optimizer": keras.optimizers.Nadam(0.01)}, marks=pytest.mark.slow),
             pytest.param({"dof": "auto", "n_components": 3}, marks=pytest.mark.slow),
@@ -86,7 +86,7 @@ class TestPaper:
         assert history["loss"][-1] < history["loss"][0]
         assert ("evaluations" in history) == (tsne.optimizer == "cg")
         assert ("dof" in history) == (tsne.dof == "learn")
-        assert len(tsne.history_["pretrain"]) == (0 if tsne.pretraining == "none" else 3)
+        assert len(tsne.history_["pretrain"]) == (0 if tsne.pretraining is None else 3)
         tsne.save(tmp_path / "map")
         loaded = ParametricTSNE.load(tmp_path / "map")
         np.testing.assert_array_equal(loaded.transform(X), tsne.embedding_)

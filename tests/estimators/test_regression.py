@@ -1,12 +1,14 @@
 """Regression onto a given map: what is held out, scaled, and reported."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.sparse
 
-from ptsne_keras import networks
+from ptsne_keras import MapRegressor
 from ptsne_keras.data import sources
-from ptsne_keras.estimators import regression
+from ptsne_keras.estimators import _fit_regression as regression
+from ptsne_keras.estimators._settings import resolve_map
 
 
 @pytest.fixture
@@ -21,15 +23,16 @@ def Y(X):
 
 
 def test_rows_are_trained_on_or_held_out():
-    train, held_out = regression.split(1000, 0.1, seed=0)
+    train, held_out = regression.split(1000, 100, seed=0)
     assert (len(train), len(held_out)) == (900, 100)
     assert sorted([*train, *held_out]) == list(range(1000))
-    assert len(regression.split(5, 0.01, seed=0)[1]) == 1
-    assert len(regression.split(200_000, 0.1, seed=0)[1]) == 2500
+    for n, fraction, expected in ((5, 0.01, 1), (1000, 0.1, 100), (200_000, 0.1, 2500)):
+        parameters = MapRegressor(validation_fraction=fraction).get_params()
+        assert resolve_map(parameters, n).held_out == expected
 
 
 @pytest.mark.parametrize("kind", ["array", "sparse", "memmap"])
-def test_columns_are_standardised_over_the_chosen_rows(kind, rng, tmp_path, monkeypatch):
+def test_columns_are_standardized_over_the_chosen_rows(kind, rng, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_BLOCK", 64)  # many blocks
     X = (1000 + rng.normal(size=(500, 4)) * [1, 2, 3, 4]).astype("float32")
     np.save(tmp_path / "X.npy", X)
@@ -58,32 +61,33 @@ def test_the_unit_square_holds_the_map_with_one_scale(Y):
     assert scale[0] == scale[1]
 
 
-@pytest.mark.parametrize("name", regression.PRESETS)
-def test_each_network_learns_a_smooth_map_in_its_own_units(name, X, Y):
-    preset = regression.PRESETS[name]
-    small = regression.Preset((32, 32), preset.activation, preset.output, preset.towers, (0.01, 0))
-    found = regression.fit(X, Y, preset=small, batch_size=30, epochs=40, patience=40, seed=0)
-    assert found.history["val_error"][-1] < 0.3
-    assert min(found.history["val_error"]) < found.history["val_error"][0]
-    placed = np.asarray(found.encoder(X[found.held_out]))
-    variance = Y.var(axis=0).mean()
-    error = np.square(placed - Y[found.held_out]).mean() / variance
-    assert error == pytest.approx(min(found.history["val_error"]), rel=0.2)
+def fitted(X, Y, hidden_units, rate, **options):
+    """A small network, which takes the places in the unit square."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(n, "tanh") for n in hidden_units]
+    encoder = keras.Sequential([keras.Input((5,)), *layers, keras.layers.Dense(2)])
+    optimizer = keras.optimizers.Adam(rate)
+    parameters = MapRegressor(
+        objective="squares", encoder=encoder, optimizer=optimizer, batch_size=30, **options
+    ).get_params()
+    return regression.fit(X, Y, resolve_map(parameters, len(X)), seed=0)
+
+
+def test_a_smooth_map_is_learned_in_its_own_units(X, Y):
+    encoder, history, held_out = fitted(X, Y, (32, 32), 0.01, epochs=40, patience=40)
+    curve = history["finetune"]["val_error"]
+    assert curve[-1] < 0.3
+    assert min(curve) < curve[0]
+    error = np.square(np.asarray(encoder(X[held_out])) - Y[held_out]).mean() / Y.var(axis=0).mean()
+    assert error == pytest.approx(min(curve), rel=0.2)
 
 
 def test_training_ends_where_held_out_rows_no_longer_gain(X, rng):
-    noise = rng.normal(size=(300, 2)).astype("float32")  # nothing to learn but by heart
-    small = regression.Preset((64, 64), "tanh", "linear", False, (0.01, 0.01))
-    found = regression.fit(X, noise, preset=small, batch_size=30, epochs=200, patience=5, seed=0)
-    curve = found.history["val_error"]
+    noise = rng.normal(size=(300, 2)).astype("float32")  # can only be learned by heart
+    _, history, _ = fitted(X, noise, (64, 64), 0.01, epochs=200, patience=5)
+    curve = history["finetune"]["val_error"]
     assert len(curve) < 100
     assert int(np.argmin(curve)) == len(curve) - 6
-
-
-def test_towers_share_no_weights(X):
-    model = networks.encoder(5, 2, hidden_units=(4, 3), towers=True, seed=0)
-    assert model.output_shape == (None, 2)
-    assert model.count_params() == 2 * (5 * 4 + 4 + 4 * 3 + 3 + 3 + 1)
 
 
 def test_correlations_are_pearsons(rng):

@@ -7,11 +7,6 @@ from support.fits import GRAPH, SMALL
 from ptsne_keras import ParametricTSNE, metrics
 
 
-@pytest.fixture(scope="module")
-def X(digits):
-    return digits[0][0][:400]
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -41,7 +36,7 @@ def X(digits):
     "options",
     [
         pytest.param(SMALL, marks=pytest.mark.slow),
-        pytest.param({**SMALL, "pretraining": "none"}, marks=pytest.mark.slow),
+        pytest.param({**SMALL, "pretraining": None}, marks=pytest.mark.slow),
         GRAPH,
     ],
     ids=["rbm", "batch", "graph"],

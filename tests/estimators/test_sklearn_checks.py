@@ -3,23 +3,20 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ptsne_keras import ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE
 
 
 def small(sampling):
     return ParametricTSNE(
-        hidden_units=(4,),
-        epochs=1,
-        pretraining="none",  # the checks are about the interface; RBMs would take minutes
-        sampling=sampling,
-        perplexity=1.5,
-        batch_size=500,
+        hidden_units=(4,), epochs=1, sampling=sampling, perplexity=1.5, batch_size=500,
         random_state=0,
-    )
+    )  # fmt: skip
 
 
 # Some of the checks' rows are duplicates, all zero for instance, which is rightly reported.
 duplicates = pytest.mark.filterwarnings("ignore:.* of the rows have at least:UserWarning")
+# float64 places of a float32 network: products of one row are rounded differently from many.
+rounded = {"check_methods_subset_invariance": "float32 products depend on the number of rows"}
 
 
 @duplicates
@@ -32,4 +29,13 @@ def test_scikit_learns_estimator_checks(estimator, check):
 @duplicates
 @parametrize_with_checks([small("batch")])
 def test_scikit_learns_estimator_checks_of_batches(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow  # a minute each, for the interface that the checks above look at
+@parametrize_with_checks(
+    [MapRegressor(epochs=30, random_state=0, objective=each) for each in ("neighbors", "squares")],
+    expected_failed_checks=lambda _: rounded,
+)
+def test_scikit_learns_checks_of_regressors(estimator, check):
     check(estimator)

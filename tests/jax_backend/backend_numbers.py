@@ -1,7 +1,7 @@
-"""Numbers that every backend should find alike; `python backend_numbers.py FILE` saves them.
+"""Numbers that are the same on every backend; `python backend_numbers.py FILE` saves them.
 
 Weights come from NumPy, and the hidden units of RBMs are rounded instead of sampled, because
-backends draw other random numbers of one seed.
+backends draw different random numbers for the same seed.
 """
 
 import sys
@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from ptsne_keras import callbacks, losses, networks, training
-from ptsne_keras.data import batches
-from ptsne_keras.metrics import batch
+from ptsne_keras.data import batches, order
+from ptsne_keras.metrics import NeighborRecall, Trustworthiness
 from ptsne_keras.networks import rbm
 
 CASES = {
@@ -78,9 +78,9 @@ def loss_values():
 
 
 def fits():
-    """Curves of `fit` from the same weights and batches.
+    """Loss curves of `fit` from the same weights and batches.
 
-    Their order derives from the epoch: Keras on JAX looks at a first batch before it trains.
+    The order derives from the epoch, because Keras on JAX reads a first batch before it trains.
     """
     epoch = callbacks.Schedule()
     options = {"seed": 0, "epoch": epoch.value}
@@ -101,12 +101,12 @@ def fits():
         model.compile(keras.optimizers.SGD(0.1), loss=losses.TSNE(dof=2.0, blocks=blocks))
         yield f"fit_{name}", fit(model, data)["loss"]
     trainer = training.Trainer(encoder(3), dof="learn", exaggeration=2.0, dof_warmup=3)
-    metrics = [batch.NeighborRecall(3), batch.Trustworthiness(3)]
+    metrics = [NeighborRecall(3), Trustworthiness(3)]
     trainer.compile(keras.optimizers.SGD(0.1), metrics=metrics)
     history = fit(trainer, array, validation_data=array)
     yield from ((f"trainer_{name}", curve) for name, curve in history.items())
     trainer = training.Trainer(encoder(), blocks=2)
-    trainer.compile(keras.optimizers.SGD(0.1), metrics=[batch.NeighborRecall(3, blocks=2)])
+    trainer.compile(keras.optimizers.SGD(0.1), metrics=[NeighborRecall(3, blocks=2)])
     history = fit(trainer, pairs, validation_data=stacked)
     yield from ((f"trainer_blocks_{name}", curve) for name, curve in history.items())
 
@@ -120,7 +120,7 @@ def rbms():
         V = np.asarray(below(X)) if V is None else V
         model.build(V.shape)
         with_weights(model)
-        data = batches.rows.from_array(V, 24, shuffle=False)
+        data = order.from_array(V, 24, shuffle=False)
         history = model.fit(data, epochs=4, verbose=0).history
         yield from ((f"rbm_{name}_{key}", curve) for key, curve in history.items())
         yield f"rbm_{name}_kernel", model.kernel

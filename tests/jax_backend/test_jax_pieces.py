@@ -47,7 +47,7 @@ def test_an_rbm_samples_anew_at_each_step():
     assert int(np.asarray(rbm.noise.state)[1]) >= 2 + 4  # draws before, and one a step
 
 
-@pytest.mark.parametrize("options", [{}, {"pretraining": "rbm"}], ids=["graph", "rbm"])
+@pytest.mark.parametrize("options", [{}, {"pretraining": "cd1"}], ids=["graph", "rbm"])
 def test_the_estimator_maps_new_rows_and_comes_back_from_disk(options, digits, tmp_path):
     (X, labels), (X_new, labels_new) = digits
     tsne = ParametricTSNE(

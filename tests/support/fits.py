@@ -1,10 +1,11 @@
-"""Settings of fits that are small enough for a test."""
+"""Settings of fits, and an encoder, that are small enough for a test."""
 
+import keras
 import pytest
 
 # The method of 2009, in small.
 SMALL = {
-    "pretraining": "rbm",
+    "pretraining": "cd1",
     "sampling": "batch",
     "hidden_units": (100, 100),
     "epochs": 30,
@@ -17,3 +18,14 @@ SMALL = {
 GRAPH = {"hidden_units": (100, 100), "epochs": 30, "batch_size": 200, "random_state": 0}
 BOTH = pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
 FEW = {"hidden_units": (20, 10), "pretraining_epochs": 2, "epochs": 3, "batch_size": 150}
+
+
+def conv():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ]
+    return keras.Sequential(layers)

@@ -55,6 +55,14 @@ def tsne(P, Y, dof=1.0, exaggeration=1.0):
     return total
 
 
+def tsne_of_equal_pairs(Y, dof):
+    """The loss of pairs p_ij = 1/B of rows B/2 apart."""
+    Y = np.asarray(Y, np.float64)
+    Z = sum(((1 + np.square(y - Y).sum(axis=1) / dof) ** (-(dof + 1) / 2)).sum() - 1 for y in Y)
+    D2 = np.square(Y - np.roll(Y, len(Y) // 2, axis=0)).sum(axis=1)
+    return (dof + 1) / 2 * np.log1p(D2 / dof).mean() - np.log(len(Y)) + np.log(Z)
+
+
 def random_P(n, seed=0):
     """Symmetric, zero diagonal, total 1."""
     P = np.random.default_rng(seed).random((n, n)) ** 3

@@ -1,0 +1,90 @@
+"""What several commands need: the rows that the options mean, output files, the report."""
+
+import os
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ptsne_keras.estimators import MapRegressor, ParametricTSNE
+from ptsne_keras.io.rows import Choice, Reader
+from ptsne_keras.io.tables import Layout
+from ptsne_keras.utils import files
+
+Model = ParametricTSNE | MapRegressor
+
+MAP = "map.csv"
+"""The map of the training rows in a model folder."""
+
+
+class Report(NamedTuple):
+    """What a command has done."""
+
+    facts: dict[str, Any]
+    """For --json."""
+    text: str
+    code: int = 0
+    """Exit status."""
+
+
+def choice(options: Namespace) -> Choice:
+    """Return which columns the options choose."""
+    return Choice(
+        columns=options.columns,
+        drop=options.drop or (),
+        ids=options.id,
+        labels=options.label,
+        array=options.array,
+        layer=options.layer,
+        obsm=options.obsm,
+        layout=Layout(options.header, options.delimiter, options.decimal, options.thousands),
+    )
+
+
+def reader_for(model: Model, path: str, options: Namespace) -> Reader:
+    """Open rows for a model: columns by its names, and as many as it expects."""
+    like = getattr(model, "feature_names_in_", None)
+    reader = Reader(path, choice(options), like=None if like is None else like.tolist())
+    if reader.ignored:
+        shown = ", ".join(map(repr, reader.ignored[:3]))
+        warnings.warn(
+            f"{path}: {len(reader.ignored)} columns that the model was not fitted with are "
+            f"ignored: {shown}",
+            stacklevel=2,
+        )
+    width = len(reader.features)
+    if width != model.n_features_in_:
+        raise ValueError(
+            f"{path} should have the {model.n_features_in_} columns that the model was fitted "
+            f"with; --id, --label and --drop name the others. Received: {width}."
+        )
+    return reader
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    endings: Sequence[str],
+    *,
+    option: str = "--out",
+    inputs: Sequence[str | None] = (),
+) -> Path:
+    """Return a path that can be written, or raise before any work is done."""
+    file = Path(path).expanduser()
+    if file.suffix.lower() not in endings or file.is_dir():
+        raise ValueError(
+            f"{option} should be a file that ends in {', '.join(endings)}. Received: {file}."
+        )
+    check_not_input(file, option, inputs)
+    files.check_writable(file.parent)
+    return file
+
+
+def check_not_input(file: Path, option: str, inputs: Sequence[str | None]) -> None:
+    """Raise where a command would write over one of its own inputs."""
+    for given in filter(None, inputs):
+        source = Path(given).expanduser()
+        if file.exists() and source.exists() and file.samefile(source):
+            raise FileExistsError(
+                f"{option} should not be a file that the command reads, {source}; give another."
+            )

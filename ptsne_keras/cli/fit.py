@@ -1,0 +1,240 @@
+"""The command `ptsne fit`: rows in, a model folder out."""
+
+import csv
+import io
+import shlex
+import sys
+import time
+import warnings
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptsne_keras.callbacks import Interruption
+from ptsne_keras.callbacks.progress import duration
+from ptsne_keras.cli import parser
+from ptsne_keras.cli._common import MAP, Model, Report, check_not_input, check_output, choice
+from ptsne_keras.estimators import MapRegressor, ParametricTSNE, is_model, load, unfinished
+from ptsne_keras.io import maps
+from ptsne_keras.io.rows import Reader, Rows
+from ptsne_keras.utils import files
+
+# Parameters of a MapRegressor among the options that do not need --map.
+_OF_MAPS = {"perplexity", "jitter", "exaggeration", "batch_size", "epochs", "random_state"}
+
+
+def fit(options: Namespace) -> Report:
+    """Fit a model and write it with the map of its rows: `ptsne fit`."""
+    out = Path(options.out).expanduser()
+    _check_folder(out, force=options.force, resume=options.resume)
+    target = out / MAP
+    if options.embedding:
+        target = check_output(options.embedding, maps.ENDINGS, option="--embedding")
+    check_not_input(target, "--embedding", [options.rows, options.map])
+    if target == out / MAP and target.exists() and not is_model(out):
+        raise FileExistsError(
+            f"--out should be a folder without a {MAP} that is not a model's; give another, "
+            f"or --embedding FILE. Received: {out}."
+        )
+    model = _model(options, out, dict(options.parameters or {}))
+    model.set_params(verbose=0 if options.quiet else 1)
+    reader = Reader(options.rows, choice(options))
+    rows = reader.read()
+    n, features = rows.X.shape
+    if rows.ids is not None and len(np.unique(rows.ids)) < n:
+        warnings.warn("Some ids name several rows; the map keeps them all.", stacklevel=2)
+    if not options.quiet:
+        text = f"ptsne: {options.rows}: {n:,} rows of {features:,} columns"
+        print(text, file=sys.stderr, flush=True)
+    Y = places(options.map, rows, options.map_id, options.map_columns) if options.map else None
+    start = time.perf_counter()
+    finished, folder = _fit_and_save(options, model, rows, reader.names, Y, out)
+    seconds = time.perf_counter() - start
+    written = target if options.embedding else folder / MAP
+    return _report(options, model, (n, features), finished, seconds, folder, written)
+
+
+def _check_folder(out: Path, *, force: bool, resume: bool) -> None:
+    """Raise unless a model may be written into a folder."""
+    files.check_writable(out)
+    if resume:
+        if not is_model(out):
+            raise FileNotFoundError(
+                f"--resume should be of a model folder. Received: {out}, without a model."
+            )
+    elif not force and out.is_dir() and any(out.iterdir()):
+        fix = "give --force to replace the model there, or --resume to go on with it"
+        if not is_model(out):
+            fix = "give --force to put the model beside what is there"
+        raise FileExistsError(f"--out should be a new folder; {fix}. Received: {out}.")
+
+
+def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
+    """Return the estimator that the options describe, or the unfinished one in the folder."""
+    if options.resume:
+        for given, option in ((options.map, "--map"), (options.paper, "--paper")):
+            if given:
+                raise ValueError(f"{option} should be left out with --resume.")
+        return _unfinished(out, parameters)
+    parameters.setdefault("random_state", 0)
+    of_maps = dict(options.map_parameters or {})
+    if not options.map:
+        if of_maps or options.map_id or options.map_columns:
+            name = next(iter([*of_maps, "map_id" if options.map_id else "map_columns"]))
+            raise ValueError(f"{name} should be left out without --map MAP, which it is for.")
+        return (ParametricTSNE.paper if options.paper else ParametricTSNE)(**parameters)
+    foreign = sorted(set(parameters) - _OF_MAPS) + ["--paper"] * bool(options.paper)
+    if foreign:
+        raise ValueError(f"{foreign[0]} should be left out with --map, whose network is fixed.")
+    if isinstance(parameters.get("perplexity"), tuple):
+        raise ValueError("perplexity should be one number with --map.")
+    return MapRegressor(**parameters, **of_maps)
+
+
+def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
+    """Return the unfinished model of a folder; parameters that are given should be its own."""
+    model = load(out)
+    if isinstance(model, MapRegressor):
+        raise ValueError(
+            f"--resume should be of a fit without --map; fit anew with --force. Received: {out}."
+        )
+    if not unfinished(model):
+        raise ValueError(
+            f"--resume should be of a fit that was interrupted. Received: {out}, which is finished."
+        )
+    own = model.get_params()
+    for name, value in parameters.items():
+        if own[name] != value:
+            raise ValueError(
+                f"{name} should be left out with --resume, or be {own[name]!r} as it was. "
+                f"Received: {value!r}."
+            )
+    return model
+
+
+def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
+    """Return the map's places in the order of the rows: by names if both have them."""
+    try:
+        found = maps.read(file, columns=columns, ids=ids)
+    except ValueError as error:
+        raise ValueError(parser.in_options(str(error), parser.OF_MAP)) from None
+    if found.ids is not None and rows.ids is not None:
+        return found.of(rows.ids)
+    return found.Y
+
+
+def _fit_and_save(
+    options: Namespace, model: Model, rows: Rows, names: Any, Y: Any, out: Path
+) -> tuple[bool, Path]:
+    """Fit a model and save it with the map; return whether it is finished, and its folder."""
+    with Interruption() as interruption:
+        if isinstance(model, MapRegressor):
+            model.fit(rows.X, Y, callbacks=[interruption])
+            found = model.transform(rows.X)
+        else:
+            model.fit(rows.X, callbacks=[interruption], resume=options.resume)
+            found = model.embedding_
+        _check_finite(found, model)
+        if names is not None:
+            model.feature_names_in_ = np.asarray(names, dtype=object)
+        if not (options.force or options.resume):
+            out = _free(out)
+        # The map first, beside its place: then both are renamed, or neither.
+        with files.replacing(options.embedding or out / MAP, make_parents=True) as beside_it:
+            maps.write(beside_it, [(found, beside(rows))])
+            model.save(out)
+    stopped = isinstance(model, MapRegressor) and interruption.requested
+    return not (stopped or unfinished(model)), out
+
+
+def _check_finite(found: Any, model: Model) -> None:
+    """Raise if training diverged, be it only to places that are far away."""
+    divergence = getattr(model, "kl_divergence_", 0.0)
+    if not (np.isfinite(found).all() and np.isfinite(divergence)):
+        raise ValueError(
+            "Training diverged, and nothing was written: learning_rate should be smaller, or the "
+            f"rows scaled. Received: places up to {np.abs(found).max():.3g}, KL {divergence}."
+        )
+
+
+def _free(out: Path) -> Path:
+    """Return the folder, or one beside it if another fit has put a model there meanwhile."""
+    number, free = 1, out
+    while is_model(free):
+        number += 1
+        free = out.with_name(f"{out.name}-{number}")
+    if free != out:
+        warnings.warn(
+            f"{out} has got a model while this one was fitted; this one goes to {free}.",
+            stacklevel=2,
+        )
+    return free
+
+
+def beside(rows: Rows) -> dict[str, Any]:
+    """Return the columns that the file of a map has beside the coordinates."""
+    columns = {"id": rows.ids, "label": rows.labels}
+    return {name: values for name, values in columns.items() if values is not None}
+
+
+def _report(
+    options: Namespace,
+    model: Model,
+    shape: tuple[int, int],
+    finished: bool,
+    seconds: float,
+    folder: Path,
+    written: Path,
+) -> Report:
+    facts: dict[str, Any] = {
+        "command": "fit",
+        "model": str(folder),
+        "map": str(written),
+        "kind": type(model).__name__,
+        "rows": shape[0],
+        "columns": shape[1],
+        "finished": finished,
+        "seconds": seconds,
+    }
+    if isinstance(model, ParametricTSNE):
+        facts |= {
+            "dimensions": int(model.embedding_.shape[1]),
+            "kl_divergence": float(model.kl_divergence_),
+            "stages": model.history_["seconds"],
+        }
+        lines = [f"KL(P||Q) {model.kl_divergence_:.3f} nats after {duration(seconds)}"]
+    else:
+        facts |= {"r2": model.r2_, "correlation": model.correlation_}
+        explained = max(model.r2_["held_out"], 0.0)
+        lines = [f"{explained:.0%} of the variance of held-out rows' places is explained"]
+    lines += [f"model  {folder}", f"map    {written}"]
+    if finished:
+        return Report(facts, "\n".join(lines))
+    if isinstance(model, ParametricTSNE):
+        facts["stopped"] = model.history_["stopped"]
+        facts["resume"] = _resume_command(options, folder)
+        lines.append(f"interrupted: the model works; to go on: {facts['resume']}")
+    else:
+        lines.append("interrupted: the model works; to fit it to the end, fit anew with --force")
+    return Report(facts, "\n".join(lines), 130)
+
+
+def _resume_command(options: Namespace, folder: Path) -> str:
+    """Return the command that goes on, with the options that say which rows are meant."""
+    words = ["ptsne", "fit", options.rows, "--out", str(folder), "--resume"]
+    for name in (
+        *("id", "label", "array", "layer", "obsm", "delimiter", "decimal", "thousands"),
+        "embedding",
+    ):
+        if getattr(options, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    for name in ("columns", "drop"):
+        if getattr(options, name):
+            line = io.StringIO()
+            csv.writer(line, lineterminator="").writerow(getattr(options, name))
+            words += [f"--{name}", line.getvalue()]
+    if options.header is not None:
+        words.append("--header" if options.header else "--no-header")
+    return shlex.join(words)

@@ -1,0 +1,161 @@
+"""The command `ptsne plot`: which rows, which axes, which file."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptsne_keras import plotting
+from ptsne_keras.cli._common import MAP, Model, Report, check_output, choice, reader_for
+from ptsne_keras.estimators import load
+from ptsne_keras.io import maps
+from ptsne_keras.io.maps import Map
+from ptsne_keras.io.rows import Reader, Rows
+from ptsne_keras.utils import files
+from ptsne_keras.utils.arrays import dense
+
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of pictures."""
+
+
+def plot(options: Namespace) -> Report:
+    """Draw a map, or how good it is: `ptsne plot`."""
+    if options.kind is None:
+        options.kind = "map" if options.test is None else "overlay"
+    if options.test and options.kind not in ("overlay", "recall"):
+        raise ValueError(
+            f"--test should be with --kind overlay or recall. Received: {options.kind}."
+        )
+    if not options.out and not options.html:
+        raise ValueError("--out should name a picture, or --html a page. Received: neither.")
+    if options.html and options.kind != "map":
+        raise ValueError(f"--html should be with --kind map. Received: {options.kind}.")
+    facts: dict[str, Any] = {"command": "plot", "of": str(options.of), "kind": options.kind}
+    subject = Subject(options)
+    if options.out:
+        facts["out"] = str(_picture(subject, options))
+    if options.html:
+        facts["html"] = str(_page(subject, options))
+    return Report(facts, "\n".join(f"{k:<7}{facts[k]}" for k in ("out", "html") if k in facts))
+
+
+class Subject:
+    """What is drawn: a model or a map alone, with rows if they are given."""
+
+    def __init__(self, options: Namespace) -> None:
+        self._options = options
+        of = Path(options.of).expanduser()
+        self.model: Model | None = None
+        if of.is_dir() or not of.suffix:
+            self.model = load(of)
+        elif options.rows or options.test:
+            raise ValueError(f"--rows and --test should be with a model folder. Received: {of}.")
+        self.rows: Rows | None = self._read(options.rows)
+        beside = [f"--{name}" for name in ("id", "label") if getattr(options, name)]
+        if self.model is not None and beside and not (options.rows or options.test):
+            raise ValueError(
+                f"{beside[0]} should be with --rows or --test, whose columns it names; the map in "
+                f"{of} has its own."
+            )
+        if self.model is None and of.suffix == ".npy":
+            self.map = Map(*Reader(of, choice(options)).read())
+        elif self.model is None:
+            self.map = maps.read(
+                of, columns=options.columns, ids=options.id, labels=options.label,
+                obsm=options.obsm, header=options.header,
+            )  # fmt: skip
+        elif self.rows is None:
+            self.map = training_map(self.model, of)
+        else:
+            self.map = Map(self.model.transform(self.rows.X), self.rows.ids, self.rows.labels)
+
+    def test(self) -> tuple[Rows, Any]:
+        """Return the test rows and their places."""
+        rows = self._read(self._options.test)
+        if rows is None or self.model is None:
+            raise ValueError(f"--test should give rows, for --kind {self._options.kind}.")
+        return rows, self.model.transform(rows.X)
+
+    def X(self) -> Any:
+        """Return the rows that the map is of, dense."""
+        if self.rows is None:
+            raise ValueError(f"--rows should give the rows, for --kind {self._options.kind}.")
+        return dense(self.rows.X)
+
+    def _read(self, path: str | None) -> Rows | None:
+        if path is None or self.model is None:
+            return None
+        return reader_for(self.model, path, self._options).read()
+
+
+def training_map(model: Model, folder: Path) -> Map:
+    """Return the map of the training rows, with ids and labels if the folder has them."""
+    file = folder.expanduser() / MAP
+    Y = getattr(model, "embedding_", None)
+    if file.is_file():
+        found = maps.read(file)
+        # It may be the map of an older model.
+        if Y is None or (np.shape(Y) == found.Y.shape and np.allclose(found.Y, Y, rtol=1e-4)):
+            return found
+    if Y is None:
+        raise ValueError(f"{folder} should have {MAP} in it; give the rows by --rows instead.")
+    return Map(np.asarray(Y))
+
+
+def _picture(subject: Subject, options: Namespace) -> Path:
+    """Draw a .png, .svg or .pdf file."""
+    import matplotlib.pyplot as plt
+
+    file = check_output(options.out, PICTURES)
+    ax = _DRAW[options.kind](subject)
+    if options.title:
+        ax.set_title(options.title)
+    with files.replacing(file, make_parents=True) as beside:
+        ax.figure.savefig(beside, dpi=options.dpi)
+    plt.close(ax.figure)
+    return file
+
+
+def _page(subject: Subject, options: Namespace) -> Path:
+    """Write a page with the map, for a browser."""
+    file = check_output(options.html, (".html",), option="--html")
+    found = subject.map
+    with files.replacing(file, make_parents=True) as beside:
+        plotting.html(found.Y, beside, found.labels, names=found.ids, title=options.title or "Map")
+    return file
+
+
+def _overlay(subject: Subject) -> Any:
+    rows, Y = subject.test()
+    labels, labels_test = subject.map.labels, rows.labels
+    if labels is None or labels_test is None:  # one colour, without classes on both
+        labels, labels_test = np.zeros(len(subject.map.Y), int), np.zeros(len(Y), int)
+    return plotting.overlay(subject.map.Y, labels, Y, labels_test)
+
+
+def _kl(subject: Subject) -> Any:
+    history = getattr(subject.model, "history_", None)
+    if history is None:
+        raise ValueError("--kind kl should be of a model folder, which has the curves.")
+    draw = plotting.learning_curve if "error" in history["finetune"] else plotting.kl_curve
+    return draw(history)
+
+
+def _recall(subject: Subject) -> Any:
+    X = subject.X()
+    if subject._options.test is None:
+        return plotting.recall_curve(X, subject.map.Y)
+    rows, Y_test = subject.test()
+    return plotting.recall_curve(X, subject.map.Y, X_test=dense(rows.X), Y_test=Y_test)
+
+
+_DRAW: dict[str, Callable[[Subject], Any]] = {
+    "map": lambda subject: plotting.scatter(subject.map.Y, subject.map.labels),
+    "overlay": _overlay,
+    "kl": _kl,
+    "shepard": lambda subject: plotting.shepard(subject.X(), subject.map.Y),
+    "recall": _recall,
+    "quality": lambda subject: plotting.point_quality(subject.X(), subject.map.Y),
+}

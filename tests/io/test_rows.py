@@ -1,0 +1,273 @@
+"""Rows come out of every kind of file as they were put in; what is wrong with a file is named."""
+
+import decimal
+
+import numpy as np
+import pandas
+import pytest
+import scipy.sparse
+from support.tables import KINDS, NAMES, SAMPLES, table
+
+from ptsne_keras.io import _sources, tables
+from ptsne_keras.io.rows import Choice, Reader
+from ptsne_keras.io.tables import Layout
+
+
+@pytest.fixture
+def frame(X):
+    return table(X)
+
+
+def write(frame, X, folder, form):
+    """Write a file; its rows want these options."""
+    file = folder / f"rows{form}"
+    named = Choice(ids="sample", labels="kind")
+    if form in (".csv", ".csv.gz"):
+        frame.to_csv(file, index=False)
+    elif form == ".tsv":
+        frame.to_csv(file, index=False, sep="\t")
+    elif form == ".txt":  # of Germany
+        frame.to_csv(file, index=False, sep=";", decimal=",")
+    elif form == ".parquet":
+        frame.to_parquet(file, row_group_size=20)
+    elif form == ".npz":
+        np.savez(file, X=X, sample=SAMPLES, kind=KINDS, more=np.zeros(3))
+    elif form == ".h5ad":
+        anndata = pytest.importorskip("anndata")
+        obs = pandas.DataFrame({"kind": KINDS}, index=SAMPLES)
+        data = anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES))
+        data.layers["twice"] = 2 * X
+        data.obsm["X_pca"] = X[:, :3]
+        data.write_h5ad(file)
+        named = Choice(labels="kind")  # names of cells have a place of their own
+    elif form == ".npy":
+        np.save(file, X)
+        np.save(folder / "kind.npy", KINDS)
+        (folder / "sample.txt").write_text("\n".join(SAMPLES) + "\n")
+        named = Choice(ids=str(folder / "sample.txt"), labels=str(folder / "kind.npy"))
+    return file, named
+
+
+FORMS = [".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".npz", ".h5ad", ".npy"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_names_and_labels_come_out_as_they_were_put_in(form, frame, X, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_CELLS", 7 * 40)  # blocks of 40 rows
+    monkeypatch.setattr(_sources, "_NUMBERS", 5 * 40)
+    file, choice = write(frame, X, tmp_path, form)
+    reader = Reader(file, choice)
+    rows = reader.read()
+    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
+    assert rows.ids.tolist() == SAMPLES.tolist()
+    assert rows.labels.tolist() == KINDS.tolist()
+    assert reader.names == (None if form in (".npz", ".npy") else NAMES)
+    blocks = list(Reader(file, choice).blocks())
+    assert sum(len(block.X) for block in blocks) == 90
+    np.testing.assert_array_equal(np.concatenate([b.ids for b in blocks]), SAMPLES)
+    np.testing.assert_allclose(np.concatenate([b.X for b in blocks]), X, rtol=1e-6)
+    assert len(blocks) == 3
+
+
+@pytest.mark.parametrize("form", [".csv", ".parquet", ".h5ad"])
+def test_columns_are_matched_by_name_with_those_of_a_model(form, frame, X, tmp_path):
+    file, choice = write(frame, X, tmp_path, form)
+    reader = Reader(file, choice, like=["e", "a"])
+    np.testing.assert_allclose(reader.read().X, X[:, [4, 0]], rtol=1e-6)
+    assert reader.ignored == ["b", "c", "d"]
+    with pytest.raises(ValueError, match=r"columns that the model was fitted with.*'missing'"):
+        Reader(file, choice, like=["a", "missing"])
+
+
+@pytest.mark.parametrize("form", [".csv", ".npz", ".npy"])
+def test_columns_are_chosen_and_dropped(form, frame, X, tmp_path):
+    file, choice = write(frame, X, tmp_path, form)
+    a, b, c = NAMES[:3] if form == ".csv" else ["1", "2", "3"]
+    chosen = Reader(file, Choice(columns=[c, a], ids=choice.ids)).read()
+    np.testing.assert_allclose(chosen.X, X[:, [2, 0]], rtol=1e-6)
+    dropped = Choice(drop=[b], ids=choice.ids, labels=choice.labels)
+    np.testing.assert_allclose(Reader(file, dropped).read().X, np.delete(X, 1, 1), rtol=1e-6)
+    with pytest.raises(ValueError, match="drop should be among the columns"):
+        Reader(file, Choice(drop=["nonsense"]))
+
+
+def test_a_column_of_an_array_may_be_the_labels(X, tmp_path):
+    np.save(tmp_path / "rows.npy", X)
+    rows = Reader(tmp_path / "rows.npy", Choice(labels="5")).read()
+    assert rows.X.shape == (90, 4)
+    np.testing.assert_allclose(rows.labels.astype(float), X[:, 4], rtol=1e-6)
+
+
+def test_layers_and_obsm_of_anndata(frame, X, tmp_path):
+    file, _ = write(frame, X, tmp_path, ".h5ad")
+    np.testing.assert_allclose(Reader(file, Choice(layer="twice")).read().X, 2 * X)
+    np.testing.assert_allclose(Reader(file, Choice(obsm="X_pca")).read().X, X[:, :3])
+    with pytest.raises(ValueError, match=r"obsm should be one of those.*'X_pca'.*'X_umap'"):
+        Reader(file, Choice(obsm="X_umap"))
+
+
+@pytest.mark.parametrize("form", ["npz", "h5ad"])
+def test_sparse_rows_stay_sparse(form, X, tmp_path):
+    S = scipy.sparse.random(90, 40, 0.1, format="csr", dtype=np.float32, random_state=0)
+    file = tmp_path / f"rows.{form}"
+    if form == "npz":
+        scipy.sparse.save_npz(file, S)
+    else:
+        pytest.importorskip("anndata").AnnData(S).write_h5ad(file)
+    rows = Reader(file).read()
+    assert scipy.sparse.issparse(rows.X)
+    assert abs(rows.X - S).max() == 0
+    assert scipy.sparse.issparse(next(Reader(file).blocks()).X)
+
+
+def test_an_array_on_the_disk_is_mapped_and_not_loaded(X, tmp_path):
+    np.save(tmp_path / "rows.npy", X)
+    assert isinstance(Reader(tmp_path / "rows.npy").read().X, np.memmap)
+
+
+def test_the_index_of_pandas_in_parquet_is_ids(frame, X, tmp_path):
+    file = tmp_path / "rows.parquet"
+    frame[NAMES].set_index(SAMPLES).to_parquet(file)
+    rows = Reader(file).read()
+    assert rows.ids.tolist() == SAMPLES.tolist()
+    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
+
+
+def test_decimals_and_missing_ids_of_parquet(tmp_path):
+    file = tmp_path / "rows.parquet"
+    money = [decimal.Decimal("1.50"), decimal.Decimal("2.25")]
+    pandas.DataFrame({"a": money, "b": [True, False], "id": ["x", None]}).to_parquet(file)
+    assert Reader(file, Choice(drop=["id"])).read().X.tolist() == [[1.5, 1], [2.25, 0]]
+    with pytest.raises(ValueError, match=r"ids should name every row .*none in row 2"):
+        Reader(file, Choice(ids="id")).read()
+
+
+def test_genes_that_are_named_as_columns_of_obs_stay_rows(X, tmp_path):
+    anndata = pytest.importorskip("anndata")
+    file = tmp_path / "cells.h5ad"
+    obs = pandas.DataFrame({"a": KINDS}, index=SAMPLES)
+    anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES)).write_h5ad(file)
+    assert Reader(file).features == NAMES
+    rows = Reader(file, Choice(labels="a")).read()
+    assert (rows.X.shape, rows.labels.tolist()) == ((90, 5), KINDS.tolist())
+    twice = pandas.DataFrame(index=["a", "b", "b", "c", "d"])
+    anndata.AnnData(X, obs, var=twice).write_h5ad(file)
+    with pytest.raises(ValueError, match=r"name of its own for each column.*'b'"):
+        Reader(file)
+    anndata.AnnData(obs=obs, obsm={"X_pca": X}).write_h5ad(file)
+    with pytest.raises(ValueError, match=r"obsm or layer should name the rows of .*has no X"):
+        Reader(file)
+    np.testing.assert_array_equal(Reader(file, Choice(obsm="X_pca")).read().X, X)
+
+
+def test_columns_are_chosen_by_names_that_are_numbers(rng, tmp_path):
+    whole = rng.integers(0, 17, (90, 6))
+    file = tmp_path / "rows.csv"
+    years = list(map(str, range(2019, 2025)))
+    pandas.DataFrame(whole, columns=years).to_csv(file, index=False)
+    header = Layout(header=True)
+    for choice in (
+        Choice(labels="2021", layout=header),
+        Choice(columns=["2020", "2019"], layout=header),
+        Choice(drop=["2019"], layout=header),
+    ):
+        assert len(Reader(file, choice).read().X) == 90
+    assert Reader(file, Choice(layout=header), like=years).read().X.shape == (90, 6)
+
+
+def test_damaged_parquet_is_named(rng, tmp_path):
+    file = tmp_path / "rows.parquet"
+    pandas.DataFrame(rng.normal(size=(3000, 5)), columns=NAMES).to_parquet(file)
+    body = bytearray(file.read_bytes())
+    body[100:40_000] = bytes(reversed(body[100:40_000]))
+    file.write_bytes(body)
+    with pytest.raises(ValueError, match=r"should be a whole \.parquet file") as raised:
+        Reader(file).read()
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_more_that_is_wrong(frame, X, tmp_path):
+    with pytest.raises(FileNotFoundError, match="file that exists"):
+        Reader(tmp_path / "none.csv")
+    for ending, words in (
+        *((ending, f"whole {ending} file") for ending in (".npy", ".npz", ".parquet", ".h5ad")),
+        (".xlsx", "should end in .npy, .npz"),
+    ):
+        (tmp_path / f"bad{ending}").write_text("nonsense")
+        with pytest.raises(ValueError, match=words) as raised:
+            Reader(tmp_path / f"bad{ending}")
+        assert "\n" not in str(raised.value)
+    np.save(tmp_path / "cut.npy", X)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"whole \.npy file"):
+        Reader(tmp_path / "cut.npy")
+    np.save(tmp_path / "flat.npy", X[:, 0])
+    with pytest.raises(ValueError, match="rows \\[N, D\\]"):
+        Reader(tmp_path / "flat.npy")
+    np.save(tmp_path / "text.npy", SAMPLES[:, None])
+    with pytest.raises(ValueError, match="should hold numbers"):
+        Reader(tmp_path / "text.npy")
+    np.savez(tmp_path / "two.npz", one=X, two=X)
+    with pytest.raises(ValueError, match=r"array should name.*'one', 'two'"):
+        Reader(tmp_path / "two.npz")
+    assert Reader(tmp_path / "two.npz", Choice(array="two")).count == 90
+    file, _ = write(frame, X, tmp_path, ".parquet")
+    with pytest.raises(ValueError, match=r"Column 'sample'.*Received: string"):
+        Reader(file).read()
+    np.save(tmp_path / "few.npy", KINDS[:80])
+    np.save(tmp_path / "rows.npy", X)
+    with pytest.raises(ValueError, match=r"one entry for each of the 90 rows.*80"):
+        Reader(tmp_path / "rows.npy", Choice(labels=str(tmp_path / "few.npy"))).read()
+    with pytest.raises(ValueError, match="labels should be one of what"):
+        Reader(tmp_path / "rows.npy", Choice(labels="kind"))
+    with pytest.raises(ValueError, match=r"layer should be left out for other than \.h5ad files"):
+        Reader(tmp_path / "rows.npy", Choice(layer="counts"))
+
+
+def test_columns_beside_names_of_a_model(frame, X, tmp_path):
+    file, _ = write(frame, X, tmp_path, ".csv")
+    rows = Reader(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
+    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
+    with pytest.raises(ValueError, match=r"columns should be left out, or.*'e', 'a'.*'b', 'a'"):
+        Reader(file, Choice(columns=["b", "a"]), like=["e", "a"])
+    with pytest.raises(ValueError, match=r"name each column once. Received: 'a' twice"):
+        Reader(file, Choice(columns=["a", "a", "b"]))
+
+
+@pytest.mark.parametrize("form", [".csv", ".parquet", ".h5ad", ".npy"])
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (pandas.Series(["u", None, "v"] * 30), ["u", None, "v"]),
+        (pandas.Series([0, None, 2] * 30), [0, None, 2]),
+        (pandas.Series([0.5, None, 2] * 30), [0.5, None, 2.0]),
+    ],
+    ids=["text", "whole", "fractions"],
+)
+def test_missing_labels_are_none_whatever_the_file(form, kinds, expected, frame, X, tmp_path):
+    file, choice = write(frame, X, tmp_path, form)
+    if form == ".h5ad":
+        anndata = pytest.importorskip("anndata")
+        values = kinds.values if kinds.dtype.kind == "f" else pandas.Categorical(kinds)
+        obs = pandas.DataFrame({"kind": values}, index=SAMPLES)
+        anndata.AnnData(X, obs).write_h5ad(file)
+    elif form == ".npy":
+        text = kinds.dtype.kind != "f"
+        np.save(tmp_path / "kind.npy", kinds.fillna("").to_numpy(str) if text else kinds)
+    else:
+        frame["kind"] = kinds
+        frame.to_csv(file, index=False) if form == ".csv" else frame.to_parquet(file)
+    labels = Reader(file, choice).read().labels
+    assert labels.tolist() == expected * 30
+    assert [type(label) for label in labels[:3]] == [type(label) for label in expected]
+
+
+def test_an_array_of_objects_leaves_others_readable(X, tmp_path):
+    objects = np.array(["u", None, 3] * 30, object)
+    np.savez(tmp_path / "rows.npz", X=X, kind=KINDS, mixed=objects)
+    rows = Reader(tmp_path / "rows.npz", Choice(labels="kind")).read()
+    np.testing.assert_array_equal(rows.X, X)
+    assert rows.labels.tolist() == KINDS.tolist()
+    with pytest.raises(ValueError, match=r"labels should be one of what .*rows.npz has"):
+        Reader(tmp_path / "rows.npz", Choice(labels="mixed")).read()

@@ -1,0 +1,213 @@
+"""Text tables: layouts are found, numbers are never wrong, and errors name line and column."""
+
+import gzip
+import time
+import tracemalloc
+import warnings
+
+import numpy as np
+import pandas
+import pytest
+from support.tables import NAMES, SAMPLES
+
+from ptsne_keras.io import tables
+from ptsne_keras.io.rows import Choice, Reader
+from ptsne_keras.io.tables import Layout
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "rows.csv"
+
+
+def read(file, text, **choice):
+    file.write_text(text)
+    return Reader(file, Choice(**choice)).read()
+
+
+TWO = [[1, 2], [3, 4]]
+LAYOUTS = {
+    "quoted cells and blank lines": ('"a","b"\n"1","2"\n\n  \n3,4\n', {}),
+    "a semicolon in a quoted name": ('"a;b","c"\n1,2\n3,4\n', {}),
+    "a comma in a quoted name": ('"a, b";c\n1;2\n3;4\n', {}),
+    "a semicolon in every name of a row": ("id,a,b\nx;y,1,2\nz;w,3,4\n", {"ids": "id"}),
+    "line breaks in quoted cells": ('id,a,b\n"x\ny",1,2\n"z\nw",3,4\n', {"ids": "id"}),
+    "a delimiter at the end of rows alone": ("a,b\n1,2,\n3,4,\n", {}),
+    "a delimiter at the end of every line": ("a,b,\n1,2,\n3,4,\n", {}),
+    "a delimiter at the end of rows without a header": ("1,2,\n3,4,\n", {}),
+    "sep= of Excel": ("sep=;\na;b\n1;2\n3;4\n", {}),
+    "decimal commas": ("a;b\n1,0;2\n3;4,0\n", {}),
+    "decimal commas between blanks": ("1,0 2,0\n3,0 4,0\n", {}),
+    "thousands": ("a;b\n1;2\n3;4\n", {"layout": Layout(thousands=".")}),
+    "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"layout": Layout(delimiter="|")}),
+    "blanks": ("  a   b\n  1   2\n  3   4\n", {}),
+    "the index of pandas": (",0,1\n10,1,2\n11,3,4\n", {}),
+    "R's row names": ('"a" "b"\n"r1" 1 2\n"r2" 3 4\n', {}),
+}
+
+
+@pytest.mark.parametrize(("text", "choice"), LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_are_found(text, choice, file):
+    assert read(file, text, **choice).X.tolist() == TWO
+
+
+def test_truth_values_are_numbers(file):
+    assert read(file, "a,b\nTrue,2\nFalse,4\n").X.tolist() == [[1, 2], [0, 4]]
+    assert read(file, "a,b\nTrue,2\n3,4\n").X.tolist() == TWO
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#id,kind,x\na,u,1\nb,v,2\n",
+        "## of 2009\n# by hand\n# id,kind,x\na,u,1\nb,v,2\n",
+        "# by hand\nid,kind,x\na,u,1\nb,v,2\n",
+        "# x, kind, id\nid,kind,x\na,u,1\nb,v,2\n",
+        "#id\tkind\tx\na\tu\t1\nb\tv\t2\n",
+    ],
+)
+def test_a_header_may_begin_with_a_hash(text, file):
+    rows = read(file, text, ids="id", labels="kind")
+    assert (rows.X.tolist(), rows.ids.tolist()) == ([[1], [2]], ["a", "b"])
+    assert rows.labels.tolist() == ["u", "v"]
+
+
+@pytest.mark.parametrize("head", ["#id,x", "id,x"])
+def test_rows_below_the_header_are_not_comments(head, file):
+    rows = read(file, f"{head}\n#1,5\n#2,6\n", ids="id")
+    assert (rows.X.tolist(), rows.ids.tolist()) == ([[5], [6]], ["#1", "#2"])
+
+
+HEADERS = {
+    "words": ("a,b\n1,2\n", True),
+    "a word above numbers": ("0,1,kind\n5,6,0\n7,8,1\n", True),
+    "an empty corner": (",4000,3998\n0,1,2\n1,3,4\n", True),
+    "as pandas numbers columns": ("0,1,2\n5,6,7\n8,9,1\n", True),
+    "as pandas numbers columns, beside words": ("0,1,2,id\n5,6,7,x\n8,9,1,y\n", True),
+    "two numbers": ("3,1\n2,5\n", False),
+    "0 and 1 above whole numbers": ("0,1\n3,4\n", False),
+    "0 and 1 above fractions": ("0,1\n3.5,4\n", True),
+    "1, 2, 3 above whole numbers": ("1,2,3\n4,5,6\n", False),
+    "1 and 2 above fractions": ("1,2\n4.5,5\n", True),
+    "a mark for a missing value": ("?,2,1\n1,2,3\n", False),
+    "one row": ("1,2,3\n", False),
+    "rows that rise": ("3,5,9\n4,6,9\n8,10,11\n3,4,1\n", False),
+    "names of rows": ("s0,1.5,2.5\ns1,3.5,4.5\n", False),
+}
+
+
+@pytest.mark.parametrize(("text", "header"), HEADERS.values(), ids=HEADERS)
+def test_a_header_is_words_or_what_pandas_writes(text, header, file):
+    file.write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Reader(file, Choice(drop=["id"] if "id" in text else [])).source.named is header
+        for asked in (True, False) if text.count("\n") > 1 else (False,):
+            found = Reader(file, Choice(layout=Layout(header=asked))).source
+            assert found.named is asked
+
+
+@pytest.mark.parametrize("head", ["2019,2020,2021", "4000,3998,3996", "1.5,2.5,4", "3,5,9"])
+def test_numbers_that_may_be_names_are_said_to_be_read_as_data(head, file):
+    rows = "0.5,0.7,0.1\n0.5,0.2,1\n9,2,3\n5,1,2\n"
+    with pytest.warns(UserWarning, match=r"first line, .*, is read as a row of data; header=True"):
+        assert len(read(file, f"{head}\n{rows}").X) == 5
+    named = read(file, f"{head}\n{rows}", layout=Layout(header=True), columns=head.split(",")[:2])
+    assert named.X.shape == (4, 2)
+    with pytest.raises(ValueError, match=r"columns should be among .*; header=True if its first"):
+        read(file, "7,3\n1,2\n", columns=["7"])
+
+
+HEAD = "a,b\n1,2\n"
+BAD = {
+    "text": (HEAD + "3,four\n", r"Column 'b' .*drop=.*'four' in line 3"),
+    "an underscore": (HEAD + "1_0,3\n", r"Column 'a'.*'1_0' in line 3"),
+    "missing": (HEAD + "3,\n", "finite number in every cell.*NaN in row 2, column 'b'"),
+    "NA": (HEAD + "NA,1\n", "finite number in every cell.*NaN in row 2, column 'a'"),
+    "infinite": (HEAD + "1e60,1\n", "finite number.*inf|1e.60 in row 2, column 'a'"),
+    "ragged": (HEAD + "3\n", "2 cells in every row.*1 in line 3"),
+    "wider": (HEAD + "3,4,5\n", "2 cells in every row.*3 in line 3"),
+    "wider from the first": ("x,y\n1,2,3,4\n5,6,7,8\n", "2 cells in every row.*4 in line 2"),
+    "row names twice": ("x,y\na,1,2\na,3,4\n", "2 cells in every row.*3 in line 2"),
+    "after a line break": ('"a\nb",c\n1,2\n3,x\n', "Column 'c'.*'x' in line 4"),
+    "empty": ("", "should be a table of rows.*0 lines"),
+    "header alone": ("a,b\n", "should be a table of rows.*1 lines"),
+    "twice": ("a,a\n1,2\n", "name of its own for each column.*'a'"),
+    "a comma or a point": ("a\tb\n1,5\t2.5\n", "decimal=',' or thousands=',' should.*'1,5'"),
+    "groups of three": ("a\tb\n7\t270,516\n", "decimal=',' or thousands=',' should.*'270,516'"),
+    "a late decimal comma": ("a;b\n" + "1;2\n" * 200 + "1;2,5\n", "'2,5' in line 202"),
+    "a late decimal point": ("a;b\n" + "1,5;2\n" * 200 + "1;2.5\n", "'2.5' in line 202"),
+    "an open quote": (HEAD + '"3,4\n5,6\n', "cells in every row.*1 in line"),
+    "Latin-1": (b"a,b\n\xe9,2\n", "UTF-8"),
+    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "UTF-8"),
+    "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
+def test_what_is_wrong_with_a_table_is_said_in_one_line(zipped, text, words, tmp_path):
+    file = tmp_path / ("rows.csv" + ".gz" * zipped)
+    text = text if isinstance(text, bytes) else text.encode()
+    file.write_bytes(gzip.compress(text) if zipped else text)
+    with pytest.raises(ValueError, match=words) as raised:
+        Reader(file).read()
+    assert "\n" not in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+def test_rows_that_are_cut_are_found_behind_missing_labels(file):
+    rows = read(file, "a,kind\n1,x\n2,\n", labels="kind")
+    assert rows.labels.tolist() == ["x", None]
+    with pytest.raises(ValueError, match=r"2 cells in every row.*1 in line 3"):
+        read(file, "a,kind\n1,x\n2\n", labels="kind")
+    with pytest.raises(ValueError, match=r"2 cells in every row.*3 in line 202"):
+        read(file, "a,b,\n" + "1,2,\n" * 200 + "1,2,3\n")
+
+
+def test_damaged_gzip_is_named(rng, tmp_path):
+    file = tmp_path / "rows.csv.gz"
+    pandas.DataFrame(rng.normal(size=(3000, 5))).to_csv(file, index=False)
+    body = bytearray(file.read_bytes())
+    file.write_bytes(body[:-20])
+    with pytest.raises(ValueError, match="should be a whole gzip file"):
+        Reader(file).read()
+    body[100:40_000] = bytes(reversed(body[100:40_000]))
+    file.write_bytes(body)
+    with pytest.raises(ValueError, match="gzip file") as raised:
+        Reader(file).read()
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_large_table_is_never_held_twice(rng, file, monkeypatch):
+    X = rng.normal(size=(40_000, 20)).astype(np.float32)
+    pandas.DataFrame(X).add_prefix("c").to_csv(file, index=False)
+    monkeypatch.setattr(tables, "_CELLS", 20 * 1000)
+    tracemalloc.start()
+    rows = Reader(file).read()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(rows.X, X, rtol=1e-5)
+    assert most < 1.5 * X.nbytes
+
+
+def test_a_wide_table_takes_time_in_proportion(rng, file):
+    X = rng.normal(size=(6, 20_000)).astype(np.float32)
+    pandas.DataFrame(X).add_prefix("c").assign(kind=list("abcdef")).to_csv(file, index=False)
+    start = time.perf_counter()
+    rows = Reader(file, Choice(labels="kind")).read()
+    assert time.perf_counter() - start < 20
+    np.testing.assert_allclose(rows.X, X, rtol=1e-5)
+
+
+def test_row_names_are_ids(rng, X, tmp_path):
+    numbers = pandas.DataFrame(X, index=SAMPLES, columns=NAMES)
+    numbers.to_csv(tmp_path / "rows.csv")
+    rows = Reader(tmp_path / "rows.csv", Choice(labels=None)).read()
+    assert rows.ids.tolist() == SAMPLES.tolist()
+    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
+    np.savetxt(tmp_path / "plain.csv", np.column_stack([X, np.arange(90)]), delimiter=",")
+    rows = Reader(tmp_path / "plain.csv", Choice(labels="6")).read()
+    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
+    assert rows.labels.tolist() == list(range(90))

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import scipy.sparse
+
+from ptsne_keras.utils.validation import check_integer, check_not_negative, check_rows
+
+HOLED = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.ones(5), r"2-D array .* Received: shape \(5,\)"),
+        (np.ones((0, 5)), r"X should have at least 1 row\. .* shape \(0, 5\)"),
+        (np.ones((5, 0)), r"X should have columns; .*\(shape=\(5, 0\)\)"),
+        (np.array([["a", "b"]]), "should be numeric"),
+        (np.eye(2) * 1j, "should be real"),
+        (np.array([[1, None]]), "should be finite"),
+        (np.array([[1, "a"]], dtype=object), "should be numeric; .* 'a' in row 0, column 1"),
+        (HOLED.tolist(), "NaN in 2 of 3 rows, the first at index 1"),
+        (scipy.sparse.csr_matrix(np.eye(3)), r"should be dense here: give X\.toarray\(\)"),
+    ],
+)
+def test_bad_rows_are_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        check_rows(X)
+
+
+def test_options_of_check_rows():
+    with pytest.raises(ValueError, match=r"Y should .* infinity or a value above 3\.4e38 in 1 of"):
+        check_rows([[1e39]], name="Y", dtype=np.float32)
+    with pytest.raises(ValueError, match="1 of the first 41 rows, the first at index 40"):
+        check_rows([[np.inf]], start=40)
+    with pytest.raises(ValueError, match="NaN in 2 of 3 rows, the first at index 1"):
+        check_rows(scipy.sparse.coo_array(HOLED), sparse=True)
+    assert check_rows(scipy.sparse.coo_array(np.eye(3)), sparse=True).format == "csr"
+
+
+@pytest.mark.parametrize(
+    ("X", "dtype"),
+    [
+        (np.ones((2, 2), "int64"), "float32"),
+        (np.ones((2, 2), "float32"), "float32"),
+        (np.ones((2, 2), "float64"), "float64"),
+        (np.ones((2, 2), ">f8"), "float64"),
+        (np.ones((2, 2), "bool"), "float32"),
+        (np.array([[1, True], [1, 1.0]], dtype=object), "float64"),
+    ],
+)
+def test_numeric_rows_become_float(X, dtype):
+    found = check_rows(X)
+    assert found.dtype == dtype
+    assert found.tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("value", [1, 2.0, True, "2", None])
+def test_bad_integers_are_named(value):
+    assert check_integer(np.int64(2), "k", 2) == 2
+    with pytest.raises(ValueError, match=f"integer of at least 2. Received: {value!r}"):
+        check_integer(value, "k", 2)
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, True, "a"])
+def test_bad_numbers_are_named(value):
+    assert check_not_negative(np.float32(0.5), "jitter") == 0.5
+    with pytest.raises(ValueError, match="jitter should be a finite number of at least 0"):
+        check_not_negative(value, "jitter")
