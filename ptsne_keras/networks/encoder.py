@@ -233,17 +233,12 @@ def head(model: keras.Model) -> keras.Model:
     """Return the part of an encoder between its fixed layers: projected rows [B, m] to [B, d].
 
     What the fixed first layers compute can be computed once; training the head then trains the
-    encoder. A fixed last layer, `units`, is left out as well.
+    encoder, because they share their layers. A fixed last layer, `units`, is left out as well.
 
     Parameters
     ----------
     model : keras.Model
         From :func:`encoder` with `components`.
-
-    Returns
-    -------
-    keras.Model
-        Shares its layers with `model`.
 
     Examples
     --------

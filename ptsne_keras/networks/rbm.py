@@ -281,17 +281,6 @@ class RBM(keras.Model):
             self.fantasies.assign(fantasies)
         return fantasies
 
-    @property
-    def metrics(self) -> list[Any]:
-        """Return the metrics of loss, free energy and reconstruction error."""
-        return [*super().metrics, self._energy, self._error]
-
-    def compute_metrics(
-        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
-    ) -> dict[str, Tensor]:
-        """Return the metrics that `compute_loss` updates."""
-        return self.get_metrics_result()
-
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal RBM."""
         own = "units visible hidden k persistent chains learning_rate weight_decay momentum seed"

@@ -221,6 +221,18 @@ def finetune(
             jit_compile=jit_compile,
             steps_per_execution=steps_per_execution,
         )
+    watched = {"validation_data": validation_data, "verbose": verbose}
+    return _fit(trainer, batches, steps, callbacks, epochs=epochs, **watched)
+
+
+def _fit(
+    trainer: Trainer,
+    batches: tf.data.Dataset,
+    steps: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    **options: Any,
+) -> keras.callbacks.History:
+    """Train, and raise a ValueError if the loss is not finite."""
     # One iterator for all epochs: starting one costs more than a step on a few hundred rows. But
     # what a schedule sets at the start of an epoch has to be there before its first batch is made.
     by_epoch = any(isinstance(callback, Schedule) for callback in callbacks)
@@ -228,17 +240,10 @@ def finetune(
     history = trainer.fit(
         batches if by_epoch else batches.repeat(),
         steps_per_epoch=None if by_epoch else steps,
-        epochs=epochs,
-        validation_data=validation_data,
         callbacks=[EpochSeconds(), *callbacks],
-        verbose=verbose,
         shuffle=False,
+        **options,
     )
-    return _checked(history)
-
-
-def _checked(history: keras.callbacks.History) -> keras.callbacks.History:
-    """Return the history, or raise a ValueError if the loss is not finite."""
     losses = history.history.get("loss", [])  # empty if the backup was of a finished run
     if not np.isfinite(losses[-1:]).all():
         raise ValueError(

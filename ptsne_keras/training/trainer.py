@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -123,7 +122,7 @@ class Trainer(keras.Model):
         """
         distribution.check_backend()
         for name in ("metrics", "weighted_metrics"):
-            for metric in _flat(options.get(name)):
+            for metric in keras.tree.flatten(options.get(name) or []):
                 _check_own(metric, "metrics", "metrics")
                 blocks = getattr(metric, "blocks", self._blocks)
                 if loss is None and blocks != self._blocks:
@@ -131,7 +130,7 @@ class Trainer(keras.Model):
                         f"metrics should have the trainer's blocks={self._blocks}. "
                         f"Received: {metric.name!r} with blocks={blocks}."
                     )
-        for part in _flat(loss):
+        for part in keras.tree.flatten([] if loss is None else loss):
             _check_own(part, "loss", "losses")
         if loss is not None and self._dof == "learn":
             raise ValueError(
@@ -217,17 +216,6 @@ def _dimensions(encoder: keras.Model) -> int:
             'encoder should be a built functional or Sequential model if dof is "auto" or "learn", '
             f"which start from d. Received: {encoder.name}, without an output shape."
         ) from None
-
-
-def _flat(metrics: Any) -> Iterable[Any]:
-    """Yield the metrics or losses of nested lists and dicts."""
-    if isinstance(metrics, dict):
-        metrics = list(metrics.values())
-    if isinstance(metrics, list | tuple):
-        for metric in metrics:
-            yield from _flat(metric)
-    elif metrics is not None:
-        yield metrics
 
 
 def _check_own(given: Any, name: str, ours: str) -> None:

@@ -257,6 +257,20 @@ def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypa
         assert said in capsys.readouterr().err
 
 
+def test_plot_writes_a_page(here, tmp_path, monkeypatch):
+    calls = []
+
+    def html(Y, path, labels=None, *, names=None, title="Map"):
+        calls.append((Y, labels, names, title))
+        Path(path).write_text("<html>")
+
+    monkeypatch.setattr(plotting, "html", html, raising=False)
+    run("plot", "map", "--html", tmp_path / "map.html", "--title", "Mine")
+    ((Y, labels, names, title),) = calls
+    assert (Y.shape, labels[0], names[0], title) == ((90, 2), "left", "s0", "Mine")
+    assert [file.name for file in tmp_path.iterdir()] == ["map.html"]
+
+
 @pytest.mark.parametrize("kind", ["kl", "shepard", "recall", "quality"])
 def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
@@ -280,20 +294,6 @@ def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch
     assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
 
 
-def test_plot_writes_a_page(here, tmp_path, monkeypatch):
-    calls = []
-
-    def html(Y, path, labels=None, *, names=None, title="Map"):
-        calls.append((Y, labels, names, title))
-        Path(path).write_text("<html>")
-
-    monkeypatch.setattr(plotting, "html", html, raising=False)
-    run("plot", "map", "--html", tmp_path / "map.html", "--title", "Mine")
-    ((Y, labels, names, title),) = calls
-    assert (Y.shape, labels[0], names[0], title) == ((90, 2), "left", "s0", "Mine")
-    assert [file.name for file in tmp_path.iterdir()] == ["map.html"]
-
-
 FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
 WRONG = {
     "no rows": (["fit", "none.npy", "--out", "new"], "file that exists"),
@@ -312,6 +312,10 @@ WRONG = {
     "resume a map": (["fit", "rows.npy", "--out", "placed", "--resume"], "a fit without --map"),
     "no model": (["transform", "none", "rows.npy", "--out", "o.csv"], "without model.json"),
     "width": (["transform", "map", "map/map.csv", "--out", "o.csv"], "none called 'a', 'b'"),
+    "width of rows without names": (
+        ["transform", "plain", "rows.npy", "--drop", "5", "--out", "o.csv"],
+        "should have the 5 columns that the model was fitted with",
+    ),
     "format": (["transform", "map", "rows.npy", "--out", "o.txt"], ".csv, .npy, .parquet"),
     "novelty": (
         ["transform", "map", "rows.npy", "--out", "o.csv", "--novelty"],
@@ -344,12 +348,6 @@ def test_wrong_input_is_one_line_and_exit_2(words, said, here, capsys):
     assert said in lines[0]
     assert json.loads(shown.out)["error"] == lines[0].removeprefix("ptsne: error: ")
     assert sorted(map(str, here.rglob("*"))) == before
-
-
-def test_a_width_that_is_another_is_told_without_names(here, X, capsys):
-    np.save("wide.npy", X[:, :4])
-    run("transform", "plain", "wide.npy", "--out", "o.csv", code=2)
-    assert "should have the 5 columns" in capsys.readouterr().err
 
 
 def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):

@@ -92,17 +92,6 @@ def test_tables_of_every_writer_are_read(writer, zipped, Y, tmp_path):
     assert found.Y.dtype == np.float32
 
 
-@pytest.mark.parametrize("first", ["0,1", "1,2", "NA,NA"])
-def test_a_first_row_of_numbers_is_data(first, tmp_path):
-    (tmp_path / "map.csv").write_text(f"{first}\n3,4\n5,6\n")
-    if first == "NA,NA":
-        with pytest.raises(ValueError, match="in 1 of 3 rows, the first at index 0"):
-            maps.read(tmp_path / "map.csv")
-    else:
-        expected = [float(cell) for cell in first.split(",")]
-        np.testing.assert_array_equal(maps.read(tmp_path / "map.csv").Y[0], expected)
-
-
 def test_a_first_column_of_text_names_the_rows(Y, tmp_path):
     index = pd.Index(["1,2", "1.2", "c", "d", "e"], name="cell")
     pd.DataFrame(Y, columns=["x", "y"], index=index).to_csv(tmp_path / "map.csv", sep=";")
@@ -209,15 +198,12 @@ def test_a_map_that_fails_to_be_written_leaves_the_old_one(Y, tmp_path):
     ("text", "message"),
     [
         ("x,y\n1,2\n3,NA\n5,\n", "in 2 of 3 rows, the first at index 1"),
+        ("NA,NA\n3,4\n5,6\n", "NaN in 1 of 3 rows, the first at index 0"),
         (",x,y\na,1,2\nb,nan,4\n", r"1 such rows: 'b'"),
         ("x,y\n1,2\n3,four\n", r"Column 'y' of .* should be numbers.* Received: 'four' in line 3"),
-        ("x,y\n1,2\n3\n", r"2 cells in every row. Received: 1 in line 3"),
         ("a,b,c\n1,2,3\n4,5,6\n", r"numbers in 'a', 'b', 'c'"),
-        ("x,x\n1,2\n", "a name of its own for each column. Received: 'x' twice"),
         ("a,b\n1_0,2\n", "numbers in 'b'"),
-        ("x,y\n1,2\n3,1e39\n", "The map should be finite; .* beyond float32"),
-        ("x,y\n", "Received: 1 lines"),
-        ("", "Received: 0 lines"),
+        ("x,y\n1,2\n3,1e39\n", "The map should be finite.*infinity or a value above 3.4e38"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(text, message, tmp_path):
@@ -237,12 +223,6 @@ def test_arrays_that_are_no_maps_are_refused(tmp_path):
     np.save(file, np.array([{}, {}]))
     with pytest.raises(ValueError, match=r"map.npy should be a whole .npy file of numbers"):
         maps.read(file)
-
-
-def test_text_of_another_encoding_is_said(tmp_path):
-    (tmp_path / "map.csv").write_bytes("née,x,y\na,1,2\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"map.csv should be text in UTF-8"):
-        maps.read(tmp_path / "map.csv")
 
 
 def test_names_are_lists(Y, tmp_path):

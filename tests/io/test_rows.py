@@ -10,7 +10,6 @@ from support.tables import KINDS, NAMES, SAMPLES, table
 
 from ptsne_keras.io import _sources, tables
 from ptsne_keras.io.rows import Choice, Reader
-from ptsne_keras.io.tables import Layout
 
 
 @pytest.fixture
@@ -158,21 +157,6 @@ def test_genes_that_are_named_as_columns_of_obs_stay_rows(X, tmp_path):
     with pytest.raises(ValueError, match=r"obsm or layer should name the rows of .*has no X"):
         Reader(file)
     np.testing.assert_array_equal(Reader(file, Choice(obsm="X_pca")).read().X, X)
-
-
-def test_columns_are_chosen_by_names_that_are_numbers(rng, tmp_path):
-    whole = rng.integers(0, 17, (90, 6))
-    file = tmp_path / "rows.csv"
-    years = list(map(str, range(2019, 2025)))
-    pandas.DataFrame(whole, columns=years).to_csv(file, index=False)
-    header = Layout(header=True)
-    for choice in (
-        Choice(labels="2021", layout=header),
-        Choice(columns=["2020", "2019"], layout=header),
-        Choice(drop=["2019"], layout=header),
-    ):
-        assert len(Reader(file, choice).read().X) == 90
-    assert Reader(file, Choice(layout=header), like=years).read().X.shape == (90, 6)
 
 
 def test_damaged_parquet_is_named(rng, tmp_path):
