@@ -209,7 +209,7 @@ class _Frame(NamedTuple):
 def _in_kernel_units(trained: keras.Model, frame: _Frame) -> keras.Model:
     """Return the trained layers followed by a scale of the size that the kernel needs."""
     layer = keras.layers.Rescaling(frame.spread * frame.factor, dtype="float32")
-    return keras.Model(trained.input, layer(trained.output))
+    return keras.Model(trained.inputs[0], layer(trained.outputs[0]))
 
 
 def _in_map_units(encoder: keras.Model, U: FloatArray, Y: FloatArray, frame: _Frame) -> keras.Model:
@@ -220,7 +220,7 @@ def _in_map_units(encoder: keras.Model, U: FloatArray, Y: FloatArray, frame: _Fr
         scale = float((A * B).sum() / np.square(A).sum())
         shift = Y.mean(axis=0, dtype=np.float64) - scale * U.mean(axis=0, dtype=np.float64)
     units = keras.layers.Rescaling(scale, shift.tolist(), dtype="float32", name="units")
-    return keras.Model(encoder.input, units(encoder.output), name="encoder")
+    return keras.Model(encoder.inputs[0], units(encoder.outputs[0]), name="encoder")
 
 
 def _held_out_batches(
