@@ -91,7 +91,7 @@ def _network(
     encoder = _encoders.own(settings.encoder, features, d)
     shift, scale = (np.asarray(values).tolist() for values in units)
     layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
-    return keras.Model(encoder.input, layer(encoder.output), name="encoder")
+    return keras.Model(encoder.inputs[0], layer(encoder.outputs[0]), name="encoder")
 
 
 def _train(

@@ -28,7 +28,7 @@ def of_tensorflow(tmp_path_factory):
         env={
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
-            "PYTHONPATH": str(Path(losses.__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
         },
         check=True,
         timeout=300,
