@@ -306,7 +306,10 @@ class MapRegressor(RegressorMixin, MapEstimator):
             parts = {"held_out": (rows, self._placer.place(arrays.rows_at(X, rows), skip=rows))}
         else:
             others = _fit_regression.thinned(np.setdiff1d(np.arange(len(Y)), rows), _MEASURED)
-            parts = {"held_out": (rows, self._map(X[rows])), "train": (others, self._map(X[others]))}
+            parts = {
+                "held_out": (rows, self._map(X[rows])),
+                "train": (others, self._map(X[others])),
+            }
         spread = math.sqrt(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
         self.correlation_, self.r2_ = {}, {}
         for name, (rows, found) in parts.items():
