@@ -122,7 +122,7 @@ class Index:
             Q = np.clip(_scaled(Q, self._shift, self._scale), -_FARTHEST, _FARTHEST)
         indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
         for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
-            found = _search(self._index, Q[part], k + (skip is not None))
+            found = _search(self._index, Q[part], int(k) + (skip is not None))
             if skip is not None:
                 found = arrays.without_self(found, skip[part])
             part_D2 = np.square(self._rows[found] - Q[part, None]).sum(axis=2)  # [b, k]

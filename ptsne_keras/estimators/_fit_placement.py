@@ -42,9 +42,9 @@ class Placer:
         start = 0
         for rows in arrays.row_blocks(X, rows=_BLOCK):
             part = slice(start, start + len(rows))
-            Z = np.array(self._components(rows, training=False))
+            Z = np.asarray(self._components(rows, training=False))
             lost = ~np.isfinite(Z).all(axis=1)  # rows at the limits of float32
-            Z[lost] = 0.0
+            Z = np.where(lost[:, None], np.float32(0), Z)
             near = self._index.search(Z, k, skip=None if skip is None else skip[part])
             found[part] = self._layer.among(np.square(near.distances), self._places[near.indices])
             found[part][lost] = np.nan
