@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     with contextlib.chdir(folder):
         assert cli.main(["fit", "train.csv", "--out", "map", *NAMED, *QUICK, "--quiet"]) == 0
         assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
-        placed = ["--map", "map/map.csv", "--epochs", "5", "--batch-size", "32"]
+        placed = ["--map", "map/map.csv", "--n-neighbors", "9"]
         with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
             assert cli.main(["fit", "train.csv", "--out", "placed", *NAMED, *placed, "--json"]) == 0
     return folder
@@ -304,7 +304,7 @@ WRONG = {
     "too large": ([*FIT, "--perplexity", "100"], "--perplexity should be below"),
     "word": ([*FIT, "--sampling", "none"], "--sampling should be a str among"),
     "own name": ([*FIT, "--dimensions", "0"], "--dimensions should be an int in"),
-    "map option": ([*FIT, "--map-weight", "3"], "--map-weight should be left out without --map"),
+    "map option": ([*FIT, "--patience", "3"], "--patience should be left out without --map"),
     "foreign": ([*FIT, "--map", "map/map.csv", "--sampling", "batch"], "--sampling should be left"),
     "map of others": ([*FIT, "--map", "none.csv"], "path should be a file with a map"),
     "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
@@ -480,7 +480,7 @@ def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
         return function
 
     monkeypatch.setattr(keras.Model, "make_train_function", interrupting)
-    words = ["--map", "map/map.csv", *NAMED, "--quiet"]
+    words = ["--map", "map/map.csv", "--objective", "squares", *NAMED, "--quiet"]
     out = tmp_path / "new"
     run("fit", "train.csv", *words, "--epochs", 50, "--out", out, code=130)
     shown = capsys.readouterr()
@@ -501,7 +501,7 @@ def test_somebodys_own_map_is_not_written_over(here, tmp_path, capsys):
     words = ["fit", "train.csv", *NAMED, *QUICK, "--quiet", "--force"]
     run(*words, "--out", own, code=2)
     assert "a folder without a map.csv" in capsys.readouterr().err
-    words = ["fit", "train.csv", *NAMED, "--epochs", 2, "--quiet"]
+    words = ["fit", "train.csv", *NAMED, "--quiet"]
     given = ["--map", own / "map.csv", "--force"]
     run(*words, *given, "--out", tmp_path / "new", "--embedding", own / "map.csv", code=2)
     assert "--embedding should not be a file that the command reads" in capsys.readouterr().err
