@@ -91,7 +91,7 @@ benchmark-paper: $(VENV)/.core ## the experiment of 2009 on MNIST, and what pret
 benchmark-rbm: $(VENV)/.core ## an epoch of RBM pretraining beside its matrix products alone
 	$(BIN)/python benchmarks/rbm.py
 
-benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: regression, KL, both: an hour
+benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: placement, regression: an hour
 	$(BIN)/python benchmarks/map.py
 
 benchmark-map-size: $(VENV)/.core ## memory and speed of MapRegressor on rows from disk
