@@ -65,11 +65,8 @@ def assert_back(regressor, X, Y):
     assert np.median(np.linalg.norm(places - Y, axis=1)) < 0.01 * radius
 
 
-def test_training_rows_come_back_to_their_places(fitted, given):
+def test_training_rows_come_back_and_new_rows_land_among_their_like(fitted, given, digits):
     assert_back(fitted, *given[:2])
-
-
-def test_new_rows_land_among_their_like(fitted, given, digits):
     (_, labels), (X_new, labels_new) = digits
     found = metrics.knn_accuracy(given[1], labels, fitted.transform(X_new), labels_new, 5)
     rows = metrics.knn_accuracy(given[1][::2], labels[::2], given[1][1::2], labels[1::2], 5)
@@ -159,8 +156,7 @@ def test_strangers_are_new(fitted, digits):
 
 def test_a_class_that_was_left_out_is_new(given, digits):
     (X, labels), (X_new, labels_new) = digits
-    known = labels != 4
-    regressor = MapRegressor(random_state=0).fit(X[known], given[1][known])
+    regressor = MapRegressor(random_state=0).fit(X[labels != 4], given[1][labels != 4])
     assert roc_auc_score(labels_new == 4, regressor.novelty(X_new)) > 0.98
 
 
@@ -204,11 +200,9 @@ def test_frames_sparse_rows_and_files(kind, way, given, on_disk):
     np.testing.assert_allclose(found.novelty(rows), expected.novelty(X), atol=1e-4)
     if kind == "frame":
         assert found.feature_names_in_[1] == "pixel 1"
-
-
-def test_files_of_another_width_are_refused(fitted, given, on_disk):
-    with pytest.raises(ValueError, match="X has 5 features, but MapRegressor is expecting 64"):
-        fitted.transform(on_disk(given[0][:, :5]))
+    if kind == "f4":
+        with pytest.raises(ValueError, match="X has 5 features, but MapRegressor is expecting 64"):
+            found.transform(rows[:, :5])
 
 
 @pytest.mark.parametrize("n", [5, 6, 15, 16])
@@ -241,30 +235,25 @@ def test_maps_of_one_and_three_dimensions(given):
     np.testing.assert_allclose(flat.transform(X + 0.1), 3.0)
 
 
-def test_in_a_pipeline(fitted, given):
+def test_in_a_pipeline_with_numbers_of_numpy(given, tmp_path):
     X, Y, _ = given
-    pipeline = make_pipeline(StandardScaler(), clone(fitted)).fit(X, Y)
+    options = {"n_neighbors": np.int64(9), "random_state": np.int64(3), "dof": np.float32(0.5)}
+    pipeline = make_pipeline(StandardScaler(), MapRegressor(**options)).fit(X, Y)
     assert pipeline.transform(X).shape == Y.shape
     assert list(pipeline[-1].get_feature_names_out()) == ["mapregressor0", "mapregressor1"]
     assert pipeline.score(X, Y) > 0.99
-
-
-def test_numbers_of_numpy_are_saved(given, tmp_path):
-    options = {"n_neighbors": np.int64(9), "random_state": np.int64(3), "dof": np.float32(0.5)}
-    MapRegressor(**options).fit(*given[:2]).save(tmp_path / "placed")
+    pipeline[-1].save(tmp_path / "placed")
     assert MapRegressor.load(tmp_path / "placed").random_state == 3
 
 
-def test_a_map_in_place_of_its_array_is_named(given):
-    with pytest.raises(ValueError, match=r"y should be an array: .* Y or of\(names\)"):
-        MapRegressor().fit(given[0], maps.Map(given[1], None))
-
-
 def test_a_fit_that_is_refused_leaves_the_model(fitted, given):
-    before = fitted.transform(given[0])
+    X, Y, _ = given
+    before = fitted.transform(X)
     with pytest.raises(ValueError, match="a place for each of the 1257 rows"):
-        fitted.fit(given[0][:, :5], given[1][:-1])
-    np.testing.assert_array_equal(fitted.transform(given[0]), before)
+        fitted.fit(X[:, :5], Y[:-1])
+    with pytest.raises(ValueError, match=r"y should be an array: .* Y or of\(names\)"):
+        fitted.fit(X, maps.Map(Y, None))
+    np.testing.assert_array_equal(fitted.transform(X), before)
 
 
 def test_it_wants_to_be_fitted_first(given):
@@ -274,19 +263,18 @@ def test_it_wants_to_be_fitted_first(given):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "options",
     [
-        ({"objective": "kl"}, "'objective' parameter"),
-        ({"n_neighbors": 1}, "'n_neighbors' parameter"),
-        ({"encoder": "cnn"}, "'encoder' parameter"),
-        ({"optimizer": "cg"}, "'optimizer' parameter"),
-        ({"perplexity": 1}, "'perplexity' parameter"),
-        ({"dof": 0}, "'dof' parameter"),
-        ({"validation_fraction": 0}, "'validation_fraction' parameter"),
-        ({"n_neighbors": 5}, r"perplexity should be below n_neighbors = 5\. Received: 5\.0"),
+        {"objective": "kl"},
+        {"n_neighbors": 1},
+        {"encoder": "cnn"},
+        {"optimizer": "cg"},
+        {"perplexity": 1},
+        {"dof": 0},
+        {"validation_fraction": 0},
     ],
     ids=json.dumps,
 )
-def test_bad_parameters_are_named(options, message, given):
-    with pytest.raises(ValueError, match=message):
+def test_bad_parameters_are_named(options, given):
+    with pytest.raises(ValueError, match=f"'{next(iter(options))}' parameter"):
         MapRegressor(**options).fit(*given[:2])
