@@ -22,7 +22,7 @@ _BLOCK = 1 << 24
 class Neighbors(NamedTuple):
     """The k nearest neighbours of each row, nearest first.
 
-    Parameters
+    Attributes
     ----------
     indices : ndarray of shape (n_samples, k)
         Indices of the neighbours. A row is not its own neighbour.

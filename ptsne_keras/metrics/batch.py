@@ -85,9 +85,8 @@ class NeighborRecall(_NeighborMetric):
         k, smaller than a batch. The metric is NaN if a batch turns out to have too few rows.
     sample_size : int, default=32
         Number of rows of each batch that are examined, evenly spread.
-    blocks : int, default=1
-        Number of batches that are stacked in one, as in `losses.TSNE`.
     **options
+        `blocks`, default=1, the number of batches that are stacked in one, as in `losses.TSNE`;
         `name`, default="neighbor_recall", and `dtype`, as in every Keras metric.
 
     Raises

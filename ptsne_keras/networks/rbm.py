@@ -136,7 +136,7 @@ class RBM(keras.Model):
         self.built = True
 
     def call(self, V: Tensor) -> Tensor:
-        """Return E[h | v] [B, H] for rows V [B, D]: σ(c + vW), or c + vW for Gaussian units."""
+        """Return the hidden means [B, H] of rows V [B, D]: σ(c + vW), or c + vW for Gaussian units."""
         return self._hidden_mean(self._activation(V))
 
     def _activation(self, V: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class RBM(keras.Model):
         return ops.sigmoid(A) if self.hidden == "bernoulli" else A
 
     def visible_mean(self, H: Tensor) -> Tensor:
-        """Return E[v | h] [B, D] for rows H [B, H]: σ(b + Wh), or b + Wh for Gaussian units."""
+        """Return the visible means [B, D] of hidden units H [B, H]: σ(b + Wh), or b + Wh for Gaussian units."""
         H = ops.convert_to_tensor(H, dtype=self.compute_dtype)
         A = ops.matmul(H, ops.transpose(self.kernel)) + self.visible_bias
         return ops.sigmoid(A) if self.visible == "bernoulli" else A
