@@ -57,8 +57,8 @@ def _save(
         for role, (data, suffix) in contents.items():
             digest = hashlib.sha256(data).hexdigest()
             name = f"{role}-{digest[:16]}{suffix}"
-            files.write(folder / name, data)
             written[role] = {"name": name, "sha256": digest}
+            files.write(folder / name, data)
         manifest = {
             "format": FORMAT,
             "kind": kind,
@@ -69,7 +69,8 @@ def _save(
         }
         files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     except BaseException:
-        _remove(folder, {entry["name"] for entry in written.values()} - old)
+        # Whichever manifest is there now, its files stay.
+        _remove(folder, {entry["name"] for entry in written.values()} - _named_files(folder))
         raise
     _remove(folder, old - {entry["name"] for entry in written.values()})
 
