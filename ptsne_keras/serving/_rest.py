@@ -6,7 +6,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, quote
 
@@ -14,7 +14,7 @@ import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows
+from ptsne_keras.serving._transport import Failure, Rows, Signature
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -56,14 +56,10 @@ class Rest:
         self._headers = {"Content-Type": "application/json", **headers}
         self._pools = urllib3.PoolManager(maxsize=_KEPT, retries=False, ssl_context=credentials)
 
-    def predict(
-        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> dict[str, FloatArray]:
+    def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
-        body = (
-            f'{{"signature_name": {json.dumps(signature)}, '
-            f'"inputs": {{{json.dumps(name)}: {json_rows(rows)}}}}}'
-        )
+        name, outputs = signature.name, list(signature.ranks)
+        body = f'{{"signature_name": "{name}", "inputs": {{"{signature.input}": {json_rows(rows)}}}}}'
         answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
@@ -88,7 +84,7 @@ class Rest:
 
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
         try:
-            status, text = self._exchange(method, self._url + path, timeout, body)
+            status, text = self._exchange(method, path, timeout, body)
             answer = json.loads(text) if status == 200 else None
         except (urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
             raise _failure(error, timeout) from error
@@ -97,12 +93,12 @@ class Rest:
         return answer
 
     def _exchange(
-        self, method: str, url: str, timeout: float, body: bytes | None
+        self, method: str, path: str, timeout: float, body: bytes | None
     ) -> tuple[int, bytes]:
         until = time.monotonic() + timeout
         response = self._pools.request(
             method,
-            url,
+            self._url + path,
             body=body,
             headers=self._headers,
             timeout=urllib3.Timeout(total=timeout),

@@ -1,6 +1,7 @@
 """The SavedModel itself: signatures, warm-up records and facts, written into one folder."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,3 +59,9 @@ def write(encoder: keras.Model, path: Path, options: Options) -> None:
             "encoder should use operations that a stock server has, and give finite answers. "
             f"Received: {encoder.name!r}; {'; '.join(failed)}"
         )
+
+
+def rebuild(folder: str, path: str) -> None:
+    """Write the encoder and the options that `export_saved_model` left in a folder."""
+    encoder = keras.saving.load_model(Path(folder) / "encoder.keras", compile=False)
+    write(encoder, Path(path), pickle.loads((Path(folder) / "options").read_bytes()))

@@ -9,14 +9,14 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
-from ptsne_keras.serving._transport import Failure, Rows, Signatures
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
 from ptsne_keras.typing import FloatArray
 
 _T = TypeVar("_T")
@@ -24,11 +24,12 @@ _T = TypeVar("_T")
 # Embedding has no side effects, so a request that may succeed next time is simply sent again.
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "DATA_LOSS")
 _LONGEST_PAUSE = 5.0
+_HEADERS = "The client should be made with `headers` that the server accepts."
 _ADVICE = {
     "NOT_FOUND": "The server should have loaded that model and version; see Client.ready().",
     "PAYLOAD_TOO_LARGE": "The client should send less at once: a lower `rows`.",
-    "UNAUTHENTICATED": "The client should be made with `headers` that the server accepts.",
-    "PERMISSION_DENIED": "The client should be made with `headers` that the server accepts.",
+    "UNAUTHENTICATED": _HEADERS,
+    "PERMISSION_DENIED": _HEADERS,
 }
 
 
@@ -59,14 +60,6 @@ class ServingError(RuntimeError):
         self.code, self.server_message, self.attempts = code, server_message, attempts
 
 
-class Signature(NamedTuple):
-    """A signature's name, the name of its input, and the ranks of its outputs."""
-
-    name: str
-    input: str
-    ranks: Mapping[str, int]
-
-
 class Sender:
     """Sends requests over a transport until the deadline."""
 
@@ -82,11 +75,10 @@ class Sender:
         """Send rows in one request; return the outputs, with as many rows each."""
 
         def once(timeout: float) -> list[FloatArray]:
-            names = list(signature.ranks)
-            found = self._way.predict(signature.name, signature.input, part, names, timeout)
-            for name in names:
-                _check_output(name, found.get(name), signature.ranks[name], len(part))
-            return [found[name] for name in names]
+            found = self._way.predict(signature, part, timeout)
+            for name, rank in signature.ranks.items():
+                _check_output(name, found.get(name), rank, len(part))
+            return [found[name] for name in signature.ranks]
 
         advise = partial(self._advice, signature, part)
         return self._retry(f"signature {signature.name!r}", once, advise)

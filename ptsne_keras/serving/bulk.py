@@ -24,13 +24,11 @@ class Embedder:
     Parameters
     ----------
     path : path-like
-        A version's directory, or a model's base path, whose highest version is used. Give a version
-        if another may be exported while workers start. All workers should be able to read it: a
-        shared folder, or a URL that TensorFlow opens.
+        A version's directory, or a model's base path, whose highest version is used: a folder or
+        URL that TensorFlow opens on all workers.
     features : sequence of str, default=None
-        Names of the columns of X [N, D], in the order of the training data: columns of numbers, or
-        one column of lists of D numbers. By default all columns but those in `keep`, in the order
-        of the batch.
+        Names of columns of numbers, in the order of the training data, or of one column of lists
+        of D numbers. By default all columns but those in `keep`, in the order of the batch.
     keep : sequence of str, default=()
         Names of columns to pass through, such as ids or labels.
     signature : str, default="serving_default"
@@ -65,9 +63,8 @@ class Embedder:
     ) -> None:
         for name, columns in (("features", features), ("keep", keep)):
             if isinstance(columns, str) or len(set(columns or ())) < len(columns or ()):
-                raise ValueError(
-                    f"{name} should be a list of distinct names. Received: {columns!r}."
-                )
+                message = f"{name} should be a list of distinct names. Received: {columns!r}."
+                raise ValueError(message)
         self.path = _version(os.path.expanduser(os.fspath(path)))
         self.features = None if features is None else list(features)
         self.keep = list(keep)

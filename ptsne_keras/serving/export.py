@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ from ptsne_keras.utils import arrays, files, novelty, validation
 
 # Rows of the reference that the map error is measured on, and that warm up a server.
 _SAMPLE = 2000
-# Servers count versions in int64.
-_LAST_VERSION = 2**63 - 1
+# The program of the other process.
+_REBUILD = """
+import sys
+from ptsne_keras.serving import _saved_model
+_saved_model.rebuild(*sys.argv[1:])
+"""
 # Characters that TensorFlow reads as a file name pattern.
 _PATTERN = set("*?[]")
 
@@ -139,12 +143,10 @@ def _check(
             'reference should be given with precision="bfloat16": training rows, to measure how '
             "far the map moves. Received: None."
         )
-    if version is None:
-        return
-    whole = isinstance(version, Integral) and not isinstance(version, bool)
-    if not whole or not 0 <= int(version) <= _LAST_VERSION:
-        raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
-    _refuse_existing(base, version)
+    if version is not None:
+        if validation.check_integer(version, "version", 0) >= 2**63:  # servers count in int64
+            raise ValueError(f"version should be an integer below 2**63. Received: {version}.")
+        _refuse_existing(base, version)
 
 
 def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
@@ -165,10 +167,8 @@ def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
 
 def _write(encoder: keras.Model, path: Path, options: Options) -> None:
     """Write and check the SavedModel, with TensorFlow whatever the backend."""
-    if keras.backend.backend() == "tensorflow":
-        _saved_model.write(encoder, path, options)
-    else:
-        _write_elsewhere(encoder, path, options)
+    here = keras.backend.backend() == "tensorflow"
+    (_saved_model.write if here else _write_elsewhere)(encoder, path, options)
 
 
 def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None:
@@ -177,7 +177,7 @@ def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None
         encoder.save(Path(scratch) / "encoder.keras")
         (Path(scratch) / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
-            [sys.executable, "-m", "ptsne_keras.serving._rebuild", scratch, path],
+            [sys.executable, "-c", _REBUILD, scratch, path],
             # No GPU: this process may hold all of its memory.
             env={
                 **os.environ,

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving._novelty import Novelty
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils.novelty import Landmarks, scaler
+from ptsne_keras.utils import novelty
+from ptsne_keras.utils.novelty import Landmarks
 
 SERVING, EXAMPLES, NOVELTY = "serving_default", "embed_examples", "embed_with_novelty"
 
@@ -77,10 +77,12 @@ def endpoints(encoder: keras.Model, landmarks: Landmarks | None) -> dict[str, En
 
     found = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
     if landmarks is not None:
-        novelty = Novelty(landmarks, encoder)
+        scale = novelty.scale_of(encoder)
+        # Variables, which are written once; constants would be a part of each graph.
+        known = [tf.Variable(array, trainable=False) for array in landmarks.tensors()]
 
         def embed_with_novelty(rows: tf.Tensor) -> dict[str, Any]:
-            return embed(rows) | {"novelty": novelty(rows)}
+            return embed(rows) | {"novelty": novelty.novelty(scale(rows), *known)}
 
         found[NOVELTY] = (embed_with_novelty, matrix)
     return found
@@ -103,7 +105,7 @@ def inputs(signature: str, rows: FloatArray) -> dict[str, tf.Tensor]:
 def normal_rows(encoder: keras.Model, n: int) -> FloatArray:
     """Return random rows [n, D] that are standard normal once the encoder has scaled them."""
     z = np.random.default_rng(0).normal(size=(n, feature_count(encoder)))
-    edges = scaler(encoder)(np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype("float32"))
+    edges = novelty.scaler(encoder)(np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype("float32"))
     low, high = np.asarray(edges, np.float64)
     slope = np.where(high == low, 1.0, high - low)
     with np.errstate(over="ignore"):

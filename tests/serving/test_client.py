@@ -12,7 +12,7 @@ from support.linear import MODEL, D, address, assert_embeds, counts, refusal, ro
 from support.loopback import Loopback, free_port
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import Client, ServingError, _chunks, _rest
+from ptsne_keras.serving import Client, ServingError, _transport, _rest
 from ptsne_keras.serving.signatures import example
 
 # ---------------------------------------------------------------- answers
@@ -85,16 +85,16 @@ def test_many_rows_go_in_several_requests(url, server):
 
 
 def test_no_request_has_more_than_two_megabytes(monkeypatch, client, server):
-    monkeypatch.setattr(_chunks, "BYTES", 4 * D * 6)
+    monkeypatch.setattr(_transport, "BYTES", 4 * D * 6)
     client.embed(rows(13))
-    monkeypatch.setattr(_chunks, "BYTES", 2 * len(example(rows(1)[0])))
+    monkeypatch.setattr(_transport, "BYTES", 2 * len(example(rows(1)[0])))
     client.embed_examples([example(row) for row in rows(5)])
     assert counts(server) == [6, 6, 1, 2, 2, 1]
 
 
 def test_wide_rows_fit_the_four_megabytes_of_grpc():
     wide = np.zeros((3, 400_000), np.float64)
-    assert [chunk.nbytes for chunk in _chunks.features(wide, 4096)] == [1_600_000] * 3
+    assert [chunk.nbytes for chunk in _transport.features(wide, 4096)] == [1_600_000] * 3
 
 
 def test_row_that_alone_is_too_large_is_refused_with_advice(server):
@@ -187,7 +187,7 @@ def test_rows_that_are_not_finite_are_named_before_anything_is_sent(url, server,
             (client.embed, X),
             (client.embed_with_novelty, scipy.sparse.csr_array(X)),
         ):
-            with pytest.raises(ValueError, match=r"X should be finite.*3.4e38.* at index 6\."):
+            with pytest.raises(ValueError, match=r"X should be finite.* at index 6\."):
                 embed(given)
     assert server.requests == []
 
