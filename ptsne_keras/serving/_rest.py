@@ -29,17 +29,12 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-# How much to quote of an error that is not JSON, such as a proxy's page.
-_LONGEST_TEXT = 300
 # Connections that are kept open for threads; more are opened as needed.
 _KEPT = 16
 
 
 class Rest:
-    """REST over connections that stay open, shared by threads.
-
-    Each call is one request of at most `timeout` seconds, or a Failure.
-    """
+    """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
     def __init__(
         self,
@@ -58,8 +53,9 @@ class Rest:
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
-        name, outputs = signature.name, list(signature.ranks)
-        body = f'{{"signature_name": "{name}", "inputs": {{"{signature.input}": {json_rows(rows)}}}}}'
+        outputs = list(signature.ranks)
+        inputs = f'{{"{signature.input}": {json_rows(rows)}}}'
+        body = f'{{"signature_name": "{signature.name}", "inputs": {inputs}}}'
         answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
@@ -83,36 +79,29 @@ class Rest:
         self._pools.clear()
 
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
+        until = time.monotonic() + timeout
         try:
-            status, text = self._exchange(method, path, timeout, body)
-            answer = json.loads(text) if status == 200 else None
+            response = self._pools.request(
+                method,
+                self._url + path,
+                body=body,
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=timeout),
+                redirect=False,
+                preload_content=False,
+            )
+            text = bytearray()
+            with contextlib.closing(response):
+                # In pieces: the timeout of a socket limits each silence, not the whole answer.
+                while piece := response.read1(2**16):
+                    text += piece
+                    if time.monotonic() > until:
+                        raise TimeoutError
+            if response.status == 200:
+                return json.loads(text)
         except (urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
             raise _failure(error, timeout) from error
-        if status != 200:
-            raise Failure(_CODES.get(status, f"HTTP {status}"), _error_text(text))
-        return answer
-
-    def _exchange(
-        self, method: str, path: str, timeout: float, body: bytes | None
-    ) -> tuple[int, bytes]:
-        until = time.monotonic() + timeout
-        response = self._pools.request(
-            method,
-            self._url + path,
-            body=body,
-            headers=self._headers,
-            timeout=urllib3.Timeout(total=timeout),
-            redirect=False,
-            preload_content=False,
-        )
-        pieces = []
-        with contextlib.closing(response):
-            # In pieces: the timeout of a socket limits each silence, not the whole answer.
-            while piece := response.read1(2**16):
-                pieces.append(piece)
-                if time.monotonic() > until:
-                    raise TimeoutError
-        return response.status, b"".join(pieces)
+        raise Failure(_CODES.get(response.status, f"HTTP {response.status}"), _error_text(text))
 
 
 def json_rows(rows: Rows) -> str:
@@ -145,8 +134,8 @@ def _part(answer: Any, *keys: str) -> Any:
     return answer
 
 
-def _error_text(text: bytes) -> str:
+def _error_text(text: bytearray) -> str:
     try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        return text.decode(errors="replace")[:_LONGEST_TEXT]
+        return text.decode(errors="replace")[:300]  # such as a proxy's page

@@ -151,19 +151,18 @@ class Sender:
 def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
     if list(inputs) != [name]:
         return f"The signature should take {name!r} alone; it takes {sorted(inputs)}."
-    dtype, shape = inputs[name]["dtype"], inputs[name]["shape"]
-    sent = "float32" if isinstance(part, np.ndarray) else "string"
+    dtype, width = inputs[name]["dtype"], inputs[name]["shape"][1:]
+    sent, columns = ("float32", part.shape[1]) if isinstance(part, np.ndarray) else ("string", None)
     if dtype != sent:
         return f"The signature should take {name!r} as {sent}; it takes {dtype}."
-    if isinstance(part, np.ndarray) and len(shape) == 2 and shape[1] not in (None, part.shape[1]):
-        return f"X should have {shape[1]} columns, like the training rows; it has {part.shape[1]}."
+    if columns and width not in ([None], [columns]):
+        return f"X should have {width[0]} columns, like the training rows; it has {columns}."
     return ""
 
 
 def _check_output(name: str, array: FloatArray | None, rank: int, count: int) -> None:
     if array is None:
         raise Failure("INVALID_ARGUMENT", f"no output {name!r} in the answer")
-    if array.shape[:1] != (count,):
-        raise Failure("DATA_LOSS", f"{name!r} of shape {array.shape} for {count} rows")
-    if array.ndim != rank:
-        raise Failure("INVALID_ARGUMENT", f"{name!r} of shape {array.shape}, not {rank}-D")
+    if array.shape[:1] != (count,) or array.ndim != rank:
+        code = "INVALID_ARGUMENT" if array.shape[:1] == (count,) else "DATA_LOSS"
+        raise Failure(code, f"{name!r} of shape {array.shape}, not {rank}-D for {count} rows")

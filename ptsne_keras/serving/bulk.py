@@ -17,9 +17,9 @@ _NAMED = 3
 class Embedder:
     """Embed batches of columns with an exported encoder.
 
-    An embedder is a function of a batch, so it suits any engine that passes batches to Python: Ray
-    Data's `map_batches`, Dask's `map_partitions`, Spark's `mapInPandas`. It is pickled as a path
-    and names; each process loads the model once, with its first batch.
+    An embedder suits any engine that passes batches to a Python function: Ray Data's `map_batches`,
+    Dask's `map_partitions`, Spark's `mapInPandas`. It is pickled as a path and names; each process
+    loads the model once, with its first batch.
 
     Parameters
     ----------
@@ -39,9 +39,8 @@ class Embedder:
     FileNotFoundError
         If there is no SavedModel at `path`.
     ValueError
-        If `features` or `keep` is not a list of distinct names. When called: if a batch lacks one
-        of the columns, X is not numeric of shape [N, D], or it contains NaN or infinity; the error
-        identifies rows by the columns in `keep`.
+        If `features` or `keep` is not a list of distinct names. When called: if a batch lacks a
+        column or does not contain finite rows; the error identifies rows by the columns in `keep`.
 
     Examples
     --------

@@ -16,10 +16,11 @@ from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 
 _TRANSPORTS: dict[str, type[Rest | Grpc]] = {
-    **dict.fromkeys(("http", "https"), Rest),
-    **dict.fromkeys(("grpc", "grpcs"), Grpc),
+    "http": Rest,
+    "https": Rest,
+    "grpc": Grpc,
+    "grpcs": Grpc,
 }
-
 _EMBED = Signature("serving_default", "features", {"embedding": 2})
 _NOVELTY = Signature("embed_with_novelty", "features", {"embedding": 2, "novelty": 1})
 _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
@@ -28,10 +29,9 @@ _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
 class Client:
     """Embed rows with a model on TensorFlow Serving, in requests of a size it accepts.
 
-    Requests that may succeed next time are sent again, with growing pauses, until `deadline`: when
-    the server is unavailable or overloaded (gRPC UNAVAILABLE and RESOURCE_EXHAUSTED, HTTP 429, 502,
-    503 and 504, no connection), does not answer within `timeout`, or its answer is cut short. All
-    other errors are raised at once. A call returns as many rows as it was given, or raises.
+    Requests that may succeed next time (the server is unavailable or overloaded, does not answer
+    within `timeout`, or its answer is cut short) are sent again, with growing pauses, until
+    `deadline`. A call returns as many rows as it was given, or raises a ServingError.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Client:
     model : str
         Name of the model on the server.
     version : int, default=None
-        Version of the model. By default the server chooses: its newest.
+        Version of the model; by default the server's newest.
     label : str, default=None
         Label of a version in the server's configuration, such as "stable", instead of `version`.
     timeout : float, default=10.0

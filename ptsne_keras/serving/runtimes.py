@@ -198,13 +198,11 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
 
 def _erfc(graph: Any, node: Any, _name: str, _args: list[Any]) -> None:
     """Write Erfc, which the exact GELU uses and ONNX lacks, as 1 - Erf."""
-    shapes, dtypes = node.output_shapes, node.output_dtypes
     one = graph.make_const(f"{node.name}_one", np.ones((), np.float32)).output[0]
     erf = graph.make_node("Erf", node.input[:1]).output[0]
+    told = {"shapes": node.output_shapes, "dtypes": node.output_dtypes, "outputs": node.output}
     graph.remove_node(node.name)
-    graph.make_node(
-        "Sub", [one, erf], name=node.name, outputs=node.output, shapes=shapes, dtypes=dtypes
-    )
+    graph.make_node("Sub", [one, erf], name=node.name, **told)
 
 
 def _onnx_runtime(written: bytes) -> Run | None:

@@ -123,24 +123,23 @@ def _labels(base: Path, stable: int | None, canary: int | None) -> tuple[dict[st
     file = base / "models.config"
     text = file.read_text() if file.is_file() else ""
     before = {label: int(version) for label, version in _LABEL.findall(text)}
-    listed = {int(version) for version in _VERSION.findall(text)}
+    listed = sorted({int(version) for version in _VERSION.findall(text)})
     if stable is None:
         kept = before.get("stable")
         stable = kept if kept in versions else max({*versions} - {canary}, default=1)
     labels = {"stable": stable} | ({} if canary is None else {"canary": canary})
-    for version in labels.values():
+    for label, version in labels.items():
         if isinstance(version, bool) or version not in versions:
             raise FileNotFoundError(
-                f"stable and canary should be versions in {base}: {versions}; "
+                f"{label} should be a version in {base}: {versions}; "
                 f"export_saved_model writes them. Received: {version!r}."
             )
-    for label, version in labels.items():
         if label in before and version not in {before[label], *listed}:
             first = "make it the canary first" if label == "stable" else "drop the canary first"
             raise ValueError(
-                f"{label} should move to a version that is served: {sorted(listed)}. A server "
-                f"refuses to move a label to a version it has not loaded; {first}, and wait a "
-                f"minute. Received: {version}."
+                f"{label} should move to a version that is served: {listed}. A server refuses to "
+                f"move a label to a version it has not loaded; {first}, and wait a minute. "
+                f"Received: {version}."
             )
     # Versions that have a label now are served until the next call: requests may be under way.
     return labels, sorted({*labels.values(), *before.values()} & {*versions})
