@@ -12,7 +12,7 @@ from support.linear import MODEL, D, address, assert_embeds, counts, refusal, ro
 from support.loopback import Loopback, free_port
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import Client, ServingError, _transport, _rest
+from ptsne_keras.serving import Client, ServingError, _rest, _transport
 from ptsne_keras.serving.signatures import example
 
 # ---------------------------------------------------------------- answers
