@@ -27,17 +27,15 @@ def test_wrong_width(client):
     assert "X should have 5 columns, like the training rows; it has 7." in str(error)
 
 
+NO_LABEL = "The label should be in the server's configuration"
+
+
 @pytest.mark.parametrize(
     ("model", "choice", "code", "words"),
     [
         ("letters", {}, "NOT_FOUND", ["Latest(letters)", ", model 'letters'", "Client.ready()"]),
         (MODEL, {"version": 7}, "NOT_FOUND", ["Specific(digits, 7)", "version 7"]),
-        (
-            MODEL,
-            {"label": "canary"},
-            "INVALID_ARGUMENT",
-            ["label: canary", "The label should be in the server's configuration"],
-        ),
+        (MODEL, {"label": "canary"}, "INVALID_ARGUMENT", ["label: canary", NO_LABEL]),
     ],
     ids=["model", "version", "label"],
 )
@@ -118,13 +116,6 @@ def test_answer_that_comes_in_drops_is_too_slow():
 # ---------------------------------------------------------------- faults
 
 
-def test_unavailable_twice_then_fine(client, server):
-    server.inject("unavailable", times=2)
-    X = rows(3)
-    assert_embeds(client.embed(X), X)
-    assert len(server.requests) == 3
-
-
 def test_unavailable_for_ever_ends_at_the_deadline(url, server):
     server.inject("unavailable", times=1000)
     began = time.monotonic()
@@ -172,14 +163,14 @@ def test_answer_cut_short_is_asked_for_again_and_never_returned(client, server, 
     assert caught.value.attempts > 1
 
 
-def test_one_fault_does_not_repeat_the_chunks_before(url, server):
+@pytest.mark.parametrize("fault", ["truncated", "unavailable"])
+def test_one_fault_does_not_repeat_the_chunks_before(url, server, fault):
     X = rows(9)
     with Client(url, MODEL, rows=3, backoff=0.01) as client:
         client.embed(X[:1])
-        server.requests.clear()
-        server.inject("truncated")
+        server.inject(fault, times=2)
         assert_embeds(client.embed(X), X)
-    assert counts(server) == [3, 3, 3, 3]
+    assert counts(server) == [1, 3, 3, 3, 3, 3]
 
 
 def test_connection_refused(way):
