@@ -119,20 +119,15 @@ def _map(data: bytes, field: int) -> dict[str, bytes]:
     return {entry[1].decode(): entry.get(2, b"") for entry in entries}
 
 
-def read_signature(meta_graph: bytes, name: str) -> list[Infos]:
+def _signature(meta_graph: bytes, name: str) -> list[Infos]:
     """Read a signature's inputs and outputs.
 
     MetaGraphDef: signature_def = 5; SignatureDef: inputs = 1, outputs = 2; TensorInfo: name = 1,
     dtype = 2.
     """
-    sides = (_map(_map(meta_graph, 5)[name], field) for field in (1, 2))
-    return [
-        {
-            key: TensorInfo(info[1].decode(), info[2])
-            for key, info in ((key, dict(_fields(value))) for key, value in side.items())
-        }
-        for side in sides
-    ]
+    infos = [_map(_map(meta_graph, 5)[name], field) for field in (1, 2)]
+    parsed = [{key: dict(_fields(value)) for key, value in side.items()} for side in infos]
+    return [{k: TensorInfo(v[1].decode(), v[2]) for k, v in side.items()} for side in parsed]
 
 
 class SavedModel:
@@ -155,7 +150,7 @@ class SavedModel:
 
     def run(self, signature: str, batch: Batch) -> Batch:
         """Answer one batch: arrays by input name → arrays by output name."""
-        inputs, outputs = read_signature(self._meta_graph, signature)
+        inputs, outputs = _signature(self._meta_graph, signature)
         if batch.keys() != inputs.keys():
             raise KeyError(f"Inputs should be {sorted(inputs)}. Received: {sorted(batch)}.")
         given = [self._to_tensor(batch[name], info.dtype) for name, info in inputs.items()]

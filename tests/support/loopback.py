@@ -36,19 +36,7 @@ except ImportError:
 
 # A refusal; an answer after `slow` seconds; one cut off inside; one that lacks half the rows.
 FAULTS = ("unavailable", "slow", "truncated", "short")
-_CODES = {
-    tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
-    tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
-    tf.errors.UNIMPLEMENTED: "UNIMPLEMENTED",
-}
-_HTTP = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-}
+_HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata|)")
 
 
@@ -159,16 +147,18 @@ class Version:
             if wanted != got:
                 message = f"Expects arg[{i}] to be {wanted.name} but {got.name} is provided"
                 raise Failure("INVALID_ARGUMENT", message)
-        if unknown := [name for name in outputs if name not in definition.outputs]:
-            message = f"output tensor alias not found in signature: {unknown[0]}"
-            raise Failure("INVALID_ARGUMENT", message)
+        for name in outputs:
+            if name not in definition.outputs:
+                message = f"output tensor alias not found in signature: {name}"
+                raise Failure("INVALID_ARGUMENT", message)
         try:
             found = self._model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             # Eager TensorFlow wraps the operation's own message.
             message = error.message.rpartition("<stack traces unavailable>")[2]
             message = message.rpartition(" [Op:")[0] or message
-            raise Failure(_CODES.get(error.error_code, "INTERNAL"), message) from error
+            wrong = isinstance(error, tf.errors.InvalidArgumentError)
+            raise Failure("INVALID_ARGUMENT" if wrong else "INTERNAL", message) from error
         return {name: found[name].numpy() for name in outputs or found}
 
 
