@@ -98,16 +98,16 @@ class Grpc:
 
 def _required(scheme: str) -> Any:
     """Return the module grpc, or raise an error that names all there is to install."""
+    modules = ("grpc", "tensorflow_serving.apis")
     try:
-        for module in ("tensorflow_serving.apis", "grpc"):
-            found = optional.require(module, extra="serving", purpose=f"{scheme}://")
+        found = [optional.require(m, extra="serving", purpose=f"{scheme}://") for m in modules]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{error} Then pip install --no-deps tensorflow-serving-api; with its dependencies it "
             "would install another TensorFlow.",
             name=error.name,
         ) from None
-    return found
+    return found[0]
 
 
 def _api(name: str) -> Any:

@@ -36,8 +36,7 @@ class Options(NamedTuple):
 def write(encoder: keras.Model, path: Path, options: Options) -> None:
     """Write the SavedModel with TensorFlow; raise if no stock server could run it."""
     served, facts, reference = encoder, dict(options.facts), options.reference
-    if options.bfloat16:
-        assert reference is not None
+    if options.bfloat16 and reference is not None:
         served = _precision.bfloat16(encoder)
         error = _precision.map_error(encoder, served, reference.sample)
         facts |= {"precision": "bfloat16", "map_error": error}

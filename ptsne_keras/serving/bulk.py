@@ -95,8 +95,7 @@ def _version(path: str) -> str:
         return path
     # Object stores end the names of folders with a slash.
     listed = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
-    names = [name.rstrip("/") for name in listed]
-    versions = sorted((name for name in names if name.isdecimal()), key=int)
+    versions = sorted(filter(str.isdecimal, (name.rstrip("/") for name in listed)), key=int)
     if not versions:
         raise FileNotFoundError(
             "path should be a SavedModel's directory, or the base path of its versions. "

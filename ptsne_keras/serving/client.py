@@ -1,5 +1,6 @@
 """A client of TensorFlow Serving: sends rows over REST or gRPC and returns their embedding."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Self
@@ -93,8 +94,14 @@ class Client:
                 raise ValueError(
                     f"{name} should be a number of seconds above 0. Received: {value!r}."
                 )
-        choice, parts = _choice(version, label), _parts(url)
-        headers = dict(headers or {})
+        if version is not None and label is not None:
+            raise ValueError(
+                f"version or label should be given, not both. Received: {version!r} and {label!r}."
+            )
+        choice: dict[str, Any] = {} if label is None else {"label": label}
+        if version is not None:
+            choice = {"version": validation.check_integer(version, "version", 0)}
+        parts, headers = _parts(url), dict(headers or {})
         if credentials is not None and parts.scheme in ("http", "grpc"):
             raise ValueError(
                 f"url should begin with https:// or grpcs:// for credentials. Received: {url!r}."
@@ -240,26 +247,12 @@ class Client:
 
 def _parts(url: str) -> SplitResult:
     """Split a url, or raise if no attempt could reach it."""
-    try:
+    with contextlib.suppress(TypeError, ValueError, AttributeError):  # such as a port out of range
         parts = urlsplit(url)
-        good = parts.scheme in _TRANSPORTS and bool(parts.hostname) and parts.username is None
-        good = good and parts.port != 0 and not any(mark.isspace() for mark in url)
-    except (TypeError, ValueError, AttributeError):  # for instance a port out of range
-        good = False
-    if not good:
-        raise ValueError(
-            "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user "
-            f"or blanks; a password belongs in headers. Received: {url!r}."
-        )
-    return parts
-
-
-def _choice(version: int | None, label: str | None) -> dict[str, Any]:
-    """Return the version or label to ask for."""
-    if version is not None and label is not None:
-        raise ValueError(
-            f"version or label should be given, not both. Received: {version!r} and {label!r}."
-        )
-    if version is not None:
-        return {"version": validation.check_integer(version, "version", 0)}
-    return {} if label is None else {"label": label}
+        known = parts.scheme in _TRANSPORTS and parts.hostname and parts.username is None
+        if known and parts.port != 0 and not any(mark.isspace() for mark in url):
+            return parts
+    raise ValueError(
+        "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user or "
+        f"blanks; a password belongs in headers. Received: {url!r}."
+    )

@@ -181,11 +181,12 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
     """Return the encoder, or a float32 copy if it computes in mixed precision."""
 
     def rewritten(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("class_name") == "DTypePolicy":
-                return {**value, "config": {"name": "float32"}}
-            return {key: rewritten(part) for key, part in value.items()}
-        return [rewritten(part) for part in value] if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return [rewritten(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        single = {"config": {"name": "float32"}} if value.get("class_name") == "DTypePolicy" else {}
+        return {key: rewritten(part) for key, part in value.items()} | single
 
     # No runtime here multiplies bfloat16 matrices, and LiteRT no float16 ones.
     layers = encoder._flatten_layers(include_self=False)
@@ -229,8 +230,7 @@ def _litert_interpreter(written: bytes) -> Run:
 def _compare(encoder: keras.Model, X: FloatArray, run: Run, suffix: str) -> None:
     """Raise unless the file answers as Keras does, for many rows and for one."""
     Y = np.asarray(encoder(X, training=False), np.float32)
-    # Far from the origin float32 has no more digits.
-    extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())
+    extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())  # float32 has no more digits
     for n in (len(X), 1):
         difference = np.abs(run(X[:n]) - Y[:n]).max()
         if not difference <= _CLOSE * extent:  # NaN neither
