@@ -93,12 +93,12 @@ def check(path: str | os.PathLike[str]) -> Report:
             "path should be the folder of one version, with a saved_model.pb. Received: "
             f"{folder}, without."
         )
-    findings = [_layout(folder)]
     try:
         graph = _meta_graph(file)
     except Exception as error:  # whatever protobuf raises for other files
-        return Report(folder, [*findings, Finding("graph", False, f"cannot be read: {error}")])
-    findings += [_operations(graph), _devices(graph)]
+        failed = Finding("graph", False, f"cannot be read: {error}")
+        return Report(folder, [_layout(folder), failed])
+    findings = [_layout(folder), _operations(graph), _devices(graph)]
     if findings[1].ok:  # otherwise loading it may run what was refused
         findings += _loaded(folder, graph)
     return Report(folder, findings)

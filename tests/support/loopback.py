@@ -72,13 +72,12 @@ class Loopback:
     def inject(self, fault, times=1):
         """Let the next predict requests meet a fault."""
         assert fault in FAULTS
-        with self._lock:
-            self._faults += [fault] * times
+        self._faults += [fault] * times
 
     def clear(self):
-        """Forget the faults that no request has met."""
-        with self._lock:
-            self._faults.clear()
+        """Forget the requests, and the faults that none of them has met."""
+        self.requests.clear()
+        self._faults.clear()
 
     def find(self, name, version, label):
         """Return the version that a request asks for."""
