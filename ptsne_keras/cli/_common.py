@@ -1,5 +1,6 @@
 """What several commands need: the rows that the options mean, output files, the report."""
 
+import dataclasses
 import os
 import warnings
 from argparse import Namespace
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 
 from ptsne_keras.estimators import MapRegressor, ParametricTSNE
 from ptsne_keras.io.rows import Choice, Reader
-from ptsne_keras.io.tables import Layout
 from ptsne_keras.utils import files
 
 Model = ParametricTSNE | MapRegressor
@@ -30,16 +30,9 @@ class Report(NamedTuple):
 
 def choice(options: Namespace) -> Choice:
     """Return which columns the options choose."""
-    return Choice(
-        columns=options.columns,
-        drop=options.drop or (),
-        ids=options.id,
-        labels=options.label,
-        array=options.array,
-        layer=options.layer,
-        obsm=options.obsm,
-        layout=Layout(options.header, options.delimiter, options.decimal, options.thousands),
-    )
+    names = (field.name for field in dataclasses.fields(Choice))
+    own = {"ids": options.id, "labels": options.label}
+    return Choice(**{name: own[name] if name in own else getattr(options, name) for name in names})
 
 
 def reader_for(model: Model, path: str, options: Namespace) -> Reader:

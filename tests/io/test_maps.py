@@ -116,7 +116,7 @@ def test_columns_and_ids_by_name(suffix, Y, tmp_path):
     np.testing.assert_allclose(found.of(["d", "a"]), Y[[3, 0]], rtol=1e-6)
     with pytest.raises(ValueError, match=r"columns should name .* 'cluster', 'a', 'b'"):
         maps.read(file, ids="barcode")
-    with pytest.raises(ValueError, match=r"among 'barcode', .* Received: 'z'"):
+    with pytest.raises(ValueError, match=r"among .* 'barcode', .* Received: 'z'"):
         maps.read(file, columns=["a", "z"])
 
 
@@ -197,13 +197,13 @@ def test_a_map_that_fails_to_be_written_leaves_the_old_one(Y, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,2\n3,NA\n5,\n", "in 2 of 3 rows, the first at index 1"),
-        ("NA,NA\n3,4\n5,6\n", "NaN in 1 of 3 rows, the first at index 0"),
-        (",x,y\na,1,2\nb,nan,4\n", r"1 such rows: 'b'"),
+        ("x,y\n1,2\n3,NA\n5,\n", "NaN in row 2, column 'y'"),
+        ("NA,NA\n3,4\n5,6\n", "NaN in row 1, column '1'"),
+        (",x,y\na,1,2\nb,nan,4\n", "NaN in row 2, column 'x'"),
         ("x,y\n1,2\n3,four\n", r"Column 'y' of .* should be numbers.* Received: 'four' in line 3"),
         ("a,b,c\n1,2,3\n4,5,6\n", r"numbers in 'a', 'b', 'c'"),
         ("a,b\n1_0,2\n", "numbers in 'b'"),
-        ("x,y\n1,2\n3,1e39\n", "The map should be finite.*infinity or a value above 3.4e38"),
+        ("x,y\n1,2\n3,1e39\n", "finite number .*inf in row 2, column 'y'"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(text, message, tmp_path):
@@ -243,9 +243,9 @@ def test_other_files_are_refused(tmp_path):
 
 def test_rows_without_a_place_are_named(Y):
     table = maps.Map(Y, np.array(list("abcde")))
-    with pytest.raises(ValueError, match=r"2 rows without: 'x', 'y'; .* 'a', 'b', 'c', …"):
+    with pytest.raises(ValueError, match=r"no place for 'x', 'y'; the map has 'a', 'b', 'c', …"):
         table.of(["a", "x", "y"])
-    with pytest.raises(ValueError, match=r"1 names that occur twice or more: 'a'"):
+    with pytest.raises(ValueError, match="Received: 'a' several times"):
         maps.Map(Y, np.array(list("abcda"))).of(["b"])
     with pytest.raises(ValueError, match="matched by position"):
         maps.Map(Y, None).of(["b"])

@@ -12,7 +12,6 @@ from support.tables import NAMES, SAMPLES
 
 from ptsne_keras.io import tables
 from ptsne_keras.io.rows import Choice, Reader
-from ptsne_keras.io.tables import Layout
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ LAYOUTS = {
     "sep= of Excel": ("sep=;\na;b\n1;2\n3;4\n", {}),
     "decimal commas": ("a;b\n1,0;2\n3;4,0\n", {}),
     "decimal commas between blanks": ("1,0 2,0\n3,0 4,0\n", {}),
-    "thousands": ("a;b\n1;2\n3;4\n", {"layout": Layout(thousands=".")}),
-    "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"layout": Layout(delimiter="|")}),
+    "thousands": ("a;b\n1;2\n3;4\n", {"thousands": "."}),
+    "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"delimiter": "|"}),
     "blanks": ("  a   b\n  1   2\n  3   4\n", {}),
     "the index of pandas": (",0,1\n10,1,2\n11,3,4\n", {}),
     "R's row names": ('"a" "b"\n"r1" 1 2\n"r2" 3 4\n', {}),
@@ -103,7 +102,7 @@ def test_a_header_is_words_or_what_pandas_writes(text, header, file):
         warnings.simplefilter("error")
         assert Reader(file, Choice(drop=["id"] if "id" in text else [])).source.named is header
         for asked in (True, False) if text.count("\n") > 1 else (False,):
-            found = Reader(file, Choice(layout=Layout(header=asked))).source
+            found = Reader(file, Choice(header=asked)).source
             assert found.named is asked
 
 
@@ -112,7 +111,7 @@ def test_numbers_that_may_be_names_are_said_to_be_read_as_data(head, file):
     rows = "0.5,0.7,0.1\n0.5,0.2,1\n9,2,3\n5,1,2\n"
     with pytest.warns(UserWarning, match=r"first line, .*, is read as a row of data; header=True"):
         assert len(read(file, f"{head}\n{rows}").X) == 5
-    named = read(file, f"{head}\n{rows}", layout=Layout(header=True), columns=head.split(",")[:2])
+    named = read(file, f"{head}\n{rows}", header=True, columns=head.split(",")[:2])
     assert named.X.shape == (4, 2)
     with pytest.raises(ValueError, match=r"columns should be among .*; header=True if its first"):
         read(file, "7,3\n1,2\n", columns=["7"])
