@@ -1,6 +1,7 @@
 """Files of rows, opened: arrays, Parquet and AnnData behind one interface."""
 
 import collections
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras.utils.arrays import dense
+from ptsne_keras.utils.arrays import block_size, dense, row_slices
 from ptsne_keras.utils.optional import require
 
+Blocks = Iterator[tuple[Any, dict[str, Any]]]
 # Numbers read at a time.
 _NUMBERS = 1 << 22
 # Names that a message lists, at most.
@@ -64,9 +66,7 @@ class Source:
                 f"Received: {listed(twice)} twice or more."
             )
 
-    def blocks(
-        self, features: Sequence[str], texts: Sequence[str]
-    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
         raise NotImplementedError
 
@@ -75,11 +75,7 @@ class ArrayRows(Source):
     """Rows [N, D] of an array, `np.memmap`, HDF5 data set or sparse matrix."""
 
     def __init__(
-        self,
-        file: Path,
-        X: Any,
-        names: Sequence[str] | None = None,
-        beside: Mapping[str, Any] | None = None,
+        self, file: Path, X: Any, names: Sequence[str] | None = None, beside: Any = None
     ) -> None:
         shape = tuple(getattr(X, "shape", ()))
         if len(shape) != 2 or 0 in shape:
@@ -91,21 +87,18 @@ class ArrayRows(Source):
         self.beside = beside or {}
         self.ids = "obs_names" if "obs_names" in self.beside else None
 
-    def blocks(
-        self, features: Sequence[str], texts: Sequence[str]
-    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield features as rows [b, D], dense or sparse, and texts as arrays [b]."""
         place = {name: j for j, name in enumerate(self.names)}
         chosen = [place[name] for name in features]
-        step = max(1, _NUMBERS // len(self.names))
-        for start in range(0, self.X.shape[0], step):
-            part = self.X[start : start + step]
-            others = {}
-            for name in texts:
-                if name in self.beside:
-                    others[name] = np.asarray(self.beside[name][start : start + step])
-                else:
-                    others[name] = dense(part[:, [place[name]]])[:, 0]
+        for rows in row_slices(self.X.shape[0], block_size(len(self.names), numbers=_NUMBERS)):
+            part = self.X[rows]
+            others = {
+                name: np.asarray(self.beside[name][rows])
+                if name in self.beside
+                else dense(part[:, [place[name]]])[:, 0]
+                for name in texts
+            }
             yield part if list(features) == self.names else part[:, chosen], others
 
 
@@ -124,14 +117,12 @@ class ParquetRows(Source):
         self.numeric = [name for name, kind in self._types.items() if kind.startswith(kinds)]
         self.count = self._table.metadata.num_rows
 
-    def blocks(
-        self, features: Sequence[str], texts: Sequence[str]
-    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
         for name in features:
             if name not in self.numeric:
                 raise not_numbers(name, self.file, self._types[name])
-        step = max(1, _NUMBERS // max(1, len(features)))
+        step = block_size(len(features), numbers=_NUMBERS)
         try:
             for batch in self._table.iter_batches(step, columns=list({*features, *texts})):
                 X = np.empty((batch.num_rows, len(features)), np.float32)
@@ -148,26 +139,19 @@ def archive(file: Path, array: str | None) -> Source:
     with np.load(file, allow_pickle=False) as arrays:
         if {"format", "shape", "data"} <= set(arrays.files):
             return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
-        shapes = {name: _shape(arrays, name) for name in arrays.files}
-        chosen = [name for name, shape in shapes.items() if len(shape) == 2]
-        chosen = chosen if array is None else [array]
-        if len(chosen) != 1 or not shapes.get(chosen[0]):
+        held = {}
+        for name in arrays.files:
+            with contextlib.suppress(ValueError):  # an array of Python objects
+                held[name] = arrays[name]
+        chosen = [array] if array else [name for name, values in held.items() if values.ndim == 2]
+        if len(chosen) != 1 or chosen[0] not in held:
             raise ValueError(
                 f"array should name the one of {file} that has the rows, as numbers. "
-                f"Received: {array}; there are {', '.join(map(repr, shapes))}."
+                f"Received: {array}; there are {listed(arrays.files)}."
             )
-        X = arrays[chosen[0]]
-        beside = {name: arrays[name] for name, shape in shapes.items() if shape == X.shape[:1]}
+    X = held[chosen[0]]
+    beside = {name: values for name, values in held.items() if values.shape == X.shape[:1]}
     return ArrayRows(file, X, beside=beside)
-
-
-def _shape(arrays: Any, name: str) -> tuple[int, ...]:
-    """Return the shape of an array of an .npz file, or () if it holds Python objects."""
-    with arrays.zip.open(f"{name}.npy") as stream:
-        first = np.lib.format.read_magic(stream) == (1, 0)
-        header = "read_array_header_1_0" if first else "read_array_header_2_0"
-        shape, _, dtype = getattr(np.lib.format, header)(stream)
-    return () if dtype.hasobject else tuple(shape)
 
 
 def anndata(file: Path, layer: str | None, obsm: str | None) -> Source:

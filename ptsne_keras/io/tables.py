@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras.io._sources import Choice, Source, not_numbers
+from ptsne_keras.io._sources import Blocks, Choice, Source, not_numbers
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils.labels import MISSING
 
@@ -61,9 +61,7 @@ class TextTable(Source):
         first = zip(names, rows[0], strict=False)
         self.numeric = [name for name, cell in first if self._is_number(cell)]
 
-    def blocks(
-        self, features: Sequence[str], texts: Sequence[str]
-    ) -> Iterator[tuple[FloatArray, dict[str, Any]]]:
+    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield these columns as numbers [b, D], NaN where one is missing, and others as text."""
         import pandas
 
@@ -88,10 +86,8 @@ class TextTable(Source):
                 next(stream)
             try:
                 for chunk in pandas.read_csv(stream, **options):
-                    yield (
-                        self._numbers(chunk, numbers),
-                        {name: np.asarray(chunk[place[name]], dtype=str) for name in texts},
-                    )
+                    others = {name: np.asarray(chunk[place[name]], dtype=str) for name in texts}
+                    yield self._numbers(chunk, numbers), others
             except pandas.errors.ParserError as error:
                 self._check(numbers)
                 raise ValueError(f"{self.file} should be a table. Received: {error}") from error
@@ -202,15 +198,12 @@ def _records(lines: Iterable[str], mark: str, above: int = 0) -> Iterator[tuple[
 
 def _heads(comment: str, first: str, mark: str) -> bool:
     """Return whether a comment is the header of the record below it, which has a number."""
-    names, cells = (
-        next((cells for _, cells in _records([line], mark)), [])
-        for line in (comment.lstrip("# "), first)
-    )
-    return (
-        len(names) == len(cells)
-        and any(_any_number(cell) is None for cell in names)
-        and any(_any_number(cell) is not None or cell.strip() in MISSING for cell in cells)
-    )
+    lines = [comment.lstrip("# ") or "#", first]
+    numbers = [
+        [_any_number(cell) is not None or cell.strip() in MISSING for cell in cells]
+        for _, cells in _records(lines, mark)
+    ]
+    return len(set(map(len, numbers))) == 1 and not all(numbers[0]) and any(numbers[-1])
 
 
 def _any_number(cell: str) -> float | None:
