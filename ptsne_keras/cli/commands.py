@@ -12,7 +12,7 @@ import numpy as np
 
 from ptsne_keras import serving
 from ptsne_keras.callbacks.progress import Meter
-from ptsne_keras.cli._common import Report, check_output, reader_for
+from ptsne_keras.cli._common import Report, check_inputs_stay, check_output, reader_for
 from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
 from ptsne_keras.estimators import MapRegressor, load
@@ -22,40 +22,39 @@ from ptsne_keras.utils import files
 
 def transform(options: Namespace) -> Report:
     """Place new rows on a map: `ptsne transform`."""
-    out = check_output(options.out, maps.ENDINGS, inputs=[options.rows])
+    out = check_output(options.out, maps.ENDINGS)
     model = load(options.model)
     if options.novelty and not isinstance(model, MapRegressor):
         raise ValueError("--novelty should be left out for a model fitted without --map.")
     if options.novelty and out.suffix == ".npy":
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reader = reader_for(model, options.rows, options)
-    meter = None if options.quiet else Meter("transform", reader.count)
+    meter = Meter("transform", reader.count)
     start = time.perf_counter()
 
     def parts() -> Iterator[tuple[Any, dict[str, Any]]]:
         done = 0
         for rows in reader.blocks():
             columns = beside(rows)
-            if options.novelty and isinstance(model, MapRegressor):
+            if isinstance(model, MapRegressor) and options.novelty:
                 columns["novelty"] = model.novelty(rows.X)
             yield model.transform(rows.X), columns
             done += rows.X.shape[0]
-            if meter is not None:
+            if not options.quiet:
                 meter.update(done)
 
     count = maps.write(out, parts())
-    if meter is not None:
+    if not options.quiet:
         meter.close()
-    seconds = time.perf_counter() - start
     facts = {
         "command": "transform",
         "model": str(options.model),
         "out": str(out),
         "rows": count,
         "ignored": reader.ignored,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - start,
     }
-    return Report(facts, f"{count:,} rows in {seconds:.1f} s: {out}")
+    return Report(facts, f"{count:,} rows in {facts['seconds']:.1f} s: {out}")
 
 
 def evaluate(options: Namespace) -> Report:
@@ -127,6 +126,12 @@ COMMANDS: dict[str, Callable[[Namespace], Report]] = {
     "plot": plot,
     "demo": demo,
 }
+
+
+def run(options: Namespace) -> Report:
+    """Run the command that the options name."""
+    check_inputs_stay(options)
+    return COMMANDS[options.command](options)
 
 
 def dumps(facts: dict[str, Any]) -> str:

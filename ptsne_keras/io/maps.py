@@ -147,8 +147,6 @@ def read(
     if isinstance(columns, str):
         raise ValueError(f"columns should be a list of names. Received: {columns!r}.")
     suffix = file.suffix.lower()
-    if suffix == ".npy" and (columns or ids):
-        raise ValueError(f"columns and ids should be left out, since {file} has no names.")
     obsm = "X_tsne" if suffix == ".h5ad" and obsm is None else obsm
     source = open_source(file, Choice(obsm=obsm, header=header))
     if suffix == ".npy" and len(source.names) > (source.count or 0):

@@ -198,12 +198,11 @@ def _records(lines: Iterable[str], mark: str, above: int = 0) -> Iterator[tuple[
 
 def _heads(comment: str, first: str, mark: str) -> bool:
     """Return whether a comment is the header of the record below it, which has a number."""
-    lines = [comment.lstrip("# ") or "#", first]
-    numbers = [
-        [_any_number(cell) is not None or cell.strip() in MISSING for cell in cells]
-        for _, cells in _records(lines, mark)
-    ]
-    return len(set(map(len, numbers))) == 1 and not all(numbers[0]) and any(numbers[-1])
+    names, numbers = (
+        [_any_number(cell) is not None or cell.strip() in MISSING for _, c in found for cell in c]
+        for found in (_records([comment.lstrip("# ")], mark), _records([first], mark))
+    )
+    return len(names) == len(numbers) and not all(names) and any(numbers)
 
 
 def _any_number(cell: str) -> float | None:

@@ -218,7 +218,8 @@ def test_arrays_that_are_no_maps_are_refused(tmp_path):
     np.save(file, np.zeros((2, 500)))
     with pytest.raises(ValueError, match=r"save its transpose. Received: shape \(2, 500\)"):
         maps.read(file)
-    with pytest.raises(ValueError, match="columns and ids should be left out"):
+    np.save(file, np.zeros((9, 2)))
+    with pytest.raises(ValueError, match="ids should be one of what"):
         maps.read(file, ids="x")
     np.save(file, np.array([{}, {}]))
     with pytest.raises(ValueError, match=r"map.npy should be a whole .npy file of numbers"):
