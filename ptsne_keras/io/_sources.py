@@ -40,6 +40,13 @@ class Choice:
     decimal: str | None = None
     thousands: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check that marks are single characters."""
+        for name in ("delimiter", "decimal", "thousands"):
+            given = getattr(self, name)
+            if given is not None and len(given) != 1:
+                raise ValueError(f"{name} should be one character. Received: {given!r}.")
+
 
 class Source:
     """Rows in a file."""

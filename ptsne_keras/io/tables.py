@@ -35,10 +35,6 @@ class TextTable(Source):
     """Rows in a text file, which may be compressed by gzip."""
 
     def __init__(self, file: Path, choice: Choice) -> None:
-        for name in ("delimiter", "decimal", "thousands"):
-            given = getattr(choice, name)
-            if given is not None and len(given) != 1:
-                raise ValueError(f"{name} should be one character. Received: {given!r}.")
         with reading(file) as stream:
             self._above, self._mark, header, records = _top(stream, choice.delimiter)
         lines, rows = [line for line, _ in records], [cells for _, cells in records]

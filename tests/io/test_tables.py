@@ -10,7 +10,7 @@ import pandas
 import pytest
 from support.tables import NAMES, SAMPLES
 
-from ptsne_keras.io import tables
+from ptsne_keras.io import maps, tables
 from ptsne_keras.io.rows import Choice, Reader
 
 
@@ -32,17 +32,49 @@ LAYOUTS = {
     "a semicolon in every name of a row": ("id,a,b\nx;y,1,2\nz;w,3,4\n", {"ids": "id"}),
     "line breaks in quoted cells": ('id,a,b\n"x\ny",1,2\n"z\nw",3,4\n', {"ids": "id"}),
     "a delimiter at the end of rows alone": ("a,b\n1,2,\n3,4,\n", {}),
-    "a delimiter at the end of every line": ("a,b,\n1,2,\n3,4,\n", {}),
     "a delimiter at the end of rows without a header": ("1,2,\n3,4,\n", {}),
     "sep= of Excel": ("sep=;\na;b\n1;2\n3;4\n", {}),
     "decimal commas": ("a;b\n1,0;2\n3;4,0\n", {}),
-    "decimal commas between blanks": ("1,0 2,0\n3,0 4,0\n", {}),
     "thousands": ("a;b\n1;2\n3;4\n", {"thousands": "."}),
     "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"delimiter": "|"}),
     "blanks": ("  a   b\n  1   2\n  3   4\n", {}),
     "the index of pandas": (",0,1\n10,1,2\n11,3,4\n", {}),
-    "R's row names": ('"a" "b"\n"r1" 1 2\n"r2" 3 4\n', {}),
 }
+
+
+HALVES = [[1.5, 2], [3, 4.25]]
+WRITERS = {
+    "R write.csv": '"","V1","V2"\n"1",1.5,2\n"2",3,4.25\n',
+    "R write.csv, no row names": '"V1","V2"\n1.5,2\n3,4.25\n',
+    "R write.csv2": '"";"V1";"V2"\n"1";1,5;2\n"2";3;4,25\n',
+    "R write.table": '"V1" "V2"\n"1" 1.5 2\n"2" 3 4.25\n',
+    "R write.table, tabs": '"V1"\t"V2"\n"1"\t1.5\t2\n"2"\t3\t4.25\n',
+    "R write.table, names with blanks": 'V1 V2\n"cell 1" 1.5 2\n"cell 2" 3 4.25\n',
+    "R write.table, decimal commas, tabs": "V1\tV2\n1,5\t2\n3\t4,25\n",
+    "R write.table, decimal commas, no header": "1,5 2,0\n3,0 4,25\n",
+    "pandas": ",x,y\n0,1.5,2.0\n1,3.0,4.25\n",
+    "pandas without names": ",0,1\n0,1.5,2.0\n1,3.0,4.25\n",
+    "pandas without index": "0\t1\n1.5\t2.0\n3.0\t4.25\n",
+    "pandas, columns from 1": "1,2\n1.5,2.0\n3.0,4.25\n",
+    "no header": "1.5\t2\n3\t4.25\n",
+    "NumPy savetxt": "1.500000e+00 2.000000e+00\n3.000000e+00 4.250000e+00\n",
+    "comments, blank lines and blanks above": "\n# by hand\n  \nx, y\n1.5, 2\n3, 4.25\n   \n",
+    "a comma at the end": "x,y,\n1.5,2,\n3,4.25,\n",
+    "byte order mark and Windows lines": "\ufeffx,y\r\n1.5,2\r\n3,4.25\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("ending", ["csv", "TXT", "tsv.gz"])
+def test_tables_of_every_writer_are_read(writer, ending, tmp_path):
+    file = tmp_path / f"map.{ending}"
+    text = WRITERS[writer].encode()
+    file.write_bytes(gzip.compress(text) if ending == "tsv.gz" else text)
+    found = maps.read(file)
+    assert found.Y.tolist() == HALVES == Reader(file).read().X.tolist()
+    names = {"R write.csv": ["1", "2"], "pandas": ["0", "1"], "no header": None}
+    if writer in names:
+        assert (found.ids if found.ids is None else found.ids.tolist()) == names[writer]
 
 
 @pytest.mark.parametrize(("text", "choice"), LAYOUTS.values(), ids=LAYOUTS)
