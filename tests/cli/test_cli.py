@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,8 +18,7 @@ import pandas
 import pytest
 from support.tables import KINDS, NAMES, table
 
-import ptsne_keras
-from ptsne_keras import MapRegressor, ParametricTSNE, cli, plotting, serving
+from ptsne_keras import MapRegressor, ParametricTSNE, cli, evaluation, plotting, serving
 from ptsne_keras.cli import _help, commands, fit
 from ptsne_keras.io.rows import Choice, Reader
 
@@ -91,11 +89,9 @@ def test_fit_writes_a_model_and_the_map_of_its_rows(here):
 
 def test_fit_says_in_json_what_it_did_and_its_progress_on_stderr(here, capsys, tmp_path):
     file = tmp_path / "map.parquet"
-    words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file]
-    words += ["--id", "ids.npy"]
+    words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file, "--id", "ids.npy"]
     run("fit", "rows.npy", "--out", tmp_path / "new", *words)
     shown = capsys.readouterr()
-    assert shown.out.count("\n") == 1
     facts = json.loads(shown.out)
     assert (facts["rows"], facts["columns"], facts["dimensions"]) == (90, 5, 3)
     assert facts["finished"] is True
@@ -147,27 +143,25 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
     np.testing.assert_allclose(found, Y, rtol=1e-4, atol=1e-5)
 
 
-def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
-    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
-    run("transform", "map", "train.csv", "--id", "sample", "--out", whole, "--quiet")
+def test_transform_goes_block_by_block_and_leaves_nothing_half_written(
+    here, frame, tmp_path, monkeypatch, capsys
+):
+    words = ["--id", "sample", "--drop", "kind", "--quiet", "--out"]
+    run("transform", "map", "train.csv", *words, tmp_path / "whole.csv")
     monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     sizes = []
     real = ParametricTSNE.transform
     monkeypatch.setattr(
         ParametricTSNE, "transform", lambda self, X: sizes.append(len(X)) or real(self, X)
     )
-    run("transform", "map", "train.csv", "--id", "sample", "--out", parts, "--quiet")
+    run("transform", "map", "train.csv", *words, tmp_path / "parts.csv")
     assert sizes == [20, 20, 20, 20, 10]
-    pandas.testing.assert_frame_equal(pandas.read_csv(whole), pandas.read_csv(parts), rtol=1e-4)
-
-
-def test_nothing_half_written_is_left(here, frame, tmp_path, monkeypatch, capsys):
+    whole, parts = (pandas.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "parts"))
+    pandas.testing.assert_frame_equal(whole, parts, rtol=1e-4)
     frame.loc[70, "b"] = np.nan
     frame.to_csv(tmp_path / "bad.csv", index=False)
-    monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     (tmp_path / "out").mkdir()
-    words = ["--id", "sample", "--drop", "kind", "--out", tmp_path / "out" / "new.csv", "--quiet"]
-    run("transform", "map", tmp_path / "bad.csv", *words, code=2)
+    run("transform", "map", tmp_path / "bad.csv", *words, tmp_path / "out" / "new.csv", code=2)
     assert list((tmp_path / "out").iterdir()) == []
     assert "NaN in row 71, column 'b'" in capsys.readouterr().err
 
@@ -202,10 +196,8 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
         calls.append((model, X, X_test, options))
         return {"rows": {"training": len(X), "test": len(X_test)}, "k": options["n_neighbors"]}
 
-    stand_in = types.ModuleType("ptsne_keras.evaluation")
-    stand_in.evaluate, stand_in.table = evaluate, lambda results: f"k = {results['k']}"
-    monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
-    monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "table", lambda results: f"k = {results['k']}")
     words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
     run("evaluate", "map", *words, "--n-neighbors", 7, "--no-pca")
     assert capsys.readouterr().out == "k = 7\n"
@@ -399,14 +391,9 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "ptsne_keras", *map(str, words), *slow, "--json"]
     root = str(Path(cli.__file__).parents[2])
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": root},
-    )
+    environment = {**os.environ, "PYTHONPATH": root}
+    pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
     os.close(stderr)
     err = ""
     while "rows/s" not in err:  # training has begun
