@@ -17,6 +17,7 @@ from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
 from ptsne_keras.estimators import MapRegressor, load
 from ptsne_keras.io import maps
+from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
 
 
@@ -62,14 +63,16 @@ def evaluate(options: Namespace) -> Report:
     from ptsne_keras import evaluation
 
     model = load(options.model)
-    train = reader_for(model, options.train, options).read()
-    test = None if options.test is None else reader_for(model, options.test, options).read()
+    train, test = (
+        reader_for(model, path, options).read() if path else Rows(None, None, None)
+        for path in (options.train, options.test)
+    )
     results = evaluation.evaluate(
         model,
         train.X,
-        None if test is None else test.X,
+        test.X,
         labels=train.labels,
-        labels_test=None if test is None else test.labels,
+        labels_test=test.labels,
         pca=options.pca,
         n_neighbors=options.n_neighbors,
         recall_neighbors=options.recall_neighbors,
@@ -84,21 +87,21 @@ def export(options: Namespace) -> Report:
     """Write a model for a server or another runtime: `ptsne export`."""
     model = load(options.model)
     form = options.format
-    if form != "savedmodel":
-        for name in ("reference", "precision", "version"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} should be left out with --format {form}.")
-        write = serving.export_onnx if form == "onnx" else serving.export_litert
-        path = write(model.encoder_, options.out)
+    of_saved_model = ("reference", "precision", "version")
+    given = [name for name in of_saved_model if getattr(options, name) is not None]
+    if form != "savedmodel" and given:
+        raise ValueError(f"--{given[0]} should be left out with --format {form}.")
+    if form == "onnx":
+        path = serving.export_onnx(model.encoder_, options.out)
+    elif form == "litert":
+        path = serving.export_litert(model.encoder_, options.out)
     else:
-        reference = None
-        if options.reference is not None:
-            reference = reader_for(model, options.reference, options).read().X
+        rows = options.reference and reader_for(model, options.reference, options).read()
         path = serving.export_saved_model(
             model.encoder_,
             options.out,
             options.version,
-            reference=reference,
+            reference=rows and rows.X,
             precision=options.precision or "float32",
             dof=getattr(model, "dof_", None),
         )

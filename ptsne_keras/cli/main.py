@@ -102,11 +102,6 @@ def _silenced() -> Iterator[None]:
 
 def _message(error: BaseException) -> str:
     """Return one line that says what is wrong, with options in place of parameters."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
-        return (
-            "ptsne needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' where "
-            "there is an NVIDIA GPU."
-        )
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.match(r"The '(\w+)' parameter of \w+ must be (.*)\. Got (.*) instead\.", text)
     if found:
