@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.pipelines import arrays, assert_every_row_once
 
 from ptsne_keras import affinities
 from ptsne_keras.data import batches
@@ -18,10 +19,6 @@ def X(digits):
     return digits[0][0][:200]
 
 
-def arrays(dataset):
-    return [(x.numpy(), P.numpy()) for x, P in dataset]
-
-
 @pytest.mark.parametrize("n", [200, 193])
 @pytest.mark.parametrize("shuffle", [True, "once", False])
 def test_an_epoch_has_every_row_once_and_P_belongs_to_the_rows_of_its_batch(X, n, shuffle):
@@ -29,8 +26,7 @@ def test_an_epoch_has_every_row_once_and_P_belongs_to_the_rows_of_its_batch(X, n
     assert dataset.cardinality() == 4
     epochs = [arrays(dataset) for _ in range(2)]
     for found in epochs:
-        seen = np.concatenate([x for x, _ in found])
-        np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[:n][np.lexsort(X[:n].T)])
+        assert_every_row_once([x for x, _ in found], X[:n])
         for x, P in found:
             assert n // 4 <= len(x) <= n // 4 + 1
             expected = affinities.joint_probabilities(x, 10)

@@ -144,7 +144,7 @@ def test_processes_feed_what_one_feeds_and_every_row_once(make, processes, proce
         (4, 0, True, "auto_shard_dataset should be False"),
     ],
 )
-def test_what_would_feed_other_rows_is_named(
+def test_settings_that_would_feed_the_wrong_rows_are_named(
     replicas, seed, auto_shard_dataset, message, process, rng
 ):
     process(0, auto_shard_dataset=auto_shard_dataset)

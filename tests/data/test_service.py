@@ -5,23 +5,18 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from support.browser import until
+from support.pipelines import assert_every_row_once
 
 from ptsne_keras import losses
 from ptsne_keras.data import batches
 from ptsne_keras.data import service as data_service
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "ptsne_keras.data.service", *map(str, arguments)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
 def free_ports(count):
@@ -32,35 +27,35 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(port, process, seconds=120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError):
-            return socket.create_connection(("localhost", port), timeout=1).close()
-        time.sleep(0.1)
-    raise RuntimeError(f"nothing listens on {port}; exit status {process.poll()}")
-
-
 class Service:
     """A dispatcher and two workers."""
 
     def __init__(self, folder):
-        self.folder = str(folder / "shared")
+        self.folder, self.processes = str(folder / "shared"), {}
         self.port, *self.worker_ports = free_ports(3)
-        self.processes = {
-            self.port: start("dispatcher", "--port", self.port, "--work-dir", folder / "state")
-        }
+        self.start(self.port, "dispatcher", "--work-dir", folder / "state")
         for port in self.worker_ports:
             self.start_worker(port)
 
-    def start_worker(self, port):
-        self.processes[port] = start(
-            "worker", "--dispatcher", f"localhost:{self.port}", "--port", port
+    def start(self, port, *arguments):
+        module = [sys.executable, "-m", "ptsne_keras.data.service"]
+        options = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, "stderr": subprocess.DEVNULL}
+        self.processes[port] = subprocess.Popen(
+            [*module, *arguments, "--port", str(port)], **options
         )
 
+    def start_worker(self, port):
+        self.start(port, "worker", "--dispatcher", f"localhost:{self.port}")
+
+    def listens(self, port):
+        assert self.processes[port].poll() is None
+        with contextlib.suppress(OSError):
+            socket.create_connection(("localhost", port), timeout=1).close()
+            return True
+
     def wait(self):
-        for port, process in self.processes.items():
-            wait_for(port, process)
+        for port in self.processes:
+            until(lambda port=port: self.listens(port), seconds=120)
 
     def kill(self, port):
         self.processes[port].kill()
@@ -104,11 +99,6 @@ def assert_equal(found, expected):
     for (x, P), (x_expected, P_expected) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(x, x_expected)
         np.testing.assert_allclose(P, P_expected, rtol=1e-5, atol=1e-9)
-
-
-def assert_every_row_once(parts, X):
-    seen = np.concatenate(parts)
-    np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[np.lexsort(X.T)])
 
 
 @pytest.mark.parametrize(

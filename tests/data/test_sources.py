@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from support.pipelines import assert_every_row_once
 
 from ptsne_keras.data import batches, sources, streams
 from ptsne_keras.utils import validation
@@ -57,8 +58,7 @@ def check_epoch(pipeline, X, sizes):
     assert int(pipeline.cardinality()) == len(sizes)
     found = list(pipeline)
     assert sorted(len(x) for x, _ in found) == sorted(sizes)
-    seen = np.concatenate([x for x, _ in found])
-    np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[np.lexsort(X.T)])
+    assert_every_row_once([x for x, _ in found], X)
     for x, P in found:
         fresh = next(iter(batches.from_array(x.numpy(), 8, len(x), shuffle=False)))[1]
         np.testing.assert_allclose(P, fresh, atol=1e-7)
