@@ -64,6 +64,8 @@ class _Counts:
     def check(self, n: int) -> None:
         """Raise a ValueError unless n training rows are enough."""
         k, K = self.n_neighbors, self.recall_neighbors
+        if self.sample_size is not None:
+            check_integer(self.sample_size, "sample_size")
         if check_integer(k, "n_neighbors") >= n / 2:
             raise ValueError(
                 f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."

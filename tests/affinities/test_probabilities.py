@@ -251,15 +251,12 @@ def test_many_duplicates_are_a_warning_and_uniform():
     np.testing.assert_allclose(P, 1 / 9)
 
 
-@pytest.mark.parametrize(
-    ("distances", "perplexity", "message"),
-    [
+def test_bad_distances_are_named():
+    for distances, perplexity, message in (
         (np.ones((5, 4)), 4, "perplexity should be above 1 and below k = 4"),
         (np.ones((5, 4)), 1, "perplexity should be above 1"),
         (np.full((5, 4), np.nan), 2, "distances should be finite"),
         (np.ones(5), 2, "distances should be a 2-D array"),
-    ],
-)
-def test_bad_distances_are_named(distances, perplexity, message):
-    with pytest.raises(ValueError, match=message):
-        affinities.neighbor_probabilities(distances, perplexity)
+    ):
+        with pytest.raises(ValueError, match=message):
+            affinities.neighbor_probabilities(distances, perplexity)
