@@ -30,11 +30,6 @@ def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -
     return count + -count % replicas
 
 
-def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """Return the sizes of the batches, which differ by at most one."""
-    return np.diff(batch_bounds(n, batch_count(n, batch_size))).tolist()
-
-
 def batch_bounds(n: int, count: int, replicas: int = 1) -> npt.NDArray[np.int64]:
     """Return where in the order each batch starts, and where the last one ends: [count + 1]."""
     used = n if replicas == 1 else n // count * count

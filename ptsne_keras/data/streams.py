@@ -64,8 +64,9 @@ def from_dataset(
         data = data.shuffle(buffer, seed=seed)
     # Checked for rows, too: the number of batches would not reveal a few missing rows.
     data = order.of_length(data, n)
-    batches = data.batch(batch_size).rebatch(order.batch_sizes(n, batch_size))
-    batches = order.of_length(batches, order.batch_count(n, batch_size))
+    number = order.batch_count(n, batch_size)
+    sizes = np.diff(order.batch_bounds(n, number)).tolist()
+    batches = order.of_length(data.batch(batch_size).rebatch(sizes), number)
     return order.prefetched(
         batches.map(lambda x: (x, affinities.joint_probabilities(x, perplexity)), tf.data.AUTOTUNE)
     )
