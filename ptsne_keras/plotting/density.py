@@ -74,5 +74,5 @@ def _opacity(total: Any) -> FloatArray:
     opacity = np.zeros(len(total))
     filled = total > 0
     rank = scipy.stats.rankdata(total[filled], "min") - 1.0  # the number of emptier squares
-    opacity[filled] = _FAINTEST + (1 - _FAINTEST) * rank / rank.max() if rank.any() else 1.0
+    opacity[filled] = _FAINTEST + (1 - _FAINTEST) * (rank / rank.max()) if rank.any() else 1.0
     return opacity
