@@ -80,6 +80,20 @@ def check_shape(X: Any, *, name: str = "X", least: int = 1) -> None:
         )
 
 
+def check_pair(
+    X: Any, Y: Any, *, names: tuple[str, str] = ("X", "Y"), least: int = 1
+) -> tuple[Any, Any]:
+    """Return finite rows and their map, dense or CSR, with the same number of rows."""
+    X, Y = (check_rows(A, name=name, sparse=True) for A, name in zip((X, Y), names, strict=True))
+    check_shape(X, name=names[0], least=least)
+    if X.shape[0] != Y.shape[0]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} should have the same number of rows. "
+            f"Received: {X.shape[0]} and {Y.shape[0]}."
+        )
+    return X, Y
+
+
 def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
     """Return X as finite float32 rows [N, D], dense or CSR, checked by scikit-learn's rules."""
     X = _as_table(X)
