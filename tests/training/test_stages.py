@@ -2,7 +2,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from support.fits import Subclassed
 
 from ptsne_keras import affinities, metrics, networks
