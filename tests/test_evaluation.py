@@ -128,7 +128,7 @@ def test_a_map_of_another_kind_is_scaled_to_its_smallest_divergence(split, rng, 
 
 def test_a_regressor_is_measured_too(split, tsne):
     X, _, X_test, _ = split
-    regressor = MapRegressor(epochs=1, random_state=0, objective="squares")
+    regressor = MapRegressor(random_state=0)
     found = evaluate(regressor.fit(X, tsne.embedding_), X, X_test)["measures"]
     assert set(found) == {"MapRegressor", "PCA"}
     assert all(np.isfinite(list(found["MapRegressor"]["test"].values())))

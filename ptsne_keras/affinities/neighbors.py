@@ -14,6 +14,9 @@ _EXACT_ROWS = 100_000
 # The approximate search has √N times this many cells, and searches the cells nearest to a row.
 _CELLS = 2.0
 _PROBES = 24
+# Queries farther away than this many times the farthest row, whose squares would overflow, are
+# searched from here.
+_FARTHEST = 1e12
 # Largest number of values held while distances are recomputed from differences.
 _BLOCK = 1 << 24
 
@@ -100,10 +103,13 @@ class Index:
         if not 1 <= k <= most:
             bound = "N" if most == n else "N - 1"
             raise ValueError(f"k should be from 1 to {bound} = {most}. Received: {k!r}.")
-        Q = self._rows if Q is None else _scaled(Q, self._shift, self._scale)
+        if Q is None:
+            Q = self._rows
+        else:
+            Q = np.clip(_scaled(Q, self._shift, self._scale), -_FARTHEST, _FARTHEST)
         indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
         for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
-            found = _search(self._index, Q[part], k + (skip is not None))
+            found = _search(self._index, Q[part], int(k) + (skip is not None))
             if skip is not None:
                 found = arrays.without_self(found, skip[part])
             part_D2 = np.square(self._rows[found] - Q[part, None]).sum(axis=2)  # [b, k]

@@ -144,7 +144,8 @@ def _fit_and_save(
         with files.replacing(options.embedding or out / MAP, make_parents=True) as beside_it:
             maps.write(beside_it, [(found, beside(rows))])
             model.save(out)
-    stopped = isinstance(model, MapRegressor) and interruption.requested
+    trained = isinstance(model, MapRegressor) and model.objective == "squares"
+    stopped = trained and interruption.requested
     return not (stopped or unfinished(model)), out
 
 

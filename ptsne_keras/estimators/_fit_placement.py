@@ -1,7 +1,6 @@
 """A fit of `MapRegressor` that indexes the rows of a map, and trains nothing."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -24,24 +23,32 @@ _SCALES = np.geomspace(1e-3, 1e5, 161)
 _BLOCK = 4096
 
 
-@dataclass(frozen=True)
 class Placer:
-    """The layer that places rows, the index of its reference, and the rows' projection."""
+    """Places raw rows where the encoder does, with a search index for its reference."""
 
-    layer: Placement
-    index: Index
-    project: Any
-    """From raw rows [N, D] to components [N, m]."""
+    def __init__(self, encoder: keras.Model, index: Index | None = None) -> None:
+        self._layer = encoder.get_layer("placement")
+        self._places = np.asarray(self._layer.places)
+        projection = encoder.get_layer("projection").output
+        self._components = keras.Model(encoder.inputs[0], projection)
+        if index is None:
+            index = _index(np.asarray(self._layer.features)[: self._layer.n_references])
+        self._index = index
 
     def place(self, X: Any, *, skip: Any = None) -> FloatArray:
-        """Place raw rows [n, D]; `skip` names a reference row [n] that each does without."""
-        Z = self.project(X)
-        places = np.asarray(self.layer.places)
-        k = min(self.layer.n_neighbors, self.layer.n_references - (skip is not None))
-        found = np.empty((len(Z), places.shape[1]), np.float32)
-        for part in arrays.row_slices(len(Z), _BLOCK):
-            near = self.index.search(Z[part], k, skip=None if skip is None else skip[part])
-            found[part] = self.layer.among(np.square(near.distances), places[near.indices])
+        """Place rows [n, D]; `skip` names a reference row [n] that each does without."""
+        k = min(self._layer.n_neighbors, self._layer.n_references - (skip is not None))
+        found = np.empty((X.shape[0], self._places.shape[1]), np.float32)
+        start = 0
+        for rows in arrays.row_blocks(X, rows=_BLOCK):
+            part = slice(start, start + len(rows))
+            Z = np.asarray(self._components(rows, training=False))
+            lost = ~np.isfinite(Z).all(axis=1)  # rows at the limits of float32
+            Z = np.where(lost[:, None], np.float32(0), Z)
+            near = self._index.search(Z, k, skip=None if skip is None else skip[part])
+            found[part] = self._layer.among(np.square(near.distances), self._places[near.indices])
+            found[part][lost] = np.nan
+            start = part.stop
         return found
 
 
@@ -49,14 +56,14 @@ def fit(
     X: Any, Y: FloatArray, settings: MapSettings, *, seed: int
 ) -> tuple[keras.Model, dict[str, Any], Placer]:
     """Return the encoder in the map's units, its history, and what places rows in Python."""
-    seeds = np.random.default_rng(seed).integers(2**31, size=3).tolist()
+    seeds = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     watch = Stopwatch()
     reduced = pca.principal_components(X, min(_SEARCH_DIMS, *X.shape), seed=seeds[0])
     Z = reduced.apply(X)
     watch.lap("project")
-    index = Index(Z, seed=seeds[1])
+    index = _index(Z)
     watch.lap("neighbors")
-    factor = natural_scale(Y, Z, index, k=settings.n_neighbors, seed=seeds[2])
+    factor = natural_scale(Y, Z, index, k=settings.n_neighbors, seed=seeds[1])
     layer = Placement.from_reference(
         Z,
         Y,
@@ -68,19 +75,17 @@ def fit(
     encoder = networks.placed(layer, X.shape[1], scaling=reduced[:2], components=reduced.components)
     watch.lap("scale")
     history = {"pretrain": [], "finetune": {}, "seconds": watch.seconds}
-    return encoder, history, Placer(layer, index, reduced.apply)
+    return encoder, history, Placer(encoder, index)
 
 
-def restored(encoder: keras.Model) -> Placer:
-    """Return what places rows in Python for an encoder that was loaded."""
-    layer = encoder.get_layer("placement")
-    front = keras.Model(encoder.input, encoder.get_layer("projection").output)
+def placer(encoder: keras.Model) -> Placer | None:
+    """Return what places rows in Python for an encoder that was loaded, unless it is a network."""
+    return Placer(encoder) if isinstance(encoder.layers[-1], Placement) else None
 
-    def project(X: Any) -> FloatArray:
-        blocks = [np.asarray(front(part, training=False)) for part in arrays.row_blocks(X)]
-        return np.concatenate(blocks)
 
-    return Placer(layer, Index(np.asarray(layer.features)[: layer.n_references], seed=0), project)
+def _index(Z: FloatArray) -> Index:
+    """Return the index of reference rows, the same whenever it is built."""
+    return Index(Z, seed=0)
 
 
 def natural_scale(Y: FloatArray, Z: FloatArray, index: Index, *, k: int, seed: int) -> float:

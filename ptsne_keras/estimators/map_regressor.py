@@ -1,5 +1,6 @@
 """`MapRegressor`: new rows on a map that exists, as a scikit-learn estimator."""
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -302,32 +303,32 @@ class MapRegressor(RegressorMixin, MapEstimator):
         """Compare held-out rows with their places, and warn if a network knows only the others."""
         rows = self.held_out_
         if self._placer is not None:
-            held_out = self._placer.place(arrays.rows_at(X, rows), skip=rows)
+            parts = {"held_out": (rows, self._placer.place(arrays.rows_at(X, rows), skip=rows))}
         else:
-            held_out = self._map(X[rows])
-        parts = {"held_out": (rows, held_out)}
-        if self._placer is None:
-            others = np.setdiff1d(np.arange(len(Y)), rows)
-            rows = _fit_regression.thinned(others, _MEASURED)
-            parts["train"] = (rows, self._map(X[rows]))
+            others = _fit_regression.thinned(np.setdiff1d(np.arange(len(Y)), rows), _MEASURED)
+            parts = {
+                "held_out": (rows, self._map(X[rows])),
+                "train": (others, self._map(X[others])),
+            }
         spread = math.sqrt(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
         self.correlation_, self.r2_ = {}, {}
         for name, (rows, found) in parts.items():
             self.correlation_[name] = _fit_regression.correlations(Y[rows], found)
             error = np.square((found - Y[rows]) / spread, dtype=np.float64).mean()
             self.r2_[name] = float(1 - error)
-        held_out_r2 = self.r2_["held_out"]
-        train_r2 = self.r2_.get("train", held_out_r2)
-        few = len(self.held_out_) < _TELLING
-        if few or train_r2 < _FITTED or train_r2 - held_out_r2 < _BY_HEART:
-            return
-        warnings.warn(
-            "New rows will be smeared: the network has learned the map by heart. It explains "
-            f"{train_r2:.0%} of the variance of training rows' places, but "
-            f"{max(held_out_r2, 0):.0%} of that of held-out rows'. "
-            'Use objective="placement", which places rows among their neighbours.',
-            stacklevel=3,
-        )
+        if self._placer is None and len(self.held_out_) >= _TELLING:
+            self._warn_of_smear(**self.r2_)
+
+    @staticmethod
+    def _warn_of_smear(held_out: float, train: float) -> None:
+        if train >= _FITTED and train - held_out >= _BY_HEART:
+            warnings.warn(
+                "New rows will be smeared: the network has learned the map by heart. It explains "
+                f"{train:.0%} of the variance of training rows' places, but "
+                f"{max(held_out, 0):.0%} of that of held-out rows'. "
+                'Use objective="placement", which places rows among their neighbours.',
+                stacklevel=4,
+            )
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state = {"correlation": self.correlation_, "r2": self.r2_, "single": self._single}
@@ -337,17 +338,12 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.correlation_, self.r2_ = state["correlation"], state["r2"]
         self._single, self.held_out_ = state["single"], saved["held_out"]
         self._landmarks = {name: saved[name] for name in saved if name != "held_out"}
-        self._placer = None
-        if self.objective == "placement":
-            self._placer = _fit_placement.restored(self.encoder_)
+
+    @functools.cached_property
+    def _placer(self) -> _fit_placement.Placer | None:
+        """What places rows in Python, unless a network does; built when it is first needed."""
+        return _fit_placement.placer(self.encoder_)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()  # the index is built again
+        state = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_placer"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if hasattr(self, "encoder_"):
-            self._placer = None
-            if self.objective == "placement":
-                self._placer = _fit_placement.restored(self.encoder_)

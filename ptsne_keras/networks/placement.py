@@ -19,7 +19,7 @@ _SPARE = 9
 _LOW, _HIGH, _BISECTIONS = -9.0, 23.0, 32
 # Neighbours closer than this part of a row's mean distance are the row itself.
 _SAME = 1e-3
-# Features are clipped here, so that the squared distances of outliers stay finite.
+# Features and starting places are clipped here, so that squared distances stay finite.
 _FARTHEST = 1e15
 
 
@@ -136,7 +136,7 @@ class Placement(keras.layers.Layer):
     def set_reference(self, features: FloatArray, places: FloatArray) -> None:
         """Set the reference rows [M, c] and their places [M, d]."""
         missing = -self.n_references % self._block
-        squares = 0.5 * np.square(features, dtype=np.float64).sum(axis=1)
+        squares = 0.5 * np.einsum("ij,ij->i", features, features, dtype=np.float64)
         self.features.assign(np.pad(features, ((0, missing), (0, 0))))
         # Rows that fill the last block are nobody's neighbours.
         self.half_squares.assign(np.pad(squares, (0, missing), constant_values=np.inf))
@@ -170,12 +170,20 @@ class Placement(keras.layers.Layer):
             The starting places; by default the weighted means of the neighbours' places.
         """
         p = self._probabilities(D2)
-        y = ops.sum(p[:, :, None] * places, axis=1) if start is None else start
+        # Relative to the nearest place, in units of the kernel: a map may lie far from the origin
+        # in units whose squares overflow.
+        origin, unit = places[:, 0], math.sqrt(self.dof)
+        places = (places - origin[:, None]) / unit
+        if start is None:
+            y = ops.sum(p[:, :, None] * places, axis=1)
+        else:
+            y = ops.clip((start - origin) / unit, -_FARTHEST, _FARTHEST)
         for _ in range(self.steps):
-            weights = p / (1.0 + ops.sum(ops.square(y[:, None] - places), axis=-1) / self.dof)
-            weights = weights / ops.sum(weights, axis=1, keepdims=True)  # [B, k]
+            distances2 = ops.sum(ops.square(y[:, None] - places), axis=-1)  # [B, k]
+            weights = p / (1.0 + distances2)
+            weights = weights / ops.sum(weights, axis=1, keepdims=True)
             y = ops.sum(weights[:, :, None] * places, axis=1)
-        return y
+        return origin + unit * y
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the places."""
@@ -216,7 +224,9 @@ class Placement(keras.layers.Layer):
 
     def _probabilities(self, D2: Tensor) -> Tensor:
         """Return p [B, k] of the perplexity for squared distances [B, k] in ascending order."""
-        perplexity = min(self.perplexity, max(1.0, self._neighbors / 2))
+        perplexity = self.perplexity
+        if self.n_references < self.n_neighbors:
+            perplexity = min(perplexity, max(1.0, self.n_references / 2))
         scale = ops.mean(D2, axis=1, keepdims=True)
         same = scale * _SAME**2 >= D2
         delta = D2 - D2[:, :1]

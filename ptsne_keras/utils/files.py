@@ -31,7 +31,8 @@ def replacing(path: str | os.PathLike[str], *, make_parents: bool = False) -> It
             yield beside
             _flush(beside)
             beside.replace(file)
-            _flush(file.parent)
+            with contextlib.suppress(OSError):  # the file is there; some folders cannot be flushed
+                _flush(file.parent)
         except OSError as error:
             if error.strerror is None:  # it has a message of its own
                 raise
@@ -49,14 +50,9 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 def _flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot flush a folder
-            raise
     finally:
         os.close(descriptor)
 

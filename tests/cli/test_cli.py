@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     with contextlib.chdir(folder):
         assert cli.main(["fit", "train.csv", "--out", "map", *NAMED, *QUICK, "--quiet"]) == 0
         assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
-        placed = ["--map", "map/map.csv", "--epochs", "5", "--batch-size", "32"]
+        placed = ["--map", "map/map.csv", "--n-neighbors", "9"]
         with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
             assert cli.main(["fit", "train.csv", "--out", "placed", *NAMED, *placed, "--json"]) == 0
     return folder
@@ -283,7 +283,7 @@ WRONG = {
     "too large": ([*FIT, "--perplexity", "100"], "--perplexity should be below"),
     "word": ([*FIT, "--sampling", "none"], "--sampling should be a str among"),
     "own name": ([*FIT, "--dimensions", "0"], "--dimensions should be an int in"),
-    "map option": ([*FIT, "--map-weight", "3"], "--map-weight should be left out without --map"),
+    "map option": ([*FIT, "--patience", "3"], "--patience should be left out without --map"),
     "foreign": ([*FIT, "--map", "map/map.csv", "--sampling", "batch"], "--sampling should be left"),
     "map of others": ([*FIT, "--map", "none.csv"], "path should be a file with a map"),
     "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
@@ -467,7 +467,7 @@ def test_ctrl_c_in_a_fit_to_a_map(times, here, tmp_path, monkeypatch, capsys):
         return function
 
     monkeypatch.setattr(keras.Model, "make_train_function", interrupting)
-    words = ["--map", "map/map.csv", *NAMED, "--quiet"]
+    words = ["--map", "map/map.csv", "--objective", "squares", *NAMED, "--quiet"]
     out = tmp_path / "new"
     run("fit", "train.csv", *words, "--epochs", 50, "--out", out, code=130)
     shown = capsys.readouterr()

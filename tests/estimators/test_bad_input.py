@@ -26,8 +26,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "bad_input.md"
 CLASSES = {"ParametricTSNE": ParametricTSNE, "MapRegressor": MapRegressor}
 SMALL = {
     "ParametricTSNE": {"hidden_units": (8,), "epochs": 1, "random_state": 0},
-    "MapRegressor": {"objective": "squares", "epochs": 1, "random_state": 0},
+    "MapRegressor": {"random_state": 0},
 }
+# Fitted so, one in place of the other shows.
+OTHERWISE = {"ParametricTSNE": {"random_state": 1}, "MapRegressor": {"n_neighbors": 7}}
 
 
 def table():
@@ -104,6 +106,7 @@ ROWS = {
 PARAMETERS = {
     "a perplexity of N - 1 or more": {"perplexity": 39.0},
     "a perplexity of 1 or less": {"perplexity": 1.0},
+    "a perplexity of `n_neighbors` or more": {"perplexity": 15.0},
 }
 # The map that is given.
 MAPS = {
@@ -121,8 +124,7 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def others():
-    """Fitted otherwise, so that one in place of the other shows."""
-    return {name: fit(make(name, random_state=1), rows()) for name in CLASSES}
+    return {name: fit(make(name, **OTHERWISE[name]), rows()) for name in CLASSES}
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_another_process_gets_the_same_map(fitted, new, tmp_path):
 
 
 def test_load_finds_the_class_in_the_folder(fitted, X, new, tmp_path):
-    regressor = MapRegressor(epochs=1, random_state=0).fit(X, X[:, :2])
+    regressor = MapRegressor(random_state=0).fit(X, X[:, :2])
     for name, estimator in {"map": fitted, "placed": regressor}.items():
         assert not is_model(tmp_path / name)
         estimator.save(tmp_path / name)

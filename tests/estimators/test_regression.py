@@ -1,9 +1,14 @@
-"""Regression onto a given map: what is held out, scaled, and reported."""
+"""`MapRegressor(objective="squares")`: what is held out, scaled, learned and reported."""
+
+import subprocess
+import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 import scipy.sparse
+from support.fits import conv
 
 from ptsne_keras import MapRegressor
 from ptsne_keras.data import sources
@@ -96,3 +101,89 @@ def test_correlations_are_pearsons(rng):
     expected = [np.corrcoef(Y[:, k], found[:, k])[0, 1] for k in range(2)]
     np.testing.assert_allclose(regression.correlations(Y, found), expected)
     assert regression.correlations(Y, 0 * Y) == [0.0, 0.0]
+
+
+def squares(**options):
+    return MapRegressor(objective="squares", **{"epochs": 2, "random_state": 0} | options)
+
+
+def test_held_out_rows_are_near_their_places_in_the_maps_units(X, Y):
+    regressor = squares(epochs=20).fit(X, Y)
+    rows = regressor.held_out_
+    assert min(regressor.correlation_["held_out"]) > 0.7
+    assert regressor.score(X[rows], Y[rows]) > 0.4
+
+
+def test_rows_learned_by_heart_are_warned_of(rng):
+    X = rng.normal(size=(200, 30)).astype("float32")
+    Y = rng.normal(size=(200, 2))  # nothing that a row tells
+    with pytest.warns(UserWarning, match="has learned the map by heart") as caught:
+        regressor = squares(epochs=200, patience=200).fit(X, Y)
+    assert caught[0].filename == __file__
+    assert min(regressor.correlation_["train"]) > max(regressor.correlation_["held_out"])
+
+
+def test_a_good_fit_is_not_warned_of(rng):
+    X = rng.normal(size=(400, 2)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        squares(epochs=60).fit(X, X)
+
+
+def test_the_encoder_is_plain_keras(X, Y, tmp_path):
+    encoder = squares().fit(X, Y).encoder_
+    encoder.save(tmp_path / "encoder.keras")
+    np.save(tmp_path / "X.npy", X)
+    program = (
+        "import sys; sys.modules['ptsne_keras'] = None\n"
+        "import keras, numpy as np\n"
+        "Y = keras.saving.load_model('encoder.keras')(np.load('X.npy'))\n"
+        "np.save('Y.npy', Y)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "Y.npy"), encoder(X))
+
+
+def test_an_encoder_of_the_users_own(digits, tmp_path):
+    X = digits[0][0][:300]
+    Y = X[:, [20, 43]] * 40
+    model = conv()
+    before = [weight.copy() for weight in model.get_weights()]
+    regressor = squares(encoder=model, epochs=20).fit(X, Y)
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])  # a copy is trained
+    assert min(regressor.correlation_["held_out"]) > 0.5
+    regressor.save(tmp_path)
+    loaded = MapRegressor.load(tmp_path)
+    np.testing.assert_array_equal(loaded.transform(X), regressor.transform(X))
+    np.testing.assert_array_equal(loaded.fit(X, Y).transform(X), regressor.transform(X))
+    with pytest.raises(ValueError, match=r"as many coordinates as y has, \[B, 3\]"):
+        regressor.fit(X, np.column_stack([Y, Y[:, 0]]))
+    with pytest.raises(ValueError, match='encoder should be None with objective="placement"'):
+        MapRegressor(encoder=model).fit(X, Y)
+
+
+def test_an_optimizer_of_the_users_own(X, Y):
+    still = squares(optimizer=keras.optimizers.SGD(0.0)).fit(X, Y).history_["finetune"]["val_error"]
+    assert still[0] == pytest.approx(still[1])  # at a rate of 0 nothing moves
+    with pytest.raises(ValueError, match='learning_rate should be "auto" unless'):
+        squares(optimizer=keras.optimizers.SGD(0.0), learning_rate=0.1).fit(X, Y)
+    slow = squares(learning_rate=1e-9).fit(X, Y).history_["finetune"]["val_error"]
+    assert slow[0] == pytest.approx(slow[1], rel=1e-3)
+
+
+def test_few_rows_have_their_curves(rng):
+    X, Y = rng.normal(size=(12, 3)).astype("float32"), rng.normal(size=(12, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        curves = squares(epochs=3).fit(X, Y).history_["finetune"]
+    assert len(curves["val_error"]) == len(curves["error"]) > 0
+    with pytest.raises(ValueError, match=r"smaller validation_fraction\. Received: 12 rows, of"):
+        squares(validation_fraction=0.9).fit(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_any_units_will_do(scale, X, Y):
+    centred = (Y - Y.mean(axis=0)) / Y.std()
+    usual = squares().fit(X, centred).transform(X)
+    found = squares().fit(X, (scale * centred).astype("float32")).transform(X)
+    np.testing.assert_allclose(found / scale, usual, atol=0.02)

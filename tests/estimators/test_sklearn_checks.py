@@ -34,7 +34,7 @@ def test_scikit_learns_estimator_checks_of_batches(estimator, check):
 
 @pytest.mark.slow  # a minute each, for the interface that the checks above look at
 @parametrize_with_checks(
-    [MapRegressor(epochs=30, random_state=0, objective=each) for each in ("neighbors", "squares")],
+    [MapRegressor(epochs=30, random_state=0, objective=each) for each in ("placement", "squares")],
     expected_failed_checks=lambda _: rounded,
 )
 def test_scikit_learns_checks_of_regressors(estimator, check):
