@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
+import sklearn
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -280,14 +281,15 @@ class ParametricTSNE(MapEstimator):
             self._check_same_rows(X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
-        found = _fit_stages.fit(
-            X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
-        )
-        self._settings = settings
-        self.encoder_, self.dof_, self.history_, left = found
-        self._left = left and left._replace(parameters=self._compared_parameters())
-        self.embedding_ = self._map(X)
-        self.kl_divergence_ = self._mean_divergence(X)
+        with sklearn.config_context(assume_finite=True):  # X has been checked
+            found = _fit_stages.fit(
+                X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
+            )
+            self._settings = settings
+            self.encoder_, self.dof_, self.history_, left = found
+            self._left = left and left._replace(parameters=self._compared_parameters())
+            self.embedding_ = self._map(X)
+            self.kl_divergence_ = self._mean_divergence(X)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import sklearn
 from sklearn.utils.validation import validate_data
 
 from ptsne_keras.utils import arrays
@@ -212,10 +213,9 @@ def _cause(X: Any, name: str) -> str | None:
 
 def _check_finite(X: Any, name: str, start: int = 0) -> None:
     values = X.data if scipy.sparse.issparse(X) else X
-    # One pass and no extra memory if all is well; only a sum that overflows needs a closer look.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.sum(values)):
-            return
+    # The estimators check their rows once, and assume so from there on.
+    if sklearn.get_config()["assume_finite"] or _is_finite(values):
+        return
     fine = np.isfinite(values)
     if scipy.sparse.issparse(X):
         bad = np.unique(np.searchsorted(X.indptr, np.flatnonzero(~fine), side="right") - 1)
@@ -230,6 +230,12 @@ def _check_finite(X: Any, name: str, start: int = 0) -> None:
             f"(sklearn.impute). Received: {kind} in {bad.size} of {rows} rows, the first at "
             f"index {start + bad[0]}."
         )
+
+
+def _is_finite(values: Any) -> bool:
+    """Return whether the sum is finite: one pass, and no extra memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.sum(values)))
 
 
 def _all_same(X: Any) -> bool:
