@@ -13,7 +13,7 @@ import tensorflow as tf
 from support.loopback import Loopback
 
 import ptsne_keras
-from ptsne_keras import serving
+from ptsne_keras import networks, serving
 from ptsne_keras.data import batches
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 
@@ -51,7 +51,7 @@ def names(digits, tmp_path_factory):
         "X_train": X_train, "labels_train": labels_train, "Y_train": tsne.embedding_,
         "X_test": X_test, "labels_test": labels_test, "Y_test": tsne.transform(X_test),
         "ParametricTSNE": ParametricTSNE, "tsne": tsne, "encoder": tsne.encoder_,
-        "path": path, "url": server.rest_url, "client": client,
+        "Placement": networks.Placement, "path": path, "url": server.rest_url, "client": client,
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }  # fmt: skip
     client.close()
