@@ -19,6 +19,7 @@ _SEARCH_DIMS = 50
 # The most rows that tell the scale of a map, and the scales that are tried.
 _SCALE_ROWS = 4096
 _SCALES = np.geomspace(1e-3, 1e5, 161)
+_BINS = 4096
 # Rows placed at a time.
 _BLOCK = 4096
 
@@ -102,10 +103,11 @@ def natural_scale(Y: FloatArray, Z: FloatArray, index: Index, *, k: int, seed: i
     attraction = np.square(Y[chosen] - Y[neighbors], dtype=np.float64).sum(axis=1)  # [n]
     D2 = np.square(Y[chosen][:, None] - Y[others][None], dtype=np.float64).sum(axis=2)  # [n, m]
     typical = float(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
-    keep = D2 > 0.0  # a row does not repel itself
-    losses = []
-    for f2 in np.square(_SCALES) / typical:
-        total = np.where(keep, 1.0 / (1.0 + f2 * D2), 0.0).sum()
-        log_Z = math.log(max(float(total), np.finfo(float).tiny))
-        losses.append(np.mean(np.log1p(f2 * attraction)) + log_Z)
+    # The pairs are counted by their distances; a row does not repel itself.
+    counts, edges = np.histogram(np.log(D2[D2 > 0.0] / typical), _BINS)
+    middles = np.exp((edges[1:] + edges[:-1]) / 2)
+    f2 = np.square(_SCALES)
+    repulsion = counts @ (1.0 / (1.0 + np.outer(middles, f2)))
+    losses = np.log1p(np.outer(attraction / typical, f2)).mean(axis=0)
+    losses += np.log(np.maximum(repulsion, np.finfo(float).tiny))
     return float(_SCALES[int(np.argmin(losses))] / math.sqrt(typical))

@@ -108,10 +108,10 @@ def squares(**options):
 
 
 def test_held_out_rows_are_near_their_places_in_the_maps_units(X, Y):
-    regressor = squares(epochs=20).fit(X, Y)
-    rows = regressor.held_out_
-    assert min(regressor.correlation_["held_out"]) > 0.7
-    assert regressor.score(X[rows], Y[rows]) > 0.4
+    x = Y[:, 0]
+    regressor = squares(epochs=10).fit(X, x)
+    assert regressor.correlation_["held_out"][0] > 0.8
+    assert regressor.score(X[regressor.held_out_], x[regressor.held_out_]) > 0.6
 
 
 def test_rows_learned_by_heart_are_warned_of(rng):
