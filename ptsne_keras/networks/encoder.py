@@ -143,7 +143,7 @@ def placed(
     Examples
     --------
     >>> components = np.eye(64, dtype="float32")[:, :10]
-    >>> layer = Placement.from_reference(X @ components, Y)
+    >>> layer = placement.Placement.from_reference(X @ components, Y)
     >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
     TensorShape([200, 2])
     """
