@@ -122,6 +122,8 @@ def _kl(subject: Subject) -> Any:
     history = getattr(subject.model, "history_", None)
     if history is None:
         raise ValueError("--kind kl should be of a model folder, which has the curves.")
+    if not history["finetune"]:
+        raise ValueError("--kind kl should be of a model that was trained; this one places rows.")
     draw = plotting.learning_curve if "error" in history["finetune"] else plotting.kl_curve
     return draw(history)
 

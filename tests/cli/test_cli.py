@@ -239,7 +239,7 @@ def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypa
     words = ["--kind", "overlay", "--out", tmp_path / "o.svg"]
     run("plot", "map", "--test", "train.csv", *NAMED, *words)
     assert (tmp_path / "o.svg").read_text().startswith("<?xml")
-    run("plot", "placed", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
+    run("plot", "map", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
     assert (tmp_path / "kl.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -286,6 +286,7 @@ WRONG = {
     "map option": ([*FIT, "--patience", "3"], "--patience should be left out without --map"),
     "foreign": ([*FIT, "--map", "map/map.csv", "--sampling", "batch"], "--sampling should be left"),
     "map of others": ([*FIT, "--map", "none.csv"], "path should be a file with a map"),
+    "no curves": (["plot", "placed", "--kind", "kl", "--out", "k.png"], "a model that was trained"),
     "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
     "finished": (["fit", "rows.npy", "--out", "plain", "--resume"], "plain, which is finished"),
     "resume a map": (["fit", "rows.npy", "--out", "placed", "--resume"], "a fit without --map"),
