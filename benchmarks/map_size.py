@@ -75,7 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 500_000])
     parser.add_argument("--features", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=4, help="of squares")
+    parser.add_argument("--objectives", nargs="+", default=OBJECTIVES, choices=OBJECTIVES)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -86,7 +87,7 @@ def main() -> None:
     for n in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), n, options.features)
-            for objective in OBJECTIVES:
+            for objective in options.objectives:
                 command = [sys.executable, __file__, "--one", objective, folder]
                 command += ["--epochs", str(options.epochs)]
                 out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
