@@ -7,12 +7,12 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
-# What of them: `make test-wheel TESTS=../tests/losses`.
+# Which of the tests: `make test-wheel TESTS=../tests/losses`.
 TESTS  := ../tests
-# Which TensorFlow wheel fits: with CUDA where there is an NVIDIA GPU, the CPU-only one elsewhere.
+# The TensorFlow wheel that fits: with CUDA on a machine with an NVIDIA GPU, else CPU only.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
-# Material for MkDocs tells of MkDocs 2 at each build; setup.cfg keeps both at 1 and 9.
+# Material for MkDocs announces MkDocs 2 at each build; setup.cfg pins versions 9 and 1.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: $(VENV)/.core ## all three stages on digits: a table, map.png, saved_models/digits
+demo: $(VENV)/.core ## a map of digits: a table, map.png, saved_models/digits
 	$(BIN)/ptsne demo
 
 test: $(VENV)/.test ## the test suite
@@ -36,7 +36,7 @@ test-slow: $(VENV)/.test ## the tests that take longer
 test-jax: $(JAX)/.test ## what runs on KERAS_BACKEND=jax, in an environment of its own
 	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
 
-# The tests run outside the tree, which else would be what `import ptsne_keras` finds.
+# The tests run outside the tree, or `import ptsne_keras` would find the source.
 test-wheel: wheel $(WHEEL)/.test ## the test suite, on the built wheel in an environment of its own
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
 	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python -m pytest -c ../pyproject.toml --rootdir .. \
@@ -55,12 +55,12 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter
 docs: $(VENV)/.docs ## the documentation, into site/; a warning is an error
 	$(MKDOCS) build --strict
 
-docs-serve: $(VENV)/.docs ## the documentation on http://127.0.0.1:8000, anew at each change
+docs-serve: $(VENV)/.docs ## the documentation on http://127.0.0.1:8000, rebuilt at each change
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
 check: lint docs test-jax test-wheel ## every check that CI makes
 
-notebooks: $(VENV)/.test ## execute the notebooks anew, outputs in place
+notebooks: $(VENV)/.test ## execute the notebooks again, outputs in place
 	$(BIN)/python notebooks/execute.py
 
 benchmark: $(VENV)/.core ## map quality on digits, five seeds
@@ -84,14 +84,14 @@ benchmark-precision: $(VENV)/.core ## map quality in half precision
 benchmark-sources: $(VENV)/.test ## memory and speed of each source of rows
 	$(BIN)/python benchmarks/sources.py
 
-benchmark-paper: $(VENV)/.core ## the experiment of 2009 on MNIST, and what pretraining is worth: hours
+benchmark-paper: $(VENV)/.core ## the experiment of 2009 on MNIST, and the value of pretraining: hours
 	$(BIN)/python benchmarks/paper.py
 	$(BIN)/python benchmarks/paper.py --study
 
 benchmark-rbm: $(VENV)/.core ## an epoch of RBM pretraining beside its matrix products alone
 	$(BIN)/python benchmarks/rbm.py
 
-benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: placement, regression: an hour
+benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: placement and regression
 	$(BIN)/python benchmarks/map.py
 
 benchmark-map-size: $(VENV)/.core ## memory and speed of MapRegressor on rows from disk
@@ -126,7 +126,7 @@ $(VENV)/.test: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
-# Made anew where the dependencies change; a change of the source installs the wheel alone.
+# Rebuilt when the dependencies change; a change of the source only reinstalls the wheel.
 $(WHEEL)/.test: setup.cfg pyproject.toml | wheel
 	rm -rf $(WHEEL)
 	$(make_venv)

@@ -1,5 +1,6 @@
 """Quality of a fitted map in one table: training and test rows, with PCA beside it."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Counts:
-    """How many neighbours are sought, and of which rows."""
+    """How many neighbours are found, and of which rows."""
 
     n_neighbors: int
     recall_neighbors: int
@@ -62,24 +63,20 @@ class _Counts:
 
     def check(self, n: int) -> None:
         """Raise a ValueError unless n training rows are enough."""
-        if self.sample_size is not None and self.sample_size < 1:
+        k, K = self.n_neighbors, self.recall_neighbors
+        if self.sample_size is not None:
+            check_integer(self.sample_size, "sample_size")
+        if check_integer(k, "n_neighbors") >= n / 2:
             raise ValueError(
-                "sample_size should be at least 1, or None for all rows. "
-                f"Received: {self.sample_size}."
+                f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."
             )
-        if check_integer(self.n_neighbors, "n_neighbors") >= n / 2:
+        if check_integer(K, "recall_neighbors") >= n:
             raise ValueError(
-                f"n_neighbors should be below half the training rows, {n / 2:g}. "
-                f"Received: {self.n_neighbors}."
-            )
-        if check_integer(self.recall_neighbors, "recall_neighbors") >= n:
-            raise ValueError(
-                f"recall_neighbors should be from 1 to N - 1 = {n - 1}. "
-                f"Received: {self.recall_neighbors}."
+                f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {K}."
             )
 
     def drawn(self, n: int) -> ranks.Indices:
-        """Return the indices of the rows, of n, whose neighbours are sought."""
+        """Return the indices of the rows, of n, whose neighbours are found."""
         return ranks.drawn(n, self.sample_size, self.random_state)
 
 
@@ -106,12 +103,11 @@ def evaluate(
         Training rows.
     X_test : array-like or sparse matrix of shape (n_test, n_features), default=None
         Rows that were not used in the fit.
-    labels, labels_test : array-like of shape (n_samples,) and (n_test,), default=None
-        Classes, for k-NN accuracy. Rows with a missing label are left out of it. If labels are
-        numbers rather than classes, as `plotting.scatter` decides, accuracy is not measured.
+    labels, labels_test : array-like of shape (n_samples,), (n_test,), default=None
+        Classes, for k-NN accuracy, which leaves out rows with a missing label. It is not measured
+        if labels are numbers rather than classes, as `plotting.scatter` decides.
     pca : bool, default=True
-        Whether to measure the principal components of the training rows as well, as many as the
-        map has dimensions.
+        Whether to measure as many principal components of the training rows as well.
     n_neighbors : int, default=12
         Neighbours for trustworthiness and continuity, fewer than half the training rows.
     recall_neighbors : int, default=10
@@ -129,8 +125,7 @@ def evaluate(
 
         - "rows" and "sample_size": number of rows and of those sampled, by "training" and "test";
         - "n_neighbors" and "recall_neighbors": as given;
-        - "measures": numbers by map, by "training" and "test", and by measure, with None for
-          measures for which there are too few rows;
+        - "measures": by map, by "training" and "test", and by measure; None for too few rows;
         - "seconds": time taken by each step.
 
         "kl_divergence" is in nats and equals minus `ParametricTSNE.score`, with P calibrated on at
@@ -139,8 +134,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If rows, maps or labels are not finite or do not match, or if there are too many neighbours
-        for the training rows.
+        If rows, maps or labels are not finite or do not match, or there are too many neighbours.
 
     Warns
     -----
@@ -155,8 +149,7 @@ def evaluate(
 
     References
     ----------
-    van der Maaten (2009), section 4.2, for T(12) and 1-NN accuracy; Venna & Kaski (2001) for
-    trustworthiness and continuity.
+    van der Maaten (2009), section 4.2; Venna & Kaski (2001) for trustworthiness and continuity.
     """
     watch = Stopwatch()
     counts = _Counts(n_neighbors, recall_neighbors, sample_size, random_state)
@@ -197,7 +190,7 @@ def table(results: dict[str, Any]) -> str:
     Parameters
     ----------
     results : dict
-        Results of `evaluate`.
+        What `evaluate` returned.
 
     Returns
     -------
@@ -343,13 +336,9 @@ def _accuracies(training: _Part, part: _Part) -> dict[str, Measures]:
 
 def _distances(part: _Part, random_state: int) -> dict[str, Measures]:
     """Return Spearman's ρ of the distances between rows in the data and on each map."""
-    if part.X.shape[0] < _PAIRED:
-        return {name: {"distance_correlation": None} for name in part.maps}
+    enough = part.X.shape[0] >= _PAIRED
+    measure = functools.partial(metrics.distance_correlation, random_state=random_state)
     return {
-        name: {
-            "distance_correlation": metrics.distance_correlation(
-                part.X, Y, random_state=random_state
-            )
-        }
+        name: {"distance_correlation": measure(part.X, Y) if enough else None}
         for name, Y in part.maps.items()
     }

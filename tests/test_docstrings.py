@@ -13,7 +13,7 @@ import tensorflow as tf
 from support.loopback import Loopback
 
 import ptsne_keras
-from ptsne_keras import serving
+from ptsne_keras import networks, serving
 from ptsne_keras.data import batches
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 
@@ -43,32 +43,18 @@ def names(digits, tmp_path_factory):
     base = tmp_path_factory.mktemp("served") / "digits"
     path = serving.export_saved_model(tsne.encoder_, base, reference=X)
     server = Loopback(base, "digits")
-    names = {
-        **{module.__name__.split(".")[-1]: module for module in MODULES},
-        "ptsne_keras": ptsne_keras,
-        "ParametricTSNE": ParametricTSNE,
-        "keras": keras,
-        "np": np,
-        "tf": tf,
-        "X": X,
-        "labels": labels,
-        "Y": tsne.transform(X),
-        "X_new": X_test,
-        "X_train": X_train,
-        "X_test": X_test,
-        "labels_train": labels_train,
-        "labels_test": labels_test,
-        "Y_train": tsne.embedding_,
-        "Y_test": tsne.transform(X_test),
-        "tsne": tsne,
-        "encoder": tsne.encoder_,
-        "path": path,
-        "url": server.rest_url,
-        "client": serving.Client(server.rest_url, "digits"),
+    client = serving.Client(server.rest_url, "digits")
+    modules = {module.__name__.split(".")[-1]: module for module in MODULES}
+    modules |= {"ptsne_keras": ptsne_keras, "keras": keras, "np": np, "tf": tf}
+    yield modules | {
+        "X": X, "labels": labels, "Y": tsne.transform(X), "X_new": X_test,
+        "X_train": X_train, "labels_train": labels_train, "Y_train": tsne.embedding_,
+        "X_test": X_test, "labels_test": labels_test, "Y_test": tsne.transform(X_test),
+        "ParametricTSNE": ParametricTSNE, "tsne": tsne, "encoder": tsne.encoder_,
+        "Placement": networks.Placement, "path": path, "url": server.rest_url, "client": client,
         "dataset": batches.from_array(X, 30, 100, seed=0),
-    }
-    yield names
-    names["client"].close()
+    }  # fmt: skip
+    client.close()
     server.close()
 
 

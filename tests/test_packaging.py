@@ -26,8 +26,6 @@ EXTRAS = {
     *("cpu", "gpu", "serving", "plots", "docs", "dev"),
     *("tensorboard", "parquet", "anndata", "onnx", "bulk", "jax", "test"),
 }
-
-
 INSTALLED = "PTSNE_INSTALLED" in os.environ
 
 
@@ -93,16 +91,10 @@ def test_the_wheel_has_every_extra(wheel):
     # Which TensorFlow is a choice, so that none of them comes by itself.
     assert "keras" in always
     assert not [name for name in always if name.startswith("tensorflow")]
+    linux = {"platform_system": "Linux", "platform_machine": "x86_64"}
+    marked = [need for need in needs if need.marker]
     brought = {
-        extra: {
-            need.name
-            for need in needs
-            if need.marker
-            and need.marker.evaluate(
-                {"extra": extra, "platform_system": "Linux", "platform_machine": "x86_64"}
-            )
-        }
-        - always
+        extra: {n.name for n in marked if n.marker.evaluate({"extra": extra, **linux})} - always
         for extra in EXTRAS
     }
     assert all(brought[extra] for extra in EXTRAS)
@@ -149,65 +141,54 @@ def test_contributors_are_told_the_command_that_ci_runs():
     assert checks.split() == ["lint", "docs", "test-jax", "test-wheel"]
 
 
-# ---------------------------------------------------------------- without TensorFlow
+# Without TensorFlow
 
-BLOCKED = "import sys; sys.modules['tensorflow'] = None\n"
-USES = [
-    "import ptsne_keras; ptsne_keras.ParametricTSNE",
-    "from ptsne_keras import MapRegressor",
-    "from ptsne_keras import serving",
-    "from ptsne_keras import evaluate",
-]
+NEEDED = (
+    "ModuleNotFoundError: ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or "
+    "'ptsne_keras[gpu]' for an NVIDIA GPU."
+)
+NO_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None\n"
 
 
-def run(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+def run(code):
+    command = [sys.executable, "-c", NO_TENSORFLOW + code]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("use", USES)
-def test_without_tensorflow_one_line_names_the_extras(use):
-    failed = run(BLOCKED + use, KERAS_BACKEND="tensorflow")
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("import ptsne_keras; ptsne_keras.ParametricTSNE", NEEDED),
+        ("from ptsne_keras import MapRegressor", NEEDED),
+        ("from ptsne_keras import serving", NEEDED),
+        ("from ptsne_keras import evaluate", NEEDED),
+        ("import ptsne_keras.losses", "tensorflow"),
+        (
+            "sys.modules['keras'] = None; import ptsne_keras.estimators.parametric_tsne",
+            "import of keras halted",
+        ),
+    ],
+)
+def test_without_a_package_the_last_line_of_the_error_names_it(use, message):
+    failed = run(use)
     assert failed.returncode == 1
-    # One error, not an error during another, and its message is the last line.
-    assert failed.stderr.count("Error") == failed.stderr.count("ModuleNotFoundError")
-    assert failed.stderr.strip().splitlines()[-1] == (
-        "ModuleNotFoundError: ptsne_keras needs TensorFlow: pip install 'ptsne_keras[cpu]', or "
-        "'ptsne_keras[gpu]' for an NVIDIA GPU."
-    )
+    assert message in failed.stderr.strip().splitlines()[-1]
+    if message == NEEDED:  # one error, not an error during another
+        assert failed.stderr.count("Error") == failed.stderr.count("ModuleNotFoundError")
 
 
-def test_what_needs_no_tensorflow_works_without():
-    code = (
+def test_what_needs_no_tensorflow_works_without_and_does_not_import_it():
+    """It takes seconds to import, so it waits until something needs it."""
+    done = run(
+        "del sys.modules['tensorflow']\n"
         "import ptsne_keras, ptsne_keras.cli, ptsne_keras.plotting; print(dir(ptsne_keras))\n"
         "try: ptsne_keras.cli.main(['--help'])\n"
         "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'tensorflow' not in sys.modules\n"
     )
-    done = run(BLOCKED + code)
     assert done.returncode == 0, done.stderr
     assert "usage: ptsne" in done.stdout
-
-
-def test_a_module_imported_by_its_path_names_tensorflow():
-    failed = run(BLOCKED + "import ptsne_keras.losses", KERAS_BACKEND="tensorflow")
-    assert failed.returncode == 1
-    assert "tensorflow" in failed.stderr.strip().splitlines()[-1]
-
-
-def test_another_missing_module_is_not_taken_for_tensorflow():
-    code = "sys.modules['keras'] = None\nimport ptsne_keras.estimators.parametric_tsne"
-    failed = run(BLOCKED + code)
-    assert "import of keras halted" in failed.stderr.splitlines()[-1]
-
-
-def test_importing_the_package_is_quick():
-    """TensorFlow takes seconds, so it waits until something needs it."""
-    done = run("import sys, ptsne_keras; assert 'tensorflow' not in sys.modules; dir(ptsne_keras)")
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_source_is_of_the_oldest_python_that_is_promised():

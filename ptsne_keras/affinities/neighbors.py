@@ -1,4 +1,4 @@
-"""Nearest neighbours by faiss: exact for small data sets, approximate for large ones."""
+"""Nearest neighbours by faiss: fast for maps; `metrics.ranks` is exact in float64 for measures."""
 
 from typing import Any, NamedTuple
 
@@ -11,8 +11,7 @@ from ptsne_keras.utils.validation import check_rows
 
 # Above this many rows the search is approximate, because exact search takes time ∝ N².
 _EXACT_ROWS = 100_000
-# The approximate search has √N times this many cells, and compares each row with the rows of its
-# nearest cells.
+# The approximate search has √N times this many cells, and searches the cells nearest to a row.
 _CELLS = 2.0
 _PROBES = 24
 # Queries farther away than this many times the farthest row, whose squares would overflow, are
@@ -25,7 +24,7 @@ _BLOCK = 1 << 24
 class Neighbors(NamedTuple):
     """The k nearest neighbours of each row, nearest first.
 
-    Parameters
+    Attributes
     ----------
     indices : ndarray of shape (n_samples, k)
         Indices of the neighbours. A row is not its own neighbour.
@@ -43,19 +42,15 @@ class Neighbors(NamedTuple):
     distances: FloatArray
 
 
-def nearest(
-    X: Any, k: int, *, queries: Any = None, exact: bool | None = None, seed: int | None = None
-) -> Neighbors:
-    """Find the k nearest rows of X, in Euclidean distance, of every row or of other rows.
+def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = None) -> Neighbors:
+    """Find the k nearest other rows of each row, in Euclidean distance.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Rows to choose neighbours from.
+        Rows.
     k : int
-        Number of neighbours, below `n_samples`, or up to it with `queries`.
-    queries : array-like of shape (n_queries, n_features), default=None
-        Rows whose neighbours are found. By default those of X, each without itself.
+        Number of neighbours, below `n_samples`.
     exact : bool, default=None
         Whether to search exactly. False uses an inverted file, which finds about 98 % of the true
         neighbours in time ∝ N^1.5. By default exact up to 100,000 rows.
@@ -65,7 +60,7 @@ def nearest(
     Returns
     -------
     Neighbors
-        Indices int32 and distances float32, both of shape (n_queries, k). Distances are computed
+        Indices int32 and distances float32, both of shape (n_samples, k). Distances are computed
         from differences, so that duplicates are at exactly 0.
 
     Raises
@@ -81,14 +76,10 @@ def nearest(
 
     References
     ----------
-    Johnson, Douze & Jégou (2019), Billion-scale similarity search with GPUs; Sivic & Zisserman
-    (2003) for the inverted file.
+    Johnson, Douze & Jégou (2019), Billion-scale similarity search with GPUs.
     """
     X = check_rows(X)
-    index = Index(X, exact=exact, seed=seed)
-    if queries is None:
-        return index.search(None, k, skip=np.arange(len(X)))
-    return index.search(check_rows(queries, name="queries"), k)
+    return Index(X, exact=exact, seed=seed).search(None, k, skip=np.arange(len(X)))
 
 
 class Index:
@@ -108,10 +99,6 @@ class Index:
     def search(self, Q: FloatArray | None, k: int, *, skip: Any = None) -> Neighbors:
         """Return the k nearest rows of rows Q [n, D], or of its own; `skip` leaves out one each."""
         n, features = self._rows.shape
-        if Q is not None and Q.shape[1] != features:
-            raise ValueError(
-                f"queries should have the {features} columns of X. Received: {Q.shape}."
-            )
         most = n - (skip is not None)
         if not 1 <= k <= most:
             bound = "N" if most == n else "N - 1"

@@ -1,8 +1,4 @@
-"""Joint and conditional probabilities at a given perplexity, by graph ops.
-
-In TensorFlow rather than `keras.ops`, because P is computed in `tf.data` pipelines, which run
-TensorFlow graphs whatever the Keras backend is.
-"""
+"""Joint and conditional probabilities at a given perplexity, as ops of the graphs of `tf.data`."""
 
 import warnings
 from typing import Any
@@ -15,15 +11,14 @@ from ptsne_keras.typing import FloatArray, Perplexity, Tensor
 from ptsne_keras.utils import arrays
 from ptsne_keras.utils.validation import check_rows
 
-# ‖a‖² + ‖b‖² - 2ab was within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784 and 2,500
-# rows. Distances that differ by 8 eps of that or less count as equal, so that equal rows, and
-# neighbours on a lattice, are ties on any processor.
+# ‖a‖² + ‖b‖² - 2ab was within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784. Distances
+# that differ by 8 eps or less count as equal, so that duplicates and lattices tie on any processor.
 _ROUNDING = 8 * 2.0**-52
 # Rows of [N, k] distances that are calibrated at a time: 25 MB at k = 90.
 _BLOCK = 1 << 15
 
 
-def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
+def joint_probabilities(X: Tensor, perplexity: Perplexity) -> tf.Tensor:
     """Compute the joint probabilities p_ij = (p_{j|i} + p_{i|j}) / 2B of t-SNE.
 
     p_{j|i} ∝ exp(-β_i ‖x_i - x_j‖²), p_{i|i} = 0, and β_i is such that the entropy of row i is
@@ -32,26 +27,22 @@ def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None)
     Parameters
     ----------
     X : tensor of shape [B, D]
-        Rows of any scale: β is bracketed from the distances themselves.
+        Rows of any scale. Distances and β are computed in float64, because in float32 one far
+        outlier would round the distances among all other rows.
     perplexity : float, sequence of float or scalar variable
         Above 1 and below B - 1. P is the mean over several perplexities. A variable may change
         between batches, see `callbacks.Schedule`.
-    dtype : "float32" or "float64", default=None
-        Type of P; by default that of X. Distances and β are always computed in float64, because in
-        float32 one far outlier would round the distances among all other rows.
 
     Returns
     -------
     tf.Tensor of shape [B, B]
-        Symmetric, with a zero diagonal and total 1.
+        Symmetric, with a zero diagonal and total 1; float64 if X is, else float32.
 
     Raises
     ------
     ValueError
-        If there are fewer than 3 rows or `perplexity` is out of range.
-    tf.errors.InvalidArgumentError
-        In a graph, in place of ValueError, if B is unknown before and too small, or if X holds NaN
-        or infinity.
+        If X is not finite, has fewer than 3 rows, or `perplexity` is out of range. A graph whose B
+        is unknown raises `tf.errors.InvalidArgumentError` when it runs.
 
     Warns
     -----
@@ -69,12 +60,12 @@ def joint_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None)
     ----------
     van der Maaten & Hinton (2008), section 2 and equation 1; van der Maaten (2009), equation 1.
     """
-    C = _conditional(X, perplexity, dtype)  # [B, B], rows total 1
+    C = _conditional(X, perplexity)  # [B, B], rows total 1
     P = C + tf.transpose(C)
     return P / tf.reduce_sum(P)
 
 
-def conditional_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any = None) -> tf.Tensor:
+def conditional_probabilities(X: Tensor, perplexity: Perplexity) -> tf.Tensor:
     """Compute the conditional probabilities p_{j|i} of t-SNE.
 
     Row i has total 1 and the perplexity asked for, exp(H_i) = `perplexity`. Parameters, errors and
@@ -91,15 +82,14 @@ def conditional_probabilities(X: Tensor, perplexity: Perplexity, *, dtype: Any =
     >>> print(np.round(np.exp(H[:3]), 3))
     [30. 30. 30.]
     """
-    return _conditional(X, perplexity, dtype)
+    return _conditional(X, perplexity)
 
 
 def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray:
     """Compute the conditional probabilities p_{j|i} over the k nearest neighbours of each row.
 
-    p_{j|i} ∝ exp(-β_i d_ij²) for the k neighbours j and 0 for all other rows; β_i is such that the
-    entropy of row i is log(perplexity). With k = N - 1 these are the conditional probabilities of
-    the whole data set. k = 3 · perplexity leaves out only values too small to matter on a map.
+    They are those of :func:`conditional_probabilities` for k = N - 1. With k = 3 · perplexity they
+    leave out only values too small to matter on a map.
 
     Parameters
     ----------
@@ -172,8 +162,8 @@ def calibrate_neighbors(
     return probabilities(delta, perplexity)
 
 
-def _conditional(X: Tensor, perplexity: Perplexity, dtype: Any) -> tf.Tensor:
-    X, dtype = _rows(X, perplexity, dtype)
+def _conditional(X: Tensor, perplexity: Perplexity) -> tf.Tensor:
+    X, dtype = _rows(X, perplexity)
     D2, rounding = _squared_distances(X)
     C, unreachable = calibrate(D2, perplexity, rounding=rounding)
     if tf.executing_eagerly() and int(unreachable):
@@ -201,15 +191,14 @@ def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return sums - 2.0 * tf.matmul(X, X, transpose_b=True), _ROUNDING * sums
 
 
-def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.DType]:
+def _rows(X: Tensor, perplexity: Perplexity) -> tuple[tf.Tensor, tf.DType]:
     """Return X as finite float64 rows [B, D] that suffice for the perplexity, and the type of P."""
     X = tf.convert_to_tensor(X)
     if not (X.dtype.is_floating or X.dtype.is_integer or X.dtype.is_bool):
         raise ValueError(f"X should be numeric and real. Received: dtype {X.dtype.name}.")
     if X.shape.rank != 2:
         raise ValueError(f"X should be [B, D] rows. Received: shape {X.shape}.")
-    if dtype is None:
-        dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
+    dtype = tf.float64 if X.dtype == tf.float64 else tf.float32
     X = tf.cast(X, tf.float64)
     for u in several(perplexity):
         _check_count(X, u)
@@ -218,9 +207,9 @@ def _rows(X: Tensor, perplexity: Perplexity, dtype: Any) -> tuple[tf.Tensor, tf.
     if tf.executing_eagerly():
         if not bool(finite):
             raise ValueError(message)
-        return X, tf.as_dtype(dtype)
+        return X, dtype
     with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
-        return tf.identity(X), tf.as_dtype(dtype)
+        return tf.identity(X), dtype
 
 
 def _check_count(X: tf.Tensor, perplexity: float | Tensor) -> None:

@@ -15,11 +15,9 @@ class Unfinished(NamedTuple):
     epochs: int
     """The number of whole epochs done, as Keras counts them."""
     seed: int
-    """The seed of the fit."""
     weights: list[Any]
     """Arrays: the trainer's weights as they were during training, then the optimizer's."""
     parameters: dict[str, Any] = {}  # noqa: RUF012 - the default is never changed
-    """The estimator's parameters, as JSON can hold them."""
 
     def state(self) -> dict[str, Any]:
         """Return everything but the weights, as JSON can hold it."""
@@ -51,10 +49,10 @@ class Recorder(keras.callbacks.Callback):
         if self.start is None:
             return
         self.model.optimizer.build(self.model.trainable_variables)
-        variables = _variables(self.model)
+        variables = [*self.model.weights, *self.model.optimizer.variables]
         if [tuple(v.shape) for v in variables] != [np.shape(w) for w in self.start.weights]:
             raise ValueError(
-                "The weights of the unfinished fit should fit this network and optimizer; fit anew "
+                "The weights of the unfinished fit should fit this network and optimizer; fit "
                 "without resume."
             )
         for variable, value in zip(variables, self.start.weights, strict=True):
@@ -69,15 +67,15 @@ class Recorder(keras.callbacks.Callback):
         """Keep the weights if training stops before its end."""
         self.epochs = epoch + (self._steps >= self.params["steps"])
         if self.model.stop_training and self.epochs < self.params["epochs"]:
-            self.weights = [np.asarray(v).copy() for v in _variables(self.model)]
+            variables = [*self.model.weights, *self.model.optimizer.variables]
+            self.weights = [np.asarray(variable).copy() for variable in variables]
 
 
 class Interruption(keras.callbacks.Callback):
     """Stops training after the current step on Ctrl-C; a second Ctrl-C stops at once.
 
     Use it as a context manager around `fit`, and give it to `fit` as a callback. Before training
-    begins there is nothing to keep, and the first Ctrl-C stops at once. Outside the main thread
-    Ctrl-C keeps its meaning.
+    begins, the first Ctrl-C stops at once. Outside the main thread Ctrl-C keeps its meaning.
 
     Attributes
     ----------
@@ -123,7 +121,3 @@ class Interruption(keras.callbacks.Callback):
         self.requested = True
         # Not through sys.stderr, which the signal may have interrupted in the middle of a write.
         os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
-
-
-def _variables(trainer: keras.Model) -> list[Any]:
-    return [*trainer.weights, *trainer.optimizer.variables]

@@ -1,6 +1,5 @@
 """Keras callbacks that keep the map as it grows: pictures, and TensorBoard's projector."""
 
-import itertools
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from numbers import Integral
@@ -19,8 +18,8 @@ from ptsne_keras.metrics.procrustes import align
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, files
 
-# Matplotlib's writers of animations.
-_WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
+# Matplotlib's writers of animations, and frames per second.
+_WRITERS, _SPEED = {".gif": "pillow", ".mp4": "ffmpeg"}, 5
 # Size of pictures in inches, and dots per inch.
 _SIZE, _DPI = (6.4, 5.6), 80
 # Rows mapped at a time.
@@ -29,6 +28,8 @@ _BLOCK = 4096
 
 class _MapCallback(keras.callbacks.Callback):
     """Maps some rows at the end of chosen epochs, to files named after the epoch."""
+
+    suffixes: tuple[str, ...] = (".tsv",)
 
     def __init__(
         self, X: Any, folder: str | os.PathLike[str], labels: Any, epochs: Any, pattern: str
@@ -46,8 +47,7 @@ class _MapCallback(keras.callbacks.Callback):
                 f"labels should be {rows}, one per row. Received: {len(self.labels)} labels."
             )
         self.folder = Path(folder).expanduser()
-        self._is_chosen = _chooser(epochs)
-        self.pattern = pattern
+        self._is_chosen, self.pattern = _chooser(epochs), pattern
         self._epoch = self._saved = -1
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -58,8 +58,8 @@ class _MapCallback(keras.callbacks.Callback):
         """Remove the files of epochs that this run trains again."""
         if self._epoch < 0:
             for number, file in self._files():
-                if number > epoch:
-                    self.remove(file)
+                for suffix in self.suffixes if number > epoch else ():
+                    file.with_suffix(suffix).unlink(missing_ok=True)
         self._epoch = epoch + 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -77,13 +77,9 @@ class _MapCallback(keras.callbacks.Callback):
         """Write the map Y [m, d] of the rows after this epoch."""
         raise NotImplementedError
 
-    def remove(self, file: Path) -> None:
-        """Remove a map and what belongs to it."""
-        file.unlink()
-
     def _map(self, epoch: int) -> None:
-        parts = [np.asarray(self.model(x, training=False), np.float32) for x in self._blocks()]
-        Y = np.concatenate(parts)
+        maps = (self.model(x, training=False) for x in self._blocks())
+        Y = np.concatenate([np.asarray(part, np.float32) for part in maps])
         if not np.isfinite(Y).all():
             raise ValueError(
                 f"The map should be finite; a smaller learning rate may keep it so. "
@@ -111,8 +107,7 @@ class MapSnapshots(_MapCallback):
     Each map is rotated, mirrored and shifted, but not scaled, onto the one before (orthogonal
     Procrustes, `metrics.align`), because the loss does not depend on where a map lies. At the end
     of a chosen epoch `folder` gets `epoch_0010.png` and the coordinates, `epoch_0010.npy`; at the
-    end of training it gets the animation. A run resumed from a backup continues the series;
-    pictures of epochs that are trained again are replaced.
+    end of training it gets the animation. A run resumed from a backup continues the series.
 
     Parameters
     ----------
@@ -127,8 +122,6 @@ class MapSnapshots(_MapCallback):
         also when training stops early.
     animation : str or None, default="map.gif"
         Name of the animation, ending in ".gif" or, where ffmpeg is installed, ".mp4".
-    frames_per_second : int, default=5
-        Speed of the animation.
 
     Raises
     ------
@@ -145,6 +138,8 @@ class MapSnapshots(_MapCallback):
     ['epoch_0002.npy', 'epoch_0004.npy', 'epoch_0005.npy', 'map.gif']
     """
 
+    suffixes = (".npy", ".png")
+
     def __init__(
         self,
         X: Any,
@@ -153,7 +148,6 @@ class MapSnapshots(_MapCallback):
         labels: Any = None,
         epochs: int | Collection[int] = 10,
         animation: str | None = "map.gif",
-        frames_per_second: int = 5,
     ) -> None:
         super().__init__(X, folder, labels, epochs, "epoch_{}.npy")
         name = Path(animation or "none.gif")
@@ -162,28 +156,17 @@ class MapSnapshots(_MapCallback):
                 'animation should be a file name that ends in ".gif" or ".mp4". '
                 f"Received: {animation!r}."
             )
-        if not frames_per_second > 0:
-            raise ValueError(
-                f"frames_per_second should be above 0. Received: {frames_per_second!r}."
-            )
         if animation is not None and not writers.is_available(_WRITERS[name.suffix]):
             raise ValueError(
                 f'animation should end in ".gif" where ffmpeg is missing. Received: {animation!r}.'
             )
         self.animation = animation
-        self.frames_per_second = frames_per_second
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Check the dimensions of the map."""
         super().on_train_begin(logs)
         if self.model.built:  # otherwise the first picture shows
-            (x,) = itertools.islice(self._blocks(1), 1)
-            _check_dimensions(self.model(x, training=False))
-
-    def remove(self, file: Path) -> None:
-        """Remove a map and its picture."""
-        file.unlink()
-        file.with_suffix(".png").unlink(missing_ok=True)
+            _check_dimensions(self.model(next(self._blocks(1)), training=False))
 
     def save(self, epoch: int, Y: FloatArray) -> None:
         """Write coordinates and picture."""
@@ -215,7 +198,7 @@ class MapSnapshots(_MapCallback):
         radius = 1.05 * max(np.abs(Y).max() for Y in maps)
         figure, ax = plt.subplots(figsize=_SIZE, layout="constrained")
         file = self.folder / self.animation
-        writer = writers[_WRITERS[file.suffix]](fps=self.frames_per_second)
+        writer = writers[_WRITERS[file.suffix]](fps=_SPEED)
         with files.replacing(file) as beside, writer.saving(figure, str(beside), dpi=_DPI):
             for (epoch, _), Y in zip(frames, maps, strict=True):
                 ax.clear()
@@ -272,12 +255,12 @@ class Projector(_MapCallback):
         """Write the map, and a configuration that names all maps of the folder."""
         with files.replacing(self.folder / f"map_{epoch:04d}.tsv") as beside:
             np.savetxt(beside, Y, fmt="%.6g", delimiter="\t")
-        metadata = ""
+        metadata, names = "", self.folder / "labels.tsv"
         if self.labels is None:
-            (self.folder / "labels.tsv").unlink(missing_ok=True)
+            names.unlink(missing_ok=True)
         else:
             lines = "".join(" ".join(str(label).split()) + "\n" for label in self.labels)
-            files.write(self.folder / "labels.tsv", lines.encode())
+            files.write(names, lines.encode())
             metadata = ' metadata_path: "labels.tsv"'
         config = "".join(
             f'embeddings {{ tensor_name: "{file.stem}" tensor_path: "{file.name}"{metadata} }}\n'

@@ -1,6 +1,6 @@
 """What several commands need: the rows that the options mean, output files, the report."""
 
-import os
+import dataclasses
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 from ptsne_keras.estimators import MapRegressor, ParametricTSNE
 from ptsne_keras.io.rows import Choice, Reader
-from ptsne_keras.io.tables import Layout
 from ptsne_keras.utils import files
 
 Model = ParametricTSNE | MapRegressor
 
 MAP = "map.csv"
 """The map of the training rows in a model folder."""
+
+
+_INPUTS = ("rows", "map", "train", "test", "reference", "of", "id", "label")
+_OUTPUTS = ("out", "embedding", "html", "picture", "export")
 
 
 class Report(NamedTuple):
@@ -30,16 +33,9 @@ class Report(NamedTuple):
 
 def choice(options: Namespace) -> Choice:
     """Return which columns the options choose."""
-    return Choice(
-        columns=options.columns,
-        drop=options.drop or (),
-        ids=options.id,
-        labels=options.label,
-        array=options.array,
-        layer=options.layer,
-        obsm=options.obsm,
-        layout=Layout(options.header, options.delimiter, options.decimal, options.thousands),
-    )
+    names = (field.name for field in dataclasses.fields(Choice))
+    own = {"ids": options.id, "labels": options.label}
+    return Choice(**{name: own[name] if name in own else getattr(options, name) for name in names})
 
 
 def reader_for(model: Model, path: str, options: Namespace) -> Reader:
@@ -62,29 +58,28 @@ def reader_for(model: Model, path: str, options: Namespace) -> Reader:
     return reader
 
 
-def check_output(
-    path: str | os.PathLike[str],
-    endings: Sequence[str],
-    *,
-    option: str = "--out",
-    inputs: Sequence[str | None] = (),
-) -> Path:
+def check_output(path: str, endings: Sequence[str], *, option: str = "--out") -> Path:
     """Return a path that can be written, or raise before any work is done."""
     file = Path(path).expanduser()
     if file.suffix.lower() not in endings or file.is_dir():
         raise ValueError(
             f"{option} should be a file that ends in {', '.join(endings)}. Received: {file}."
         )
-    check_not_input(file, option, inputs)
     files.check_writable(file.parent)
     return file
 
 
-def check_not_input(file: Path, option: str, inputs: Sequence[str | None]) -> None:
-    """Raise where a command would write over one of its own inputs."""
-    for given in filter(None, inputs):
-        source = Path(given).expanduser()
-        if file.exists() and source.exists() and file.samefile(source):
-            raise FileExistsError(
-                f"{option} should not be a file that the command reads, {source}; give another."
-            )
+def check_inputs_stay(options: Namespace) -> None:
+    """Raise where a command would write over one of the files that it reads."""
+    given = vars(options)
+    inputs = [Path(given[name]).expanduser() for name in _INPUTS if given.get(name)]
+    outputs = {f"--{name}": Path(given[name]) for name in _OUTPUTS if given.get(name)}
+    if options.command == "fit":
+        outputs.setdefault("--embedding", outputs["--out"] / MAP)
+    for option, path in outputs.items():
+        file = path.expanduser()
+        for source in inputs:
+            if file.is_file() and source.exists() and file.samefile(source):
+                raise FileExistsError(
+                    f"{option} should not be a file that the command reads, {source}; give another."
+                )

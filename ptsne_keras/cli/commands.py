@@ -12,50 +12,50 @@ import numpy as np
 
 from ptsne_keras import serving
 from ptsne_keras.callbacks.progress import Meter
-from ptsne_keras.cli._common import Report, check_output, reader_for
+from ptsne_keras.cli._common import Report, check_inputs_stay, check_output, reader_for
 from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
 from ptsne_keras.estimators import MapRegressor, load
 from ptsne_keras.io import maps
+from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
 
 
 def transform(options: Namespace) -> Report:
     """Place new rows on a map: `ptsne transform`."""
-    out = check_output(options.out, maps.ENDINGS, inputs=[options.rows])
+    out = check_output(options.out, maps.ENDINGS)
     model = load(options.model)
     if options.novelty and not isinstance(model, MapRegressor):
         raise ValueError("--novelty should be left out for a model fitted without --map.")
     if options.novelty and out.suffix == ".npy":
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reader = reader_for(model, options.rows, options)
-    meter = None if options.quiet else Meter("transform", reader.count)
+    meter = Meter("transform", reader.count)
     start = time.perf_counter()
 
     def parts() -> Iterator[tuple[Any, dict[str, Any]]]:
         done = 0
         for rows in reader.blocks():
             columns = beside(rows)
-            if options.novelty and isinstance(model, MapRegressor):
+            if isinstance(model, MapRegressor) and options.novelty:
                 columns["novelty"] = model.novelty(rows.X)
             yield model.transform(rows.X), columns
             done += rows.X.shape[0]
-            if meter is not None:
+            if not options.quiet:
                 meter.update(done)
 
     count = maps.write(out, parts())
-    if meter is not None:
+    if not options.quiet:
         meter.close()
-    seconds = time.perf_counter() - start
     facts = {
         "command": "transform",
         "model": str(options.model),
         "out": str(out),
         "rows": count,
         "ignored": reader.ignored,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - start,
     }
-    return Report(facts, f"{count:,} rows in {seconds:.1f} s: {out}")
+    return Report(facts, f"{count:,} rows in {facts['seconds']:.1f} s: {out}")
 
 
 def evaluate(options: Namespace) -> Report:
@@ -63,14 +63,16 @@ def evaluate(options: Namespace) -> Report:
     from ptsne_keras import evaluation
 
     model = load(options.model)
-    train = reader_for(model, options.train, options).read()
-    test = None if options.test is None else reader_for(model, options.test, options).read()
+    train, test = (
+        reader_for(model, path, options).read() if path else Rows(None, None, None)
+        for path in (options.train, options.test)
+    )
     results = evaluation.evaluate(
         model,
         train.X,
-        None if test is None else test.X,
+        test.X,
         labels=train.labels,
-        labels_test=None if test is None else test.labels,
+        labels_test=test.labels,
         pca=options.pca,
         n_neighbors=options.n_neighbors,
         recall_neighbors=options.recall_neighbors,
@@ -85,21 +87,21 @@ def export(options: Namespace) -> Report:
     """Write a model for a server or another runtime: `ptsne export`."""
     model = load(options.model)
     form = options.format
-    if form != "savedmodel":
-        for name in ("reference", "precision", "version"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} should be left out with --format {form}.")
-        write = serving.export_onnx if form == "onnx" else serving.export_litert
-        path = write(model.encoder_, options.out)
+    of_saved_model = ("reference", "precision", "version")
+    given = [name for name in of_saved_model if getattr(options, name) is not None]
+    if form != "savedmodel" and given:
+        raise ValueError(f"--{given[0]} should be left out with --format {form}.")
+    if form == "onnx":
+        path = serving.export_onnx(model.encoder_, options.out)
+    elif form == "litert":
+        path = serving.export_litert(model.encoder_, options.out)
     else:
-        reference = None
-        if options.reference is not None:
-            reference = reader_for(model, options.reference, options).read().X
+        rows = options.reference and reader_for(model, options.reference, options).read()
         path = serving.export_saved_model(
             model.encoder_,
             options.out,
             options.version,
-            reference=reference,
+            reference=rows and rows.X,
             precision=options.precision or "float32",
             dof=getattr(model, "dof_", None),
         )
@@ -127,6 +129,12 @@ COMMANDS: dict[str, Callable[[Namespace], Report]] = {
     "plot": plot,
     "demo": demo,
 }
+
+
+def run(options: Namespace) -> Report:
+    """Run the command that the options name."""
+    check_inputs_stay(options)
+    return COMMANDS[options.command](options)
 
 
 def dumps(facts: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from ptsne_keras.callbacks import Interruption
 from ptsne_keras.callbacks.progress import duration
 from ptsne_keras.cli import parser
-from ptsne_keras.cli._common import MAP, Model, Report, check_not_input, check_output, choice
+from ptsne_keras.cli._common import MAP, Model, Report, check_output, choice
 from ptsne_keras.estimators import MapRegressor, ParametricTSNE, is_model, load, unfinished
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Reader, Rows
@@ -24,36 +24,35 @@ from ptsne_keras.utils import files
 # Parameters of a MapRegressor among the options that do not need --map.
 _OF_MAPS = {"perplexity", "dof", "batch_size", "epochs", "learning_rate", "random_state"}
 
+# Options that say which rows are meant, and where their map goes.
+_OF_ROWS = [*("id", "label", "columns", "drop", "array", "layer", "obsm"), "delimiter"]
+_OF_ROWS += ["decimal", "thousands", "embedding"]
+
 
 def fit(options: Namespace) -> Report:
     """Fit a model and write it with the map of its rows: `ptsne fit`."""
     out = Path(options.out).expanduser()
     _check_folder(out, force=options.force, resume=options.resume)
-    target = out / MAP
     if options.embedding:
-        target = check_output(options.embedding, maps.ENDINGS, option="--embedding")
-    check_not_input(target, "--embedding", [options.rows, options.map])
-    if target == out / MAP and target.exists() and not is_model(out):
+        check_output(options.embedding, maps.ENDINGS, option="--embedding")
+    elif (out / MAP).exists() and not is_model(out):
         raise FileExistsError(
             f"--out should be a folder without a {MAP} that is not a model's; give another, "
             f"or --embedding FILE. Received: {out}."
         )
-    model = _model(options, out, dict(options.parameters or {}))
+    model = _model(options, out, parser.given(options, "parameters"))
     model.set_params(verbose=0 if options.quiet else 1)
     reader = Reader(options.rows, choice(options))
     rows = reader.read()
-    n, features = rows.X.shape
-    if rows.ids is not None and len(np.unique(rows.ids)) < n:
+    if rows.ids is not None and len(np.unique(rows.ids)) < len(rows.ids):
         warnings.warn("Some ids name several rows; the map keeps them all.", stacklevel=2)
     if not options.quiet:
-        text = f"ptsne: {options.rows}: {n:,} rows of {features:,} columns"
-        print(text, file=sys.stderr, flush=True)
+        n, columns = rows.X.shape
+        print(f"ptsne: {options.rows}: {n:,} rows of {columns:,} columns", file=sys.stderr)
     Y = places(options.map, rows, options.map_id, options.map_columns) if options.map else None
     start = time.perf_counter()
     finished, folder = _fit_and_save(options, model, rows, reader.names, Y, out)
-    seconds = time.perf_counter() - start
-    written = target if options.embedding else folder / MAP
-    return _report(options, model, (n, features), finished, seconds, folder, written)
+    return _report(options, model, rows, finished, time.perf_counter() - start, folder)
 
 
 def _check_folder(out: Path, *, force: bool, resume: bool) -> None:
@@ -79,11 +78,11 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
                 raise ValueError(f"{option} should be left out with --resume.")
         return _unfinished(out, parameters)
     parameters.setdefault("random_state", 0)
-    of_maps = dict(options.map_parameters or {})
+    of_maps = parser.given(options, "map_parameters")
     if not options.map:
         if of_maps or options.map_id or options.map_columns:
-            name = next(iter([*of_maps, "map_id" if options.map_id else "map_columns"]))
-            raise ValueError(f"{name} should be left out without --map MAP, which it is for.")
+            name = [*of_maps, "map_id" if options.map_id else "map_columns"][0]
+            raise ValueError(f"{name} should be left out without --map MAP.")
         return (ParametricTSNE.paper if options.paper else ParametricTSNE)(**parameters)
     foreign = sorted(set(parameters) - _OF_MAPS) + ["--paper"] * bool(options.paper)
     if foreign:
@@ -181,61 +180,49 @@ def beside(rows: Rows) -> dict[str, Any]:
 
 
 def _report(
-    options: Namespace,
-    model: Model,
-    shape: tuple[int, int],
-    finished: bool,
-    seconds: float,
-    folder: Path,
-    written: Path,
+    options: Namespace, model: Model, rows: Rows, finished: bool, seconds: float, folder: Path
 ) -> Report:
+    written = Path(options.embedding).expanduser() if options.embedding else folder / MAP
     facts: dict[str, Any] = {
         "command": "fit",
         "model": str(folder),
         "map": str(written),
         "kind": type(model).__name__,
-        "rows": shape[0],
-        "columns": shape[1],
+        "rows": rows.X.shape[0],
+        "columns": rows.X.shape[1],
         "finished": finished,
         "seconds": seconds,
     }
+    hint = "to fit it to the end, fit anew with --force"
     if isinstance(model, ParametricTSNE):
-        facts |= {
-            "dimensions": int(model.embedding_.shape[1]),
-            "kl_divergence": float(model.kl_divergence_),
-            "stages": model.history_["seconds"],
-        }
-        lines = [f"KL(P||Q) {model.kl_divergence_:.3f} nats after {duration(seconds)}"]
+        facts["dimensions"] = model.embedding_.shape[1]
+        facts["kl_divergence"] = model.kl_divergence_
+        facts["stages"] = model.history_["seconds"]
+        result = f"KL(P||Q) {model.kl_divergence_:.3f} nats after {duration(seconds)}"
+        if not finished:
+            facts["stopped"] = model.history_["stopped"]
+            facts["resume"] = _resume_command(options, folder)
+            hint = f"to go on: {facts['resume']}"
     else:
         facts |= {"r2": model.r2_, "correlation": model.correlation_}
         explained = max(model.r2_["held_out"], 0.0)
-        lines = [f"{explained:.0%} of the variance of held-out rows' places is explained"]
-    lines += [f"model  {folder}", f"map    {written}"]
+        result = f"{explained:.0%} of the variance of held-out rows' places is explained"
+    lines = [result, f"model  {folder}", f"map    {written}"]
     if finished:
         return Report(facts, "\n".join(lines))
-    if isinstance(model, ParametricTSNE):
-        facts["stopped"] = model.history_["stopped"]
-        facts["resume"] = _resume_command(options, folder)
-        lines.append(f"interrupted: the model works; to go on: {facts['resume']}")
-    else:
-        lines.append("interrupted: the model works; to fit it to the end, fit anew with --force")
-    return Report(facts, "\n".join(lines), 130)
+    return Report(facts, "\n".join([*lines, f"interrupted: the model works; {hint}"]), 130)
 
 
 def _resume_command(options: Namespace, folder: Path) -> str:
     """Return the command that goes on, with the options that say which rows are meant."""
     words = ["ptsne", "fit", options.rows, "--out", str(folder), "--resume"]
-    for name in (
-        *("id", "label", "array", "layer", "obsm", "delimiter", "decimal", "thousands"),
-        "embedding",
-    ):
-        if getattr(options, name):
-            words += [f"--{name}", str(getattr(options, name))]
-    for name in ("columns", "drop"):
-        if getattr(options, name):
+    for name in _OF_ROWS:
+        value = getattr(options, name)
+        if isinstance(value, list):
             line = io.StringIO()
-            csv.writer(line, lineterminator="").writerow(getattr(options, name))
-            words += [f"--{name}", line.getvalue()]
+            csv.writer(line, lineterminator="").writerow(value)
+            value = line.getvalue()
+        words += [f"--{name}", value] if value else []
     if options.header is not None:
         words.append("--header" if options.header else "--no-header")
     return shlex.join(words)

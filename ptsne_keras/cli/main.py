@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import io
 import os
 import re
@@ -10,9 +9,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ptsne_keras.cli.parser import Usage, in_options, make_parser
+from ptsne_keras.utils import files
 
 # TensorFlow's start-up notices are not part of the answer. To be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -46,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
             with _silenced():
                 from ptsne_keras.cli import commands
 
-            report = commands.COMMANDS[options.command](options)
+            report = commands.run(options)
             _say(commands.dumps(report.facts) if options.json else report.text)
         except KeyboardInterrupt:
             return _failed(options, "interrupted; nothing was written", INTERRUPTED)
@@ -101,22 +102,13 @@ def _silenced() -> Iterator[None]:
 
 def _message(error: BaseException) -> str:
     """Return one line that says what is wrong, with options in place of parameters."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorflow"):
-        return (
-            "ptsne needs TensorFlow: pip install 'ptsne_keras[cpu]', or 'ptsne_keras[gpu]' where "
-            "there is an NVIDIA GPU."
-        )
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.match(r"The '(\w+)' parameter of \w+ must be (.*)\. Got (.*) instead\.", text)
     if found:
         text = f"{found[1]} should be {found[2]}. Received: {found[3]}."
     text = in_options(text)
-    if isinstance(error, OSError) and error.filename and error.strerror and error.args:
-        text = f"{error.filename}: {error.strerror}"
-        if error.errno == errno.ENOSPC:
-            text += "; free some space, then do it again"
-        if isinstance(error, PermissionError):
-            text += "; choose another place or change its mode"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = str(files.explained(error, Path(error.filename), "read or written"))
     if isinstance(error, MemoryError):
         text = "memory is full; give fewer rows or columns, or a smaller --batch-size or --dpi"
     return text

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from ptsne_keras import __version__
 from ptsne_keras.cli._help import HELP
 
+_Group = argparse.ArgumentParser | argparse._ArgumentGroup
+_Parameter = tuple[str, Callable[[str], Any], str]
 _KINDS = ("map", "overlay", "kl", "shepard", "recall", "quality")
 _OPTIONS = {"n_components": "dimensions", "random_state": "seed"}
 
@@ -46,160 +48,117 @@ def make_parser() -> argparse.ArgumentParser:
         ("plot", "draw it", _plot),
         ("demo", "all of it on handwritten digits", _demo),
     ):
-        description, epilog = HELP[name]
         command = commands.add_parser(
-            name,
-            help=summary,
-            description=description,
-            epilog=epilog,
-            formatter_class=layout,
-            allow_abbrev=False,
+            name, help=summary, formatter_class=layout, allow_abbrev=False
         )
-        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        command.add_argument("--quiet", action="store_true", help="no progress")
+        command.description, command.epilog = HELP[name]
+        _flag(command, "--json", "one JSON object on stdout")
+        _flag(command, "--quiet", "no progress")
         add_arguments(command)
     return top
 
 
-class _Into(argparse.Action):
-    """Collects parameters of an estimator, so that only those that are given are set."""
-
-    def __init__(self, *arguments: Any, into: str, key: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.into, self.key = into, key
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, option: Any = None) -> None:
-        given = getattr(namespace, self.into, None) or {}
-        setattr(namespace, self.into, {**given, self.key: value})
-
-
-def _fit(command: argparse.ArgumentParser) -> None:
-    command.add_argument("rows", metavar="ROWS", help="file of rows; see ptsne --help")
-    command.add_argument("--out", required=True, metavar="MODEL", help="folder of the model")
-    command.add_argument("--embedding", metavar="FILE", help="map of the rows (MODEL/map.csv)")
-    command.add_argument("--force", action="store_true", help="replace a model in the folder")
-    command.add_argument("--resume", action="store_true", help="go on with an interrupted fit")
+def _fit(command: _Group) -> None:
+    _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
+    _add(command, "--out", "MODEL", "folder of the model", required=True)
+    _add(command, "--embedding", "FILE", "map of the rows (MODEL/map.csv)")
+    _flag(command, "--force", "replace a model in the folder")
+    _flag(command, "--resume", "go on with an interrupted fit")
     _rows_options(command)
     group = command.add_argument_group("a map that you have")
-    group.add_argument("--map", metavar="MAP", help=".csv .tsv .npy .parquet or .h5ad: see maps.md")
-    group.add_argument("--map-id", metavar="COLUMN", help="its column with names of the rows")
-    group.add_argument("--map-columns", type=_names, metavar="A,B", help="its coordinates")
-    command.set_defaults(parameters=None, map_parameters=None)
+    _add(group, "--map", "MAP", ".csv .tsv .npy .parquet or .h5ad: see maps.md")
+    _add(group, "--map-id", "COLUMN", "its column with names of the rows")
+    _add(group, "--map-columns", "A,B", "its coordinates", type=_names)
     group = command.add_argument_group("the map and the network", "default: what suits the rows")
-    for name, kind, text in _PARAMETERS:
-        _add_parameter(group, "parameters", name, kind, text)
-    group.add_argument("--paper", action="store_true", help="all settings of the 2009 paper")
-    group = command.add_argument_group("with --map")
-    for name, kind, text in _MAP_PARAMETERS:
-        _add_parameter(group, "map_parameters", name, kind, text)
+    _add_parameters(group, "parameters", _PARAMETERS)
+    _flag(group, "--paper", "all settings of the 2009 paper")
+    _add_parameters(command.add_argument_group("with --map"), "map_parameters", _MAP_PARAMETERS)
 
 
-def _add_parameter(
-    group: argparse._ArgumentGroup, into: str, name: str, kind: Callable[[str], Any], text: str
-) -> None:
-    group.add_argument(
-        option(name),
-        action=_Into,
-        into=into,
-        key=name,
-        type=kind,
-        help=text,
-        metavar="N" if kind is int else "NAME" if kind is str else "VALUE",
-        dest=argparse.SUPPRESS,
-    )
+def _add_parameters(group: _Group, into: str, parameters: list[_Parameter]) -> None:
+    for name, kind, text in parameters:
+        metavar = "N" if kind is int else "NAME" if kind is str else "VALUE"
+        own = {"dest": f"{into}:{name}", "default": argparse.SUPPRESS}
+        _add(group, option(name), metavar, text, type=kind, **own)
 
 
-def _transform(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("rows", metavar="ROWS", help="file of rows; see ptsne --help")
-    command.add_argument("--out", required=True, metavar="FILE", help=".csv, .npy or .parquet")
-    command.add_argument(
-        "--novelty",
-        action="store_true",
-        help="add a column: 0 is as near as training rows, 1 a stranger (models fitted with --map)",
-    )
+def _transform(command: _Group) -> None:
+    _add(command, "model", "MODEL", "folder of a model")
+    _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
+    _add(command, "--out", "FILE", ".csv, .npy or .parquet", required=True)
+    text = "add a column: 0 is as near as training rows, 1 a stranger (models fitted with --map)"
+    _flag(command, "--novelty", text)
     _rows_options(command)
 
 
-def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("--train", required=True, metavar="ROWS", help="training rows")
-    command.add_argument("--test", metavar="ROWS", help="rows that the model has not seen")
-    command.add_argument(
-        "--n-neighbors",
-        type=int,
-        default=12,
-        metavar="K",
-        help="of trustworthiness and continuity (%(default)s)",
-    )
-    command.add_argument(
-        "--recall-neighbors", type=int, default=10, metavar="K", help="of recall (%(default)s)"
-    )
-    command.add_argument(
-        "--sample-size",
-        type=_or_words(int, "none"),
-        default=10_000,
-        metavar="N",
-        help="rows whose neighbours are sought; none: all (%(default)s)",
-    )
-    command.add_argument("--no-pca", dest="pca", action="store_false", help="without PCA")
-    command.add_argument("--seed", type=int, default=0, help="of samples (%(default)s)")
+def _evaluate(command: _Group) -> None:
+    _add(command, "model", "MODEL", "folder of a model")
+    _add(command, "--train", "ROWS", "training rows", required=True)
+    _add(command, "--test", "ROWS", "rows that the model has not seen")
+    text = "of trustworthiness and continuity (%(default)s)"
+    _add(command, "--n-neighbors", "K", text, type=int, default=12)
+    _add(command, "--recall-neighbors", "K", "of recall (%(default)s)", type=int, default=10)
+    text = "rows whose neighbours are sought; none: all (%(default)s)"
+    _add(command, "--sample-size", "N", text, type=_or_words(int, "none"), default=10_000)
+    _flag(command, "--no-pca", "without PCA", dest="pca", action="store_false")
+    _add(command, "--seed", "SEED", "of samples (%(default)s)", type=int, default=0)
     _rows_options(command)
 
 
-def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="folder of a model")
-    command.add_argument("--out", required=True, metavar="PATH", help="base folder, or the file")
-    command.add_argument(
-        "--format", choices=("savedmodel", "onnx", "litert"), default="savedmodel",
-        help="(%(default)s)",
-    )  # fmt: skip
-    command.add_argument(
-        "--reference", metavar="ROWS", help="training rows: the server then tells novelty too"
-    )
-    command.add_argument(
-        "--precision", choices=("float32", "bfloat16"), help="of a SavedModel (float32)"
-    )
-    command.add_argument("--version", type=int, help="of a SavedModel (the next one)")
+def _export(command: _Group) -> None:
+    _add(command, "model", "MODEL", "folder of a model")
+    _add(command, "--out", "PATH", "base folder, or the file", required=True)
+    formats = ("savedmodel", "onnx", "litert")
+    _add(command, "--format", None, "(%(default)s)", choices=formats, default=formats[0])
+    _add(command, "--reference", "ROWS", "training rows: the server then tells novelty too")
+    text = "of a SavedModel (float32)"
+    _add(command, "--precision", None, text, choices=("float32", "bfloat16"))
+    _add(command, "--version", "VERSION", "of a SavedModel (the next one)", type=int)
     _rows_options(command)
 
 
-def _plot(command: argparse.ArgumentParser) -> None:
-    command.add_argument("of", metavar="MODEL|MAP", help="folder of a model, or file of a map")
-    command.add_argument("--out", metavar="FILE", help=".png, .svg or .pdf")
-    command.add_argument("--html", metavar="FILE", help="a page with hover and zoom")
-    command.add_argument("--kind", choices=_KINDS, help="(map, or overlay with --test)")
-    command.add_argument("--rows", metavar="ROWS", help="instead of the training rows")
-    command.add_argument("--test", metavar="ROWS", help="rows that the model has not seen")
-    command.add_argument("--title", help="above the picture")
-    command.add_argument("--dpi", type=int, default=150, help="(%(default)s)")
+def _plot(command: _Group) -> None:
+    _add(command, "of", "MODEL|MAP", "folder of a model, or file of a map")
+    _add(command, "--out", "FILE", ".png, .svg or .pdf")
+    _add(command, "--html", "FILE", "a page with hover and zoom")
+    _add(command, "--kind", None, "(map, or overlay with --test)", choices=_KINDS)
+    _add(command, "--rows", "ROWS", "instead of the training rows")
+    _add(command, "--test", "ROWS", "rows that the model has not seen")
+    _add(command, "--title", "TITLE", "above the picture")
+    _add(command, "--dpi", "DPI", "(%(default)s)", type=int, default=150)
     _rows_options(command)
 
 
-def _demo(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--picture", default="map.png", help="the map (%(default)s)")
-    command.add_argument(
-        "--export", default="saved_models/digits", help="base path of the SavedModel (%(default)s)"
-    )
-    command.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+def _demo(command: _Group) -> None:
+    _add(command, "--picture", "FILE", "the map (%(default)s)", default="map.png")
+    text = "base path of the SavedModel (%(default)s)"
+    _add(command, "--export", "PATH", text, default="saved_models/digits")
+    _add(command, "--seed", "SEED", "(%(default)s)", type=int, default=0)
 
 
-def _rows_options(command: argparse.ArgumentParser) -> None:
+def _rows_options(command: _Group) -> None:
     group = command.add_argument_group("columns of the rows")
-    group.add_argument("--id", metavar="COLUMN", help="names of the rows")
-    group.add_argument("--label", metavar="COLUMN", help="their classes")
-    group.add_argument("--columns", type=_names, metavar="A,B", help="take these alone")
-    group.add_argument("--drop", type=_names, metavar="A,B", help="leave these out")
-    group.add_argument("--array", metavar="NAME", help="of an .npz file: the one with the rows")
-    group.add_argument("--layer", metavar="NAME", help="of an .h5ad file")
-    group.add_argument("--obsm", metavar="NAME", help="of an .h5ad file")
+    _add(group, "--id", "COLUMN", "names of the rows")
+    _add(group, "--label", "COLUMN", "their classes")
+    _add(group, "--columns", "A,B", "take these alone", type=_names)
+    _add(group, "--drop", "A,B", "leave these out", type=_names)
+    _add(group, "--array", "NAME", "of an .npz file: the one with the rows")
+    _add(group, "--layer", "NAME", "of an .h5ad file")
+    _add(group, "--obsm", "NAME", "of an .h5ad file")
     group = command.add_argument_group("text files", "default: what their first rows tell")
-    group.add_argument(
-        "--header", action=argparse.BooleanOptionalAction, help="the first line names the columns"
-    )
-    group.add_argument("--delimiter", metavar="MARK", help="between cells; a blank: any blanks")
-    group.add_argument("--decimal", metavar="MARK", help="decimal point or comma")
-    group.add_argument("--thousands", metavar="MARK", help="between groups of three digits")
+    text = "the first line names the columns"
+    group.add_argument("--header", action=argparse.BooleanOptionalAction, help=text)
+    _add(group, "--delimiter", "MARK", "between cells; a blank: any blanks")
+    _add(group, "--decimal", "MARK", "decimal point or comma")
+    _add(group, "--thousands", "MARK", "between groups of three digits")
+
+
+def _add(group: _Group, name: str, metavar: str | None, text: str, **options: Any) -> None:
+    group.add_argument(name, metavar=metavar, help=text, **options)
+
+
+def _flag(group: _Group, name: str, text: str, **options: Any) -> None:
+    group.add_argument(name, help=text, **{"action": "store_true", **options})
 
 
 def _names(text: str) -> list[str]:
@@ -234,7 +193,7 @@ def _units(text: str) -> Any:
 
 _units.__name__ = "widths"
 
-_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
+_PARAMETERS: list[_Parameter] = [
     ("n_components", int, "of the map (2)"),
     ("perplexity", _several, "effective number of neighbours; or several: 15,50"),
     ("epochs", _or_words(int, "auto"), "passes over the rows"),
@@ -253,12 +212,18 @@ _PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
     ("pretraining", _or_words(str, "none"), "none, or of RBMs by cd1 or pcd"),
     ("pretraining_epochs", _or_words(int, "auto"), "for each RBM"),
 ]
-_MAP_PARAMETERS: list[tuple[str, Callable[[str], Any], str]] = [
+_MAP_PARAMETERS: list[_Parameter] = [
     ("objective", str, "placement among neighbours, or squares: regression by a network"),
     ("n_neighbors", int, "rows that a new row is placed among (15)"),
     ("patience", int, "epochs without a gain on held-out rows (20)"),
     ("validation_fraction", float, "of the rows, held out (0.1)"),
 ]
+
+
+def given(options: argparse.Namespace, into: str) -> dict[str, Any]:
+    """Return the parameters of one group of options that are given, by their names in Python."""
+    parts = ((name.partition(":"), value) for name, value in vars(options).items())
+    return {name: value for (group, _, name), value in parts if group == into}
 
 
 def option(name: str) -> str:

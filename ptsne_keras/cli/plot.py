@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ptsne_keras import plotting
-from ptsne_keras.cli._common import MAP, Model, Report, check_output, choice, reader_for
+from ptsne_keras.cli._common import MAP, Model, Report, check_output, reader_for
 from ptsne_keras.estimators import load
 from ptsne_keras.io import maps
 from ptsne_keras.io.maps import Map
-from ptsne_keras.io.rows import Reader, Rows
+from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
 from ptsne_keras.utils.arrays import dense
 
@@ -22,72 +22,78 @@ PICTURES = (".png", ".svg", ".pdf")
 
 def plot(options: Namespace) -> Report:
     """Draw a map, or how good it is: `ptsne plot`."""
-    if options.kind is None:
-        options.kind = "map" if options.test is None else "overlay"
-    if options.test and options.kind not in ("overlay", "recall"):
-        raise ValueError(
-            f"--test should be with --kind overlay or recall. Received: {options.kind}."
-        )
+    import matplotlib.pyplot as plt
+
+    kind = options.kind or ("overlay" if options.test else "map")
+    if options.test and kind not in ("overlay", "recall"):
+        raise ValueError(f"--test should be with --kind overlay or recall. Received: {kind}.")
     if not options.out and not options.html:
         raise ValueError("--out should name a picture, or --html a page. Received: neither.")
-    if options.html and options.kind != "map":
-        raise ValueError(f"--html should be with --kind map. Received: {options.kind}.")
-    facts: dict[str, Any] = {"command": "plot", "of": str(options.of), "kind": options.kind}
-    subject = Subject(options)
+    if options.html and kind != "map":
+        raise ValueError(f"--html should be with --kind map. Received: {kind}.")
+    facts = {"command": "plot", "of": str(options.of), "kind": kind}
     if options.out:
-        facts["out"] = str(_picture(subject, options))
+        facts["out"] = str(check_output(options.out, PICTURES))
     if options.html:
-        facts["html"] = str(_page(subject, options))
+        facts["html"] = str(check_output(options.html, (".html",), option="--html"))
+    subject = Subject(options, kind)
+    if options.out:
+        ax = _DRAW[kind](subject)
+        if options.title:
+            ax.set_title(options.title)
+        with files.replacing(facts["out"], make_parents=True) as beside:
+            ax.figure.savefig(beside, dpi=options.dpi)
+        plt.close(ax.figure)
+    if options.html:
+        found, title = subject.map, options.title or "Map"
+        with files.replacing(facts["html"], make_parents=True) as beside:
+            plotting.html(found.Y, beside, found.labels, names=found.ids, title=title)
     return Report(facts, "\n".join(f"{k:<7}{facts[k]}" for k in ("out", "html") if k in facts))
 
 
 class Subject:
     """What is drawn: a model or a map alone, with rows if they are given."""
 
-    def __init__(self, options: Namespace) -> None:
-        self._options = options
+    def __init__(self, options: Namespace, kind: str) -> None:
+        self._options, self._kind = options, kind
         of = Path(options.of).expanduser()
         self.model: Model | None = None
-        if of.is_dir() or not of.suffix:
-            self.model = load(of)
-        elif options.rows or options.test:
-            raise ValueError(f"--rows and --test should be with a model folder. Received: {of}.")
-        self.rows: Rows | None = self._read(options.rows)
-        beside = [f"--{name}" for name in ("id", "label") if getattr(options, name)]
-        if self.model is not None and beside and not (options.rows or options.test):
-            raise ValueError(
-                f"{beside[0]} should be with --rows or --test, whose columns it names; the map in "
-                f"{of} has its own."
-            )
-        if self.model is None and of.suffix == ".npy":
-            self.map = Map(*Reader(of, choice(options)).read())
-        elif self.model is None:
+        self.rows: Rows | None = None
+        if not of.is_dir() and of.suffix:
+            if options.rows or options.test:
+                raise ValueError(
+                    f"--rows and --test should be with a model folder. Received: {of}."
+                )
             self.map = maps.read(
                 of, columns=options.columns, ids=options.id, labels=options.label,
                 obsm=options.obsm, header=options.header,
             )  # fmt: skip
-        elif self.rows is None:
-            self.map = training_map(self.model, of)
-        else:
+            return
+        self.model = load(of)
+        columns = [f"--{name}" for name in ("id", "label") if getattr(options, name)]
+        if columns and not (options.rows or options.test):
+            raise ValueError(
+                f"{columns[0]} should be with --rows or --test, whose columns it names; the map in "
+                f"{of} has its own."
+            )
+        if options.rows:
+            self.rows = reader_for(self.model, options.rows, options).read()
             self.map = Map(self.model.transform(self.rows.X), self.rows.ids, self.rows.labels)
+        else:
+            self.map = training_map(self.model, of)
 
     def test(self) -> tuple[Rows, Any]:
         """Return the test rows and their places."""
-        rows = self._read(self._options.test)
-        if rows is None or self.model is None:
-            raise ValueError(f"--test should give rows, for --kind {self._options.kind}.")
+        if not self._options.test or self.model is None:
+            raise ValueError(f"--test should give rows, for --kind {self._kind}.")
+        rows = reader_for(self.model, self._options.test, self._options).read()
         return rows, self.model.transform(rows.X)
 
     def X(self) -> Any:
         """Return the rows that the map is of, dense."""
         if self.rows is None:
-            raise ValueError(f"--rows should give the rows, for --kind {self._options.kind}.")
+            raise ValueError(f"--rows should give the rows, for --kind {self._kind}.")
         return dense(self.rows.X)
-
-    def _read(self, path: str | None) -> Rows | None:
-        if path is None or self.model is None:
-            return None
-        return reader_for(self.model, path, self._options).read()
 
 
 def training_map(model: Model, folder: Path) -> Map:
@@ -104,29 +110,6 @@ def training_map(model: Model, folder: Path) -> Map:
     return Map(np.asarray(Y))
 
 
-def _picture(subject: Subject, options: Namespace) -> Path:
-    """Draw a .png, .svg or .pdf file."""
-    import matplotlib.pyplot as plt
-
-    file = check_output(options.out, PICTURES)
-    ax = _DRAW[options.kind](subject)
-    if options.title:
-        ax.set_title(options.title)
-    with files.replacing(file, make_parents=True) as beside:
-        ax.figure.savefig(beside, dpi=options.dpi)
-    plt.close(ax.figure)
-    return file
-
-
-def _page(subject: Subject, options: Namespace) -> Path:
-    """Write a page with the map, for a browser."""
-    file = check_output(options.html, (".html",), option="--html")
-    found = subject.map
-    with files.replacing(file, make_parents=True) as beside:
-        plotting.html(found.Y, beside, found.labels, names=found.ids, title=options.title or "Map")
-    return file
-
-
 def _overlay(subject: Subject) -> Any:
     rows, Y = subject.test()
     labels, labels_test = subject.map.labels, rows.labels
@@ -139,6 +122,8 @@ def _kl(subject: Subject) -> Any:
     history = getattr(subject.model, "history_", None)
     if history is None:
         raise ValueError("--kind kl should be of a model folder, which has the curves.")
+    if not history["finetune"]:
+        raise ValueError("--kind kl should be of a model that was trained; this one places rows.")
     draw = plotting.learning_curve if "error" in history["finetune"] else plotting.kl_curve
     return draw(history)
 

@@ -7,8 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ptsne_keras.affinities import neighbor_probabilities
 from ptsne_keras.affinities.neighbors import Neighbors
-from ptsne_keras.typing import FloatArray
+from ptsne_keras.affinities.perplexity import is_variable, several
+from ptsne_keras.affinities.probabilities import calibrate_neighbors
+from ptsne_keras.typing import FloatArray, Perplexity
 from ptsne_keras.utils import arrays
 
 # Neighbours whose differences give the noise its directions.
@@ -24,17 +27,20 @@ class PairSampler:
         self,
         X: FloatArray,
         neighbors: Neighbors,
-        probabilities: FloatArray | Callable[[tf.Tensor], tf.Tensor],
+        perplexity: Perplexity,
         jitter: float = 0.0,
     ) -> None:
         self.X = tf.constant(X)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
-        self.cumulative: Callable[[tf.Tensor], tf.Tensor]
-        if callable(probabilities):
-            self.cumulative = lambda i: tf.cumsum(probabilities(i), axis=1)
+        self.probabilities: Callable[[tf.Tensor], tf.Tensor]
+        if any(map(is_variable, several(perplexity))):
+            distances = tf.constant(neighbors.distances)
+            self.probabilities = lambda i: calibrate_neighbors(tf.gather(distances, i), perplexity)[
+                0
+            ]
         else:
-            cumulative = tf.cumsum(tf.constant(probabilities), axis=1)
-            self.cumulative = lambda i: tf.gather(cumulative, i)
+            P = tf.constant(neighbor_probabilities(neighbors.distances, perplexity))
+            self.probabilities = lambda i: tf.gather(P, i)
         self.jitter = jitter
         if jitter:
             # From the rows: neighbours may have been searched on principal components.
@@ -42,7 +48,7 @@ class PairSampler:
             self.spread = tf.constant(r / math.sqrt(2 * X.shape[1]), self.X.dtype)  # [N, 1]
 
     def __call__(self, i: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return X [2h, D] of rows i [h] and their partners, and P [2h, 1] or [2h, 1 + d]."""
+        """Return X [2h, D] of rows i [h] and their partners, and P [2h, 1]."""
         number = tf.cast(number, tf.int64)
         partners = self._partners(i, tf.stack([number, 0]))
         both = tf.concat([tf.cast(i, tf.int32), partners], axis=0)  # [2h]
@@ -50,12 +56,11 @@ class PairSampler:
         if self.jitter:
             x += self.jitter * self._noise(both, number)
         b = tf.shape(x)[0]
-        P = tf.fill([b, 1], tf.cast(1 / b, x.dtype))
-        return x, P
+        return x, tf.fill([b, 1], tf.cast(1 / b, x.dtype))
 
     def _partners(self, i: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draw j [h] by inverting the cumulative distribution of each row i."""
-        cumulative = self.cumulative(i)  # [h, k]
+        cumulative = tf.cumsum(self.probabilities(i), axis=1)  # [h, k]
         u = tf.random.stateless_uniform([tf.shape(i)[0], 1], seed=seed, dtype=cumulative.dtype)
         below = tf.cast(cumulative < u, tf.int32)  # [h, k]
         # Rounding may end the cumulative sum below 1, and u may lie above that.

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ptsne_keras import affinities
 from ptsne_keras.affinities.neighbors import Neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
-from ptsne_keras.affinities.probabilities import calibrate_neighbors, duplicates_message
+from ptsne_keras.affinities.probabilities import duplicates_message
 from ptsne_keras.data import order
 from ptsne_keras.data._pairs import PairSampler
 from ptsne_keras.data.order import Shuffle, check_batches
@@ -19,8 +19,7 @@ from ptsne_keras.typing import FloatArray, Perplexity
 from ptsne_keras.utils import distribution
 from ptsne_keras.utils.validation import check_integer, check_not_negative, check_rows, check_shape
 
-# The number of graph batches in an epoch is rounded up to a multiple of this, unless they are few:
-# `steps_per_execution` has to divide it.
+# Graph batches in an epoch are a multiple of this, unless few: `steps_per_execution` divides it.
 GRAPH_MULTIPLE = 8
 
 
@@ -43,40 +42,37 @@ def from_array(
     Parameters
     ----------
     X : {array-like, np.memmap, sparse matrix} of shape (n_samples, n_features)
-        Rows; float64 stays float64, everything else becomes float32. An array is copied once. Of
-        memory-mapped and sparse rows, only those of a batch are read, or made dense, at a time.
+        Rows; float64 stays float64, everything else becomes float32. Memory-mapped and sparse rows
+        are read, or made dense, one batch at a time.
     perplexity : float, sequence of float or scalar variable, default=30.0
         Above 1 and below b - 1. P is the mean over several perplexities. A variable may change
         between epochs, see `callbacks.Schedule`.
     batch_size : int, default=2500
         Largest number of rows in a batch. P takes b² numbers.
     shuffle : bool or "once", default=True
-        True draws new batches every epoch and computes P again, so that each row meets all its
-        neighbours sooner or later. "once" keeps one random split, whose P is computed in the first
-        epoch and cached, as in the 2009 paper; this takes N · b numbers of memory. False does the
-        same with the rows in the given order.
+        True draws new batches and computes P again every epoch, so that each row meets all its
+        neighbours in time. "once" keeps one random split and caches its P, N · b numbers, as in the
+        2009 paper. False does the same with the rows in the given order.
     seed : int, default=None
         Seed of the order.
     epoch : tf.Variable, default=None
-        Number of the epoch, the `value` of `callbacks.Schedule()`, that the order derives from. A
-        run that is resumed then meets the batches that it would have met.
+        Number of the epoch, the `value` of `callbacks.Schedule()`, from which the order derives,
+        so that a resumed run meets the batches that it would have met.
     replicas : int, default=1
         Number R of replicas of a `tf.distribute` strategy, or of devices of a
         `keras.distribution`. An element is then R batches of the same size stacked, X [R b, D] and
-        P [R b, b], one for each replica. Fewer rows than there are batches are left out, different
-        ones in each epoch. If a `keras.distribution` has several processes, each makes the blocks
-        of its own devices only.
+        P [R b, b], and each epoch leaves out fewer rows than there are batches. Each process of a
+        `keras.distribution` makes the blocks of its own devices.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality. For an array it consists of graph ops only.
+        Of known cardinality; for an array, of graph ops only.
 
     Raises
     ------
     ValueError
-        If X is not finite and numeric with at least 3 rows, or the smallest batch has no more than
-        perplexity + 1 rows.
+        If X is not finite and numeric, or the smallest batch has too few rows for the perplexity.
 
     Warns
     -----
@@ -125,38 +121,32 @@ def from_graph(
     """Make batches of pairs drawn along the neighbour graph of all rows.
 
     An element is (X [b, D], P [b, 1]): b/2 rows i and, b/2 rows further on, one neighbour j of
-    each, drawn from p_{j|i}, which is calibrated on the whole data set. P is nonzero only for the
-    drawn pairs, p_ij = p_ji = 1/b, so that Σ p_ij f_ij averaged over batches is that for the P of
-    the whole data set; all rows of a batch repel one another. Each row is an i exactly once per
-    epoch, in about 2 N / batch_size batches whose sizes differ by at most two.
+    each, drawn from p_{j|i}, which is calibrated on the whole data set. Drawn pairs have
+    p_ij = p_ji = 1/b and all others 0, so that Σ p_ij f_ij averaged over batches is that of the
+    whole data set; all rows of a batch repel one another. Each row is an i exactly once per epoch.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         At least 4 rows.
     perplexity : float, sequence of float or scalar variable, default=15.0
-        Perplexity on the whole data set: above 1, and below N - 1 or, with `neighbors`, below
-        their number k. p_{j|i} is the mean over several perplexities. A variable may change, see
-        `callbacks.Schedule`; neighbours are found for its first value.
+        Perplexity on the whole data set, above 1 and below N - 1, or k if `neighbors` are given.
+        As in :func:`from_array`; neighbours are found for the first value of a variable.
     batch_size : int, default=1024
         Largest number of rows in a batch, at least 4.
     neighbors : Neighbors, default=None
-        Neighbours found elsewhere, such as on principal components. By default the nearest
-        3 · perplexity rows.
+        Neighbours found elsewhere; by default the nearest 3 · perplexity rows.
     jitter : float, default=0.0
         Scale of noise on each drawn row, which keeps a network from memorising the rows:
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
-        nearest neighbours, r is the distance to the nearest, and ε is standard normal. The
-        difference points where the data vary locally, ε in all directions.
-    seed : int, default=None
-        Seed of neighbours, order and draws.
-    epoch, replicas
+        nearest neighbours, r is the distance to the nearest, and ε is standard normal.
+    seed, epoch, replicas
         As in :func:`from_array`.
 
     Returns
     -------
     tf.data.Dataset
-        Of known cardinality, consisting of graph ops only.
+        Of known cardinality, of graph ops only.
 
     Raises
     ------
@@ -166,7 +156,7 @@ def from_graph(
     Warns
     -----
     UserWarning
-        If rows have at least as many exact duplicates in X as the perplexity.
+        As :func:`from_array`.
 
     Examples
     --------
@@ -175,8 +165,7 @@ def from_graph(
 
     References
     ----------
-    Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2, for drawing
-    edges in proportion to their weights.
+    Tang et al. (2016), Visualizing large-scale and high-dimensional data, section 3.2.
     """
     X = check_rows(X)
     check_shape(X, least=4)
@@ -184,7 +173,7 @@ def from_graph(
     check_not_negative(jitter, "jitter")
     own = distribution.own_blocks(replicas, seed)
     near = _graph_neighbors(X, perplexity, neighbors, seed)
-    draw = PairSampler(X, near, _graph_probabilities(near, perplexity), jitter)
+    draw = PairSampler(X, near, perplexity, jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     heads = order.index_batches(
         len(X),
@@ -271,11 +260,3 @@ def _graph_neighbors(
             f"Received: {own.size} such rows, the first at index {own[0]}."
         )
     return Neighbors(indices.astype(np.int32, copy=False), distances)
-
-
-def _graph_probabilities(near: Neighbors, perplexity: Perplexity) -> Any:
-    """Return p_{j|i} [N, k], or a function of rows i if a perplexity may change."""
-    if not any(map(is_variable, several(perplexity))):
-        return affinities.neighbor_probabilities(near.distances, perplexity)
-    distances = tf.constant(near.distances)
-    return lambda i: calibrate_neighbors(tf.gather(distances, i), perplexity)[0]

@@ -23,19 +23,11 @@ def reshuffled(shuffle: Shuffle) -> bool:
 
 
 def batch_count(n: int, batch_size: int, multiple: int = 1, replicas: int = 1) -> int:
-    """Return the number of batches of at most `batch_size` rows, rounded up to a `multiple`.
-
-    A few batches are not rounded up.
-    """
+    """Return the number of batches of at most `batch_size` rows; many to a full `multiple`."""
     check_integer(replicas, "replicas")
     count = -(-n // batch_size)
     count += -count % multiple if count >= 4 * multiple else 0
     return count + -count % replicas
-
-
-def batch_sizes(n: int, batch_size: int) -> list[int]:
-    """Return the sizes of the batches, which differ by at most one."""
-    return np.diff(batch_bounds(n, batch_count(n, batch_size))).tolist()
 
 
 def batch_bounds(n: int, count: int, replicas: int = 1) -> npt.NDArray[np.int64]:
@@ -78,11 +70,9 @@ def index_batches(
         order = epoch_order(n, seed, number) if shuffle else tf.range(n, dtype=tf.int64)
         return tf.data.Dataset.range(count).map(lambda i: order[bounds[i] : bounds[i + 1]])
 
-    if reshuffled(shuffle):
-        epochs = random_numbers(seed, epoch).take(1)
-    else:
-        epochs = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64))
-    return of_length(epochs.flat_map(batches_of), count)
+    if not reshuffled(shuffle):
+        return of_length(batches_of(0), count)
+    return of_length(random_numbers(seed, epoch).take(1).flat_map(batches_of), count)
 
 
 def of_length(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
@@ -95,8 +85,7 @@ def random_numbers(seed: int, epoch: tf.Variable | None = None) -> tf.data.Datas
     if epoch is not None:
 
         def number(i: tf.Tensor) -> tf.Tensor:
-            of_epoch = _random_number([seed, epoch])
-            return _random_number([of_epoch, i])
+            return _random_number([_random_number([seed, epoch]), i])
 
         return tf.data.Dataset.range(np.iinfo(np.int64).max).map(number)
     numbers = tf.raw_ops.RandomDatasetV2(

@@ -18,6 +18,7 @@ from ptsne_keras.data import batches, order
 from ptsne_keras.data.sources import Source
 from ptsne_keras.typing import FloatArray, Perplexity
 
+_service = tf.data.experimental.service
 # Seconds within which a running dispatcher accepts a connection.
 _TIMEOUT = 5.0
 
@@ -35,9 +36,8 @@ def from_array(
 ) -> tf.data.Dataset:
     """Make batches whose P is computed by the workers of a `tf.data` service.
 
-    The batches are those of `batches.from_array` with the same seed: every row exactly once per
-    epoch, in a new order each. Within an epoch they come as the workers finish them. Batches lost
-    with a worker are computed by this process, at the end of the epoch.
+    The batches of an epoch are those of `batches.from_array` with the same seed, as the workers
+    finish them. Those lost with a worker are computed by this process, at the end of the epoch.
 
     Parameters
     ----------
@@ -45,15 +45,13 @@ def from_array(
         Rows. Each worker holds all of them in memory.
     perplexity : float or sequence of float, default=30.0
         As in `batches.from_array`, but not a variable, whose value workers do not see.
-    batch_size : int, default=2500
-        Largest number of rows in a batch.
     service : str
         Address of the dispatcher, "grpc://host:port".
     folder : str
         Folder that this process and the workers see under the same name. The rows are written
         there and, in each epoch, the number that its order derives from, so that only one
         iteration over the data set can run at a time. Files are not removed.
-    seed, epoch, replicas
+    batch_size, seed, epoch, replicas
         As in `batches.from_array`.
 
     Returns
@@ -67,7 +65,7 @@ def from_array(
         If X or the perplexity cannot be sent to workers, or the sizes do not fit.
     ConnectionError
         If there is no dispatcher at the address.
-    tf.errors.NotFoundError or tf.errors.InvalidArgumentError
+    tf.errors.NotFoundError, tf.errors.InvalidArgumentError
         While it runs, if workers do not see the folder, or two iterations run at the same time.
 
     Examples
@@ -96,13 +94,8 @@ def from_array(
         _write(drawn, folder),
         tf.io.gfile.join(folder, f"order-{uuid.uuid4().hex}"),
     )
-    served = plan.served().apply(
-        tf.data.experimental.service.distribute(
-            # Each split, the number of a batch, goes to one worker.
-            tf.data.experimental.service.ShardingPolicy.DYNAMIC,
-            service,
-        )
-    )
+    # DYNAMIC: each split, the number of a batch, goes to one worker.
+    served = plan.served().apply(_service.distribute(_service.ShardingPolicy.DYNAMIC, service))
     numbers = order.random_numbers(plan.seed, epoch).take(1)
     dataset = numbers.flat_map(lambda number: plan.epoch(number, served))
     dataset = order.of_length(dataset, plan.count)
@@ -250,21 +243,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--host", default="localhost", help="its own name, by which the training process reaches it"
     )
     given = parser.parse_args(arguments)
-    (_dispatcher(given) if given.role == "dispatcher" else _worker(given)).join()
-
-
-def _dispatcher(given: argparse.Namespace) -> Any:
-    config = tf.data.experimental.service.DispatcherConfig(
-        port=given.port, work_dir=given.work_dir, fault_tolerant_mode=given.work_dir is not None
-    )
-    return tf.data.experimental.service.DispatchServer(config)
-
-
-def _worker(given: argparse.Namespace) -> Any:
-    config = tf.data.experimental.service.WorkerConfig(
-        given.dispatcher, worker_address=f"{given.host}:{given.port}", port=given.port
-    )
-    return tf.data.experimental.service.WorkerServer(config)
+    if given.role == "dispatcher":
+        folder = given.work_dir
+        options = {"port": given.port, "work_dir": folder, "fault_tolerant_mode": bool(folder)}
+        _service.DispatchServer(_service.DispatcherConfig(**options)).join()
+    else:
+        address = f"{given.host}:{given.port}"
+        options = {"worker_address": address, "port": given.port}
+        _service.WorkerServer(_service.WorkerConfig(given.dispatcher, **options)).join()
 
 
 if __name__ == "__main__":

@@ -26,23 +26,19 @@ def from_dataset(
 ) -> tf.data.Dataset:
     """Make batches of a `tf.data.Dataset` of rows, with P calibrated inside each batch.
 
-    An element is (X [b, D], P [b, b]). Every row comes exactly once per epoch, in batches whose
-    sizes differ by at most one.
+    Elements and batch sizes are those of :func:`from_array`.
 
     Parameters
     ----------
     data : tf.data.Dataset
         Rows [D], or batches of rows [b, D] of any size, which are regrouped.
-    perplexity, batch_size
-        As in :func:`from_array`, with the same defaults.
+    perplexity, batch_size, seed
+        As in :func:`from_array`.
     count : int, default=None
         Number of rows. Needed if the data set does not know it, as after `filter` or in batches.
     buffer : int, default=None
         Number of rows that the next one is drawn from; 4 · batch_size by default, and 0 keeps the
-        order. Rows further apart than this never meet in a batch, so interleave files that are
-        sorted by class.
-    seed : int, default=None
-        Seed of the order.
+        order. Rows further apart never meet in a batch, so interleave files sorted by class.
 
     Returns
     -------
@@ -52,10 +48,8 @@ def from_dataset(
     ------
     ValueError
         If the number of rows is not known, or the sizes do not fit.
-    tf.errors.FailedPreconditionError
-        While it runs, if the number of rows is not `count`.
-    tf.errors.InvalidArgumentError
-        While it runs, if a row is not finite.
+    tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError
+        While it runs, if the number of rows is not `count`, or a row is not finite.
 
     Examples
     --------
@@ -68,10 +62,11 @@ def from_dataset(
     buffer = 4 * batch_size if buffer is None else check_integer(buffer, "buffer", 0)
     if buffer:
         data = data.shuffle(buffer, seed=seed)
-    # Check the number of rows, too: that of batches would not reveal a few missing rows.
+    # Checked for rows, too: the number of batches would not reveal a few missing rows.
     data = order.of_length(data, n)
-    batches = data.batch(batch_size).rebatch(order.batch_sizes(n, batch_size))
-    batches = order.of_length(batches, order.batch_count(n, batch_size))
+    number = order.batch_count(n, batch_size)
+    sizes = np.diff(order.batch_bounds(n, number)).tolist()
+    batches = order.of_length(data.batch(batch_size).rebatch(sizes), number)
     return order.prefetched(
         batches.map(lambda x: (x, affinities.joint_probabilities(x, perplexity)), tf.data.AUTOTUNE)
     )
@@ -96,13 +91,11 @@ def from_tfrecord(
         Paths, or a pattern such as "rows-*.tfrecord". Rows are taken from all files in turn.
     features : int
         Number of values in a row.
-    perplexity, batch_size
-        As in :func:`from_array`, with the same defaults.
     key : str, default="features"
         Key of the float_list that holds a row.
     count : int, default=None
         Number of rows. By default the files are read once to count them.
-    buffer, seed
+    perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
 
     Returns
@@ -159,9 +152,7 @@ def from_parquet(
         groups of 10³ to 10⁵ rows keep memory low.
     columns : sequence of str, default=None
         Columns that form a row. By default all columns of the first file.
-    perplexity, batch_size
-        As in :func:`from_array`, with the same defaults.
-    buffer, seed
+    perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
 
     Returns
@@ -187,8 +178,12 @@ def from_parquet(
     paths = _paths(files, "Parquet")
     tables = [parquet.ParquetFile(path) for path in paths]
     columns = _columns(columns, paths, [table.schema_arrow for table in tables])
-    groups = [(f, g) for f, table in enumerate(tables) for g in range(table.num_row_groups)]
-    groups = [(f, g) for f, g in groups if tables[f].metadata.row_group(g).num_rows]
+    groups = [
+        (f, g)
+        for f, table in enumerate(tables)
+        for g in range(table.num_row_groups)
+        if table.metadata.row_group(g).num_rows
+    ]
 
     def read(group: Any) -> FloatArray:
         f, g = group
@@ -236,11 +231,7 @@ def _columns(columns: Any, paths: list[str], schemas: list[Any]) -> list[str]:
     if columns is None:  # without the index that pandas writes
         index = (schemas[0].pandas_metadata or {}).get("index_columns", [])
         columns = [name for name in schemas[0].names if name not in index]
-    elif (
-        not isinstance(columns, Sequence)
-        or isinstance(columns, str)
-        or not 0 < len(columns) == len(set(columns))
-    ):
+    elif not isinstance(columns, list | tuple) or not 0 < len(columns) == len(set(columns)):
         raise ValueError(f"columns should be one or more names, each once. Received: {columns!r}.")
     for path, schema in zip(paths, schemas, strict=True):
         missing = sorted(set(columns) - set(schema.names))

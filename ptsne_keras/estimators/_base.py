@@ -32,7 +32,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
-            The rows. Those of a `np.memmap` are read block by block.
+            A `np.memmap` is read block by block.
 
         Returns
         -------
@@ -57,7 +57,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Parameters
         ----------
-        path : str or os.PathLike
+        path : path-like
             The folder; it is created if need be.
 
         Raises
@@ -88,8 +88,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Parameters
         ----------
-        path : str or os.PathLike
-            The folder.
+        path : path-like
 
         Raises
         ------

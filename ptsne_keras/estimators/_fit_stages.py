@@ -99,28 +99,18 @@ def _project(
 
 def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
     """Return the batches (X, P) by the sampling of the settings."""
+    common = rows, settings.perplexity, settings.batch_size
     if settings.sampling != "graph":
-        return batches.from_array(
-            rows,
-            settings.perplexity,
-            settings.batch_size,
-            shuffle="once" if settings.sampling == "fixed" else True,
-            seed=seed,
-        )
+        shuffle: Any = "once" if settings.sampling == "fixed" else True
+        return batches.from_array(*common, shuffle=shuffle, seed=seed)
     n = len(rows)
     largest = max(several(settings.perplexity))
     if not largest < n - 1:
         raise ValueError(
             f"perplexity should be below N - 1 = {n - 1}. Received: {settings.perplexity!r}."
         )
-    return batches.from_graph(
-        rows,
-        settings.perplexity,
-        settings.batch_size,
-        neighbors=_fit_graph.search(rows, largest, search_seed),
-        jitter=settings.jitter,
-        seed=seed,
-    )
+    found = _fit_graph.search(rows, largest, search_seed)
+    return batches.from_graph(*common, neighbors=found, jitter=settings.jitter, seed=seed)
 
 
 def _untrained(
@@ -196,8 +186,7 @@ def _finetune(
             exaggeration=settings.exaggeration,
             epochs=epochs,
             callbacks=[*shown, *callbacks],
-            **_optimization(settings, settings.epochs * steps),
-            **_compilation(settings, passes * steps, epochs),
+            **_optimization(settings, passes * steps, epochs),
         )
 
 
@@ -208,17 +197,13 @@ def _passes(settings: Settings, count: int) -> int:
     return _fit_graph.joined(count, settings.epochs)
 
 
-def _optimization(settings: Settings, steps: int) -> dict[str, Any]:
-    """Return the options of `training.finetune` that find the weights."""
-    if settings.optimizer == "cg":
+def _optimization(settings: Settings, steps: int, epochs: int) -> dict[str, Any]:
+    """Return the options of `training.finetune` for this many steps per epoch."""
+    given, rate = settings.optimizer, settings.learning_rate
+    if given == "cg":
         return {"optimizer": "cg"}
-    if settings.optimizer == "adam" and settings.sampling != "graph":
-        return {"learning_rate": settings.learning_rate}
-    return {"optimizer": _fit_graph.optimizer(settings.optimizer, settings.learning_rate, steps)}
-
-
-def _compilation(settings: Settings, steps: int, epochs: int) -> dict[str, Any]:
-    """Return the options that compile the step; XLA slows the wide networks of batch sampling."""
-    if settings.sampling != "graph" or settings.optimizer == "cg":
-        return {}
-    return _fit_graph.compilation(steps, epochs)
+    if settings.sampling == "graph":
+        # XLA would slow the wide networks of batch sampling.
+        optimizer = _fit_graph.optimizer(given, rate, steps * epochs)
+        return {"optimizer": optimizer, **_fit_graph.compilation(steps, epochs)}
+    return {"learning_rate": rate} if given == "adam" else {"optimizer": _fit_graph.fresh(given)}

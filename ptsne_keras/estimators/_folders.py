@@ -15,8 +15,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The folder.
+    path : path-like
 
     Raises
     ------

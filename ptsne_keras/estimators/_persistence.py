@@ -39,39 +39,36 @@ def save(
     folder = Path(path).expanduser()
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(f"path should be a folder. Received: the file {folder}.")
-    contents = {
-        **{role: (_keras_bytes(model), ".keras") for role, model in models.items()},
-        "arrays": (_npz_bytes(arrays), ".npz"),
-    }
-    with files.made(folder):
-        _save(folder, kind, dict(state), contents)
-
-
-def _save(
-    folder: Path, kind: str, state: dict[str, Any], contents: Mapping[str, tuple[bytes, str]]
-) -> None:
-    """Write the files and then the manifest, or nothing."""
+    contents = {f"{role}-{{}}.keras": _keras_bytes(model) for role, model in models.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    contents["arrays-{}.npz"] = buffer.getvalue()
     old = _named_files(folder)
     written: dict[str, dict[str, str]] = {}
-    try:
-        for role, (data, suffix) in contents.items():
-            digest = hashlib.sha256(data).hexdigest()
-            name = f"{role}-{digest[:16]}{suffix}"
-            files.write(folder / name, data)
-            written[role] = {"name": name, "sha256": digest}
-        manifest = {
-            "format": FORMAT,
-            "kind": kind,
-            "ptsne_keras": __version__,
-            "state": state,
-            "files": written,
-            "sha256": manifest_digest(state, written),
-        }
-        files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    except BaseException:
-        _remove(folder, {entry["name"] for entry in written.values()} - old)
-        raise
-    _remove(folder, old - {entry["name"] for entry in written.values()})
+    with files.made(folder):
+        try:
+            for pattern, data in contents.items():
+                digest = hashlib.sha256(data).hexdigest()
+                name = pattern.format(digest[:16])
+                written[pattern.partition("-")[0]] = {"name": name, "sha256": digest}
+                files.write(folder / name, data)
+            manifest = {
+                "format": FORMAT,
+                "kind": kind,
+                "ptsne_keras": __version__,
+                "state": state,
+                "files": written,
+                "sha256": manifest_digest(state, written),
+            }
+            files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+            left_over = old - {entry["name"] for entry in written.values()}
+        except BaseException:
+            # Whichever manifest is there now, its files stay.
+            left_over = {entry["name"] for entry in written.values()} - _named_files(folder)
+            raise
+        finally:
+            for name in left_over:
+                (folder / name).unlink(missing_ok=True)
 
 
 def load(
@@ -150,8 +147,7 @@ def _optimizer(config: dict[str, Any]) -> Any:
         warnings.warn(
             "optimizer should be of a class registered by "
             'keras.saving.register_keras_serializable; a new fit would use "adam". '
-            f"Received: {config.get('class_name')!r}; "
-            f"{str(error).splitlines()[0]}",
+            f"Received: {config.get('class_name')!r}; {str(error).splitlines()[0]}",
             stacklevel=4,
         )
         return "adam"
@@ -215,11 +211,6 @@ def _named_files(folder: Path) -> set[str]:
         return set()
 
 
-def _remove(folder: Path, names: set[str]) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-
-
 def _keras_bytes(model: keras.Model) -> bytes:
     # Keras writes only to a path; from memory it is then written like everything else.
     try:
@@ -230,9 +221,3 @@ def _keras_bytes(model: keras.Model) -> bytes:
     except OSError as error:
         place = Path(tempfile.gettempdir())
         raise files.explained(error, place, "written (set TMPDIR to another place)") from error
-
-
-def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()

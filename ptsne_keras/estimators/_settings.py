@@ -156,12 +156,12 @@ def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:
             f"At least {_TRAINED} rows should be left to train on: give more rows or a smaller "
             f"validation_fraction. Received: {n} rows, of which {held_out} are held out."
         )
-    if p["batch_size"] == "auto":
-        p["batch_size"] = max(8, n // 64)
-    if p["epochs"] == "auto":
-        p["epochs"] = _REGRESSION_EPOCHS
-    if p["learning_rate"] == "auto":
-        p["learning_rate"] = _learning_rate(p["encoder"] is not None)
+    automatic = {
+        "batch_size": max(8, n // 64),
+        "epochs": _REGRESSION_EPOCHS,
+        "learning_rate": _learning_rate(p["encoder"] is not None),
+    }
+    p |= {name: value for name, value in automatic.items() if p[name] == "auto"}
     return MapSettings(**p, held_out=held_out)
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
+import sklearn
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -190,22 +191,28 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self._check_parameters()
         X, Y = self._checked_pairs(X, y)
         seeds = self._seeds(2)
-        settings = resolve_map(self.get_params(), X.shape[0])
-        placer = None
+        self._settings = resolve_map(self.get_params(), X.shape[0])
+        with sklearn.config_context(assume_finite=True):  # X and y have been checked
+            self._fit_checked(X, Y, seeds, callbacks)
+        return self
+
+    def _fit_checked(
+        self, X: Any, Y: FloatArray, seeds: list[int], callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Fit to rows and places, and measure the fit."""
+        settings, self._placer = self._settings, None
         if self.objective == "squares":
             self.encoder_, self.history_, self.held_out_ = _fit_regression.fit(
                 X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
             )
         else:
             fitted = _fit_placement.fit(X, Y, settings, seed=seeds[0])
-            self.encoder_, self.history_, placer = fitted
+            self.encoder_, self.history_, self._placer = fitted
             n = len(Y)
             self.held_out_ = _fit_regression.thinned(np.arange(n), min(n, _MEASURED))
-        self._settings, self._placer = settings, placer
         self._measure(X, Y)
         scale = scale_of(self.encoder_)
         self._landmarks = Landmarks.of(X, scale=scale, seed=seeds[1]).arrays()
-        return self
 
     def predict(self, X: Any) -> FloatArray:
         """Return the map coordinates of rows in float64, as regressors do.

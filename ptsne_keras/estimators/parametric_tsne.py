@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
+import sklearn
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -40,33 +41,29 @@ class ParametricTSNE(MapEstimator):
         the batch's rows - 1. "auto" is 15, or 30 for batches, and at most (n_samples - 1) / 3. Of
         several perplexities, P is the mean.
     sampling : {"auto", "graph", "batch", "fixed"}, default="auto"
-        How a batch and its P are drawn. "graph": neighbours are searched among all rows once, and
-        a batch consists of rows with one neighbour each. "batch": a batch consists of random rows,
-        P is calibrated among them, and perplexity u acts like u · n_samples / batch_size on the
-        whole set. "fixed": one random split into batches is kept, and P is computed once; this
-        holds n_samples · batch_size numbers in memory. "auto" is "graph", or "batch" with RBMs.
+        How a batch and its P are drawn. "graph": rows with one neighbour each, by one search among
+        all rows. "batch": random rows, with P calibrated among them; perplexity u then acts like
+        u · n_samples / batch_size on the whole set. "fixed": one random split into batches, whose
+        P takes n_samples · batch_size numbers. "auto" is "graph", or "batch" with RBMs.
     jitter : float, default=0.5
-        Noise on the rows that training sees, relative to how the data vary around each row, so that
-        new rows land among their neighbours more often; see `data.batches.from_graph`. Only for
-        sampling="graph".
+        Noise on the rows of sampling="graph", relative to the variation around each row, so that
+        new rows land among their neighbours more often; see `data.batches.from_graph`.
     initial_dims : int, "auto" or None, default="auto"
-        The number of principal components that the trained layers start from; a fixed layer of the
-        encoder computes them. None, or a number that is not below n_samples and n_features, leaves
-        the columns themselves. "auto" is 100, or None with RBMs or an `encoder` of your own.
+        The number of principal components that a fixed layer hands to the trained ones. None, or a
+        number not below n_samples and n_features, leaves the columns themselves. "auto" is 100, or
+        None with RBMs or an `encoder` of your own.
     pretraining : {"cd1", "pcd"} or None, default=None
-        None starts fine-tuning from random weights. "cd1" and "pcd" start it from a stack of RBMs,
-        trained by one step of contrastive divergence or by persistent chains.
+        None starts fine-tuning from random weights; "cd1" and "pcd" from a stack of RBMs, trained
+        by one step of contrastive divergence or by persistent chains.
     hidden_units : tuple of int or "auto", default="auto"
         The widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str, default="auto"
-        The activation of the hidden layers, any of Keras's. "auto" is "gelu", or "sigmoid" with
-        RBMs, which allow no other.
+        Any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which allow no other.
     scaling : {"auto", "unit", "standard"}, default="auto"
-        How rows are scaled for the first layer if there is no projection. "unit" shifts and scales
-        all columns by two numbers into [0, 1], for Bernoulli visible units with RBMs. "standard"
-        centres the columns and divides them by one number, their root mean square deviation, for
-        Gaussian visible units. Neither changes which rows are neighbours. "auto" is "unit" for
-        values in [0, 1] and for integers in 0 … 255, and "standard" otherwise.
+        How rows are scaled if there is no projection. "unit" brings them into [0, 1] by two
+        numbers, for Bernoulli visible units. "standard" centres the columns and divides them by
+        one number, their root mean square deviation, for Gaussian visible units. "auto" is "unit"
+        for values in [0, 1] and for integers in 0 … 255, and "standard" otherwise.
     dof : float, "auto" or "learn", default=1.0
         The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1).
         "learn" starts there and trains α with the weights from the second epoch on.
@@ -77,31 +74,27 @@ class ParametricTSNE(MapEstimator):
         The most rows in a batch. Q takes batch_size² numbers, and so does P unless sampling is
         "graph". "auto" is 1,024, or 2,500 for sampling="batch" and "fixed".
     epochs : int or "auto", default="auto"
-        The number of passes over the rows in fine-tuning. "auto" is 8,000 to 16,000 steps, by
-        n_samples, and at least 8 passes; 500 steps for sampling="batch" and "fixed"; and with
-        optimizer="cg" 30 passes and at least 120 batches.
+        The passes of fine-tuning over the rows. "auto" is 8,000 to 16,000 steps, by n_samples, and
+        at least 8 passes; 500 steps for sampling="batch" and "fixed"; for "cg" 30 passes and at
+        least 120 batches.
     pretraining_epochs : int or "auto", default="auto"
-        The number of passes over the rows for each RBM, in batches of 100; the top RBM takes 5/3
-        as many. "auto" is the paper's 30, or 100 for "pcd", or more if these are fewer than 1,300
-        updates.
+        The passes over the rows for each RBM, in batches of 100; the top one takes 5/3 as many.
+        "auto" is 30, or 100 for "pcd", or as many as make 1,300 updates.
     learning_rate : float or "auto", default="auto"
-        The learning rate of Adam in fine-tuning. "auto" is 0.003, or 0.02 for sigmoid layers, or
-        0.001 for an `encoder` of your own. With sampling="graph" the rate is constant and the
-        weights are averaged over the last sixteenth of the steps; else it falls to 0 along a
-        cosine.
+        The learning rate of Adam. "auto" is 0.003, 0.02 for sigmoid layers, or 0.001 for an
+        `encoder` of your own. With sampling="graph" it is constant, and the weights are averaged
+        over the last sixteenth of the steps; else it falls to 0 along a cosine.
     optimizer : {"adam", "cg"} or keras.optimizers.Optimizer, default="adam"
         The optimizer of fine-tuning. "cg" is nonlinear conjugate gradients with three line searches
-        a batch, for large batches that stay the same: sampling="fixed". It has no learning rate; an
-        optimizer of your own brings its own.
+        a batch, for large batches that stay the same: sampling="fixed".
     encoder : keras.Model, default=None
-        A network of your own in place of the default one: any Keras model from rows [B, D] to map
-        coordinates [B, d]. Training starts from its weights, and trains a copy. The columns of X go
-        to its inputs in order, reshaped to what each input expects, so that images and several
-        inputs work; the rows are not scaled. `hidden_units`, `activation`, `scaling` and
-        `n_components` then have no effect.
+        A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
+        of `hidden_units`, `activation`, `scaling` and `n_components`. A copy is trained, from its
+        weights on. The columns of X go to its inputs in order, unscaled, and reshaped to what each
+        input expects, such as images.
     random_state : int, RandomState instance or None, default=None
-        An int makes two fits on one machine equal, unless an `encoder` of your own has layers with
-        seeds of their own, such as dropout.
+        An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
+        dropout, have seeds of their own.
     verbose : int, default=0
         1 shows the progress of each stage on stderr.
 
@@ -112,17 +105,15 @@ class ParametricTSNE(MapEstimator):
     embedding_ : ndarray of shape (n_samples, n_components)
         The map of the training rows.
     history_ : dict
-        "pretrain": a dict of curves for each RBM. "finetune": the curves of fine-tuning, per epoch,
-        or per several where epochs are many and short: "loss" in nats, which is KL(P‖Q) only at
-        exaggeration 1; "seconds"; "dof" if it is learned; with optimizer="cg" also "line_searches"
-        that found a better point and "evaluations" of the loss, and "loss" is that before each
-        pass. "seconds": the seconds of each stage. "stopped", only if a callback stopped the fit
-        early: the passes over the rows that are done.
+        "pretrain": the curves of each RBM. "finetune": the curves of fine-tuning, per epoch, or per
+        several where they are many and short: "loss" in nats, which is KL(P‖Q) at exaggeration 1;
+        "seconds"; "dof" if it is learned; those of `training.ConjugateGradientTrainer` with "cg".
+        "seconds": the seconds of each stage. "stopped": the passes over the rows that are done, if
+        a callback stopped the fit early.
     dof_ : float
         The degrees of freedom α, as given or as learned.
     kl_divergence_ : float
-        The mean KL(P‖Q) in nats over at most ten random batches of the training rows, which are
-        other batches than those of the fit.
+        The mean KL(P‖Q) in nats over at most ten random batches of the training rows.
     n_features_in_ : int
         The number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -214,18 +205,16 @@ class ParametricTSNE(MapEstimator):
         """Return an estimator with the settings of the 2009 paper.
 
         A sigmoid network D-500-500-2000-d is pretrained as a stack of RBMs by CD-1, 30 epochs each
-        and 50 for the linear top one (100 by PCD), then fine-tuned by 30 passes of conjugate
-        gradients, with three line searches a batch, over fixed batches of 5,000 rows with P at
-        perplexity 30, on plain KL(P‖Q). Epochs and perplexity are "auto", which gives these numbers
-        for MNIST's 60,000 rows; fewer rows get more epochs and a lower perplexity.
+        and 50 for the linear top one, then fine-tuned on plain KL(P‖Q) by 30 passes of conjugate
+        gradients over fixed batches of 5,000 rows at perplexity 30. Epochs and perplexity are
+        "auto", which gives these numbers for MNIST's 60,000 rows.
 
         Parameters
         ----------
         n_components : int, default=2
             The dimensions of the map.
         **changes
-            Parameters that differ from the paper's. Another activation or an `encoder` of your own
-            needs pretraining=None as well.
+            Parameters that differ. Another activation or encoder needs pretraining=None as well.
 
         References
         ----------
@@ -280,9 +269,8 @@ class ParametricTSNE(MapEstimator):
         Raises
         ------
         ValueError
-            If X does not consist of finite numeric rows, has too few rows for the perplexity, or a
-            parameter is out of its range; with `resume` also if no fit was stopped, or if X or the
-            parameters differ from those of that fit.
+            If X does not consist of finite numeric rows or has too few for the perplexity, a
+            parameter is out of its range, or there is no such fit to resume.
         """
         self._validate_params()
         check_parameters(self)
@@ -293,14 +281,15 @@ class ParametricTSNE(MapEstimator):
             self._check_same_rows(X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
-        found = _fit_stages.fit(
-            X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
-        )
-        self._settings = settings
-        self.encoder_, self.dof_, self.history_, left = found
-        self._left = left and left._replace(parameters=self._compared_parameters())
-        self.embedding_ = self._map(X)
-        self.kl_divergence_ = self._mean_divergence(X)
+        with sklearn.config_context(assume_finite=True):  # X has been checked
+            found = _fit_stages.fit(
+                X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
+            )
+            self._settings = settings
+            self.encoder_, self.dof_, self.history_, left = found
+            self._left = left and left._replace(parameters=self._compared_parameters())
+            self.embedding_ = self._map(X)
+            self.kl_divergence_ = self._mean_divergence(X)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
@@ -310,9 +299,8 @@ class ParametricTSNE(MapEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the KL divergence, in nats, of the map of rows: higher is better.
 
-        P is calibrated among the rows of X, in at most ten batches of at most 2,500 rows, or
-        `batch_size` for sampling="batch" and "fixed", so that scores compare at equal perplexity
-        and about equal numbers of rows.
+        P is calibrated among at most ten batches of 2,500 rows of X, or of `batch_size` for
+        sampling="batch" and "fixed": scores compare at equal perplexity and numbers of rows.
 
         Parameters
         ----------
@@ -328,8 +316,7 @@ class ParametricTSNE(MapEstimator):
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X does not consist of finite numeric rows with `n_features_in_` columns, or has too
-            few rows for the perplexity.
+            If X does not consist of finite rows of `n_features_in_` numbers, or has too few.
         """
         check_is_fitted(self)
         return -self._mean_divergence(self._checked(X))
@@ -363,9 +350,7 @@ class ParametricTSNE(MapEstimator):
                 "Received: True."
             )
         now = self._compared_parameters()
-        changed = sorted(
-            name for name, value in self._left.parameters.items() if now[name] != value
-        )
+        changed = sorted(name for name, old in self._left.parameters.items() if now[name] != old)
         if changed:
             raise ValueError(
                 "resume should be used with the parameters that the fit began with. "

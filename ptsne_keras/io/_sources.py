@@ -1,116 +1,137 @@
-"""Files of rows, opened: arrays, Parquet, AnnData and text behind one interface."""
+"""Files of rows, opened: arrays, Parquet and AnnData behind one interface."""
 
-import zipfile
+import collections
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras.io import tables
+from ptsne_keras.utils.arrays import block_size, dense, row_slices
 from ptsne_keras.utils.optional import require
 
+Blocks = Iterator[tuple[Any, dict[str, Any]]]
 # Numbers read at a time.
 _NUMBERS = 1 << 22
-ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
-Blocks = Iterator[tuple[Any, dict[str, Any]]]
+# Names that a message lists, at most.
+_LISTED = 3
 
 
-class Source(Protocol):
+@dataclass(frozen=True)
+class Choice:
+    """What is taken from a file of rows, and how a text file is laid out."""
+
+    columns: Sequence[str] | None = None
+    drop: Sequence[str] | None = None
+    ids: str | None = None
+    """A column, or a .npy or .txt file with one entry for each row."""
+    labels: str | None = None
+    """As `ids`."""
+    array: str | None = None
+    layer: str | None = None
+    obsm: str | None = None
+    header: bool | None = None
+    """Of text files, like the three below; None where the file should tell."""
+    delimiter: str | None = None
+    """" " stands for any number of blanks."""
+    decimal: str | None = None
+    thousands: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that marks are single characters."""
+        for name in ("delimiter", "decimal", "thousands"):
+            given = getattr(self, name)
+            if given is not None and len(given) != 1:
+                raise ValueError(f"{name} should be one character. Received: {given!r}.")
+
+
+class Source:
     """Rows in a file."""
 
-    file: Path
     names: list[str]
     """Of the columns."""
-    named: bool
+    named: bool = True
     """Whether the file has these names."""
-    numeric: Any
+    numeric: Sequence[str]
     """Names of the columns that hold numbers."""
-    index: Any
+    index: Sequence[str] = ()
     """Names of the columns that are R's or pandas' row names, and no features."""
-    ids: str | None
+    ids: str | None = None
     """Name of what names the rows, unless another is asked for."""
-    beside: Mapping[str, Any]
-    """Arrays [N] beside the columns."""
-    count: int | None
+    count: int | None = None
+
+    def __init__(self, file: Path, names: Sequence[str]) -> None:
+        self.file, self.names = file, list(names)
+        self.beside: Mapping[str, Any] = {}  # arrays [N] beside the columns
+        twice = [name for name, count in collections.Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{file} should have a name of its own for each column. "
+                f"Received: {listed(twice)} twice or more."
+            )
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield these columns as rows [b, D], and others as arrays [b]."""
+        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
+        raise NotImplementedError
 
 
-class ArrayRows:
+class ArrayRows(Source):
     """Rows [N, D] of an array, `np.memmap`, HDF5 data set or sparse matrix."""
 
-    index = ()
-
     def __init__(
-        self,
-        file: Path,
-        X: Any,
-        names: Sequence[str] | None = None,
-        beside: Mapping[str, Any] | None = None,
-        ids: str | None = None,
+        self, file: Path, X: Any, names: Sequence[str] | None = None, beside: Any = None
     ) -> None:
         shape = tuple(getattr(X, "shape", ()))
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"{file} should hold rows [N, D]. Received: shape {shape}.")
         if X.dtype.kind not in "fiub":
             raise ValueError(f"{file} should hold numbers. Received: dtype {X.dtype}.")
-        self.file, self.X, self.beside, self.ids = file, X, beside or {}, ids
-        self.named = names is not None
-        self.names = [str(j + 1) for j in range(shape[1])] if names is None else list(names)
-        tables.check_unique(self.names, file)
-        self.numeric = self.names
-        self.count: int | None = int(shape[0])
+        super().__init__(file, [str(j + 1) for j in range(shape[1])] if names is None else names)
+        self.X, self.named, self.numeric, self.count = X, names is not None, self.names, shape[0]
+        self.beside = beside or {}
+        self.ids = "obs_names" if "obs_names" in self.beside else None
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield these columns as rows [b, D], dense or sparse, and others as arrays [b]."""
+        """Yield features as rows [b, D], dense or sparse, and texts as arrays [b]."""
         place = {name: j for j, name in enumerate(self.names)}
-        chosen = None if list(features) == self.names else [place[name] for name in features]
-        step = max(1, _NUMBERS // len(self.names))
-        for start in range(0, int(self.count or 0), step):
-            part = self.X[start : start + step]
-            others = {}
-            for name in texts:
-                if name in self.beside:
-                    others[name] = np.asarray(self.beside[name][start : start + step])
-                else:
-                    column = part[:, [place[name]]]
-                    column = column.toarray() if scipy.sparse.issparse(column) else column
-                    others[name] = np.asarray(column)[:, 0]
-            yield part if chosen is None else part[:, chosen], others
+        chosen = [place[name] for name in features]
+        for rows in row_slices(self.X.shape[0], block_size(len(self.names), numbers=_NUMBERS)):
+            part = self.X[rows]
+            others = {
+                name: np.asarray(self.beside[name][rows])
+                if name in self.beside
+                else dense(part[:, [place[name]]])[:, 0]
+                for name in texts
+            }
+            yield part if list(features) == self.names else part[:, chosen], others
 
 
-class ParquetRows:
+class ParquetRows(Source):
     """Rows of a Parquet file."""
 
-    named = True
-
     def __init__(self, file: Path) -> None:
-        self.file = file
         parquet = require("pyarrow.parquet", extra="parquet", purpose=f"Reading {file}")
         self._table = parquet.ParquetFile(file)
-        schema = self._table.schema_arrow
-        tables.check_unique(schema.names, file)
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
-        self.index = tuple(name for name in index if name in schema.names)
+        self._types = {field.name: str(field.type) for field in self._table.schema_arrow}
+        super().__init__(file, self._table.schema_arrow.names)
+        index = (self._table.schema_arrow.pandas_metadata or {}).get("index_columns", [])
+        self.index = [name for name in index if name in self.names]
         self.ids = self.index[0] if len(self.index) == 1 else None
-        self.names = list(schema.names)
-        self.numeric = [field.name for field in schema if _is_number(field.type)]
-        self.beside: Mapping[str, Any] = {}
-        self.count: int | None = int(self._table.metadata.num_rows)
+        kinds = ("int", "uint", "halffloat", "float", "double", "bool", "decimal")
+        self.numeric = [name for name, kind in self._types.items() if kind.startswith(kinds)]
+        self.count = self._table.metadata.num_rows
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield these columns as rows [b, D], NaN where one is missing, and others as arrays."""
+        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
         for name in features:
             if name not in self.numeric:
-                dtype = self._table.schema_arrow.field(name).type
-                raise tables.not_numbers(name, self.file, str(dtype))
-        step = max(1, _NUMBERS // max(1, len(features)))
-        wanted = list(dict.fromkeys([*features, *texts]))
+                raise not_numbers(name, self.file, self._types[name])
+        step = block_size(len(features), numbers=_NUMBERS)
         try:
-            for batch in self._table.iter_batches(step, columns=wanted):
+            for batch in self._table.iter_batches(step, columns=list({*features, *texts})):
                 X = np.empty((batch.num_rows, len(features)), np.float32)
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
                     for j, name in enumerate(features):
@@ -120,50 +141,46 @@ class ParquetRows:
             raise damaged(self.file, error) from error
 
 
-def _is_number(dtype: Any) -> bool:
-    """Return whether a type of pyarrow is one of numbers or truth values."""
-    types = require("pyarrow.types", extra="parquet", purpose="Reading Parquet")
-    kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    return any(kind(dtype) for kind in kinds)
+def archive(file: Path, array: str | None) -> Source:
+    """Open a sparse matrix, or one array of an .npz file with the others beside it."""
+    with np.load(file, allow_pickle=False) as arrays:
+        if {"format", "shape", "data"} <= set(arrays.files):
+            return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
+        held = {}
+        for name in arrays.files:
+            with contextlib.suppress(ValueError):  # an array of Python objects
+                held[name] = arrays[name]
+        chosen = [array] if array else [name for name, values in held.items() if values.ndim == 2]
+        if len(chosen) != 1 or chosen[0] not in held:
+            raise ValueError(
+                f"array should name the one of {file} that has the rows, as numbers. "
+                f"Received: {array}; there are {listed(arrays.files)}."
+            )
+    X = held[chosen[0]]
+    beside = {name: values for name, values in held.items() if values.shape == X.shape[:1]}
+    return ArrayRows(file, X, beside=beside)
 
 
-def open_source(
-    path: Path,
-    *,
-    array: str | None = None,
-    layer: str | None = None,
-    obsm: str | None = None,
-    layout: tables.Layout | None = None,
-) -> Source:
-    """Open a file of rows by its ending, and read no more than tells its shape."""
-    file = path.expanduser()
-    if not file.exists():
-        raise FileNotFoundError(f"Rows should be in a file that exists. Received: {file}.")
-    suffix = file.suffix.lower()
-    suffix = "".join(file.suffixes[-2:]).lower() if suffix == ".gz" else suffix
-    if file.is_dir() or suffix not in (".npy", ".npz", ".parquet", ".h5ad", *tables.ENDINGS):
-        raise ValueError(f"The file should end in {ENDINGS}. Received: {file}.")
-    for name, value, where in (
-        ("array", array, ".npz"),
-        ("layer", layer, ".h5ad"),
-        ("obsm", obsm, ".h5ad"),
-    ):
-        if value is not None and suffix != where:
-            raise ValueError(f"{name} should be left out for other than {where} files: {file}.")
-    try:
-        if suffix == ".npy":
-            return ArrayRows(file, np.load(file, mmap_mode="r", allow_pickle=False))
-        if suffix == ".npz":
-            return _archive(file, array)
-        if suffix == ".parquet":
-            return ParquetRows(file)
-        if suffix == ".h5ad":
-            return _anndata(file, layer, obsm)
-        return tables.TextTable(file, layout or tables.Layout())
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, ValueError) and str(file) in str(error):
-            raise
-        raise damaged(file, error) from error
+def anndata(file: Path, layer: str | None, obsm: str | None) -> Source:
+    """Open an AnnData file; dense rows stay on the disk, sparse ones and obsm are read."""
+    if layer is not None and obsm is not None:
+        raise ValueError(f"layer and obsm should not both be given for {file}.")
+    reader = require("anndata", extra="anndata", purpose=f"Reading {file}")
+    data = reader.read_h5ad(file, backed="r")
+    for name, key, held in (("layer", layer, data.layers), ("obsm", obsm, data.obsm)):
+        if key is not None and key not in held:
+            raise ValueError(
+                f"{name} should be one of those of {file}: "
+                f"{', '.join(map(repr, held)) or 'there are none'}. Received: {key!r}."
+            )
+    if obsm is None and layer is None and "X" not in data.file:
+        raise ValueError(f"obsm or layer should name the rows of {file}, which has no X.")
+    X = data.X if obsm is layer else data.layers[layer] if layer else np.asarray(data.obsm[obsm])
+    X = X.to_memory() if hasattr(X, "to_memory") else X  # cutting sparse rows on the disk is slow
+    X = scipy.sparse.csr_matrix(X) if scipy.sparse.issparse(X) else X
+    beside = {str(name): np.asarray(data.obs[name]) for name in data.obs.columns}
+    beside["obs_names"] = np.asarray(data.obs_names).astype(str)
+    return ArrayRows(file, X, None if obsm else data.var_names.astype(str).tolist(), beside)
 
 
 def damaged(file: Path, error: Exception) -> ValueError:
@@ -175,59 +192,15 @@ def damaged(file: Path, error: Exception) -> ValueError:
     )
 
 
-def _archive(file: Path, array: str | None) -> Source:
-    """Open a sparse matrix, or one array of an .npz file with the others beside it."""
-    with np.load(file, allow_pickle=False) as arrays:
-        if {"format", "shape", "data"} <= set(arrays.files):
-            return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
-        shapes = {name: _shape(arrays, name) for name in arrays.files}
-        chosen = [name for name, shape in shapes.items() if shape and len(shape) == 2]
-        chosen = chosen if array is None else [array]
-        if len(chosen) != 1 or shapes.get(chosen[0]) is None:
-            raise ValueError(
-                f"array should name the one of {file} that has the rows, as numbers. "
-                f"Received: {array}; there are {', '.join(map(repr, shapes))}."
-            )
-        X = arrays[chosen[0]]
-        beside = {name: arrays[name] for name, shape in shapes.items() if shape == X.shape[:1]}
-    return ArrayRows(file, X, beside=beside)
+def not_numbers(column: str, file: Path, received: str) -> ValueError:
+    """Return the error for a column of features that has something other than numbers."""
+    return ValueError(
+        f"Column {column!r} of {file} should be numbers; or leave it out by drop=, or name it by "
+        f"ids= or labels=. Received: {received}."
+    )
 
 
-def _shape(arrays: Any, name: str) -> tuple[int, ...] | None:
-    """Return the shape of an array of an .npz file, or None if it holds Python objects."""
-    form = np.lib.format
-    with arrays.zip.open(f"{name}.npy") as stream:
-        first = form.read_magic(stream) == (1, 0)
-        header = form.read_array_header_1_0 if first else form.read_array_header_2_0
-        shape, _, dtype = header(stream)
-    return None if dtype.hasobject else tuple(shape)
-
-
-def _anndata(file: Path, layer: str | None, obsm: str | None) -> Source:
-    """Open an AnnData file; dense rows stay on the disk, sparse ones and obsm are read."""
-    if layer is not None and obsm is not None:
-        raise ValueError(f"layer and obsm should not both be given for {file}.")
-    anndata = require("anndata", extra="anndata", purpose=f"Reading {file}")
-    data = anndata.read_h5ad(file, backed="r")
-    for name, key, held in (("layer", layer, data.layers), ("obsm", obsm, data.obsm)):
-        if key is not None and key not in held:
-            raise ValueError(
-                f"{name} should be one of those of {file}: "
-                f"{', '.join(map(repr, held)) or 'there are none'}. Received: {key!r}."
-            )
-    names = None if obsm is not None else [str(name) for name in data.var_names]
-    if obsm is not None:
-        X = np.asarray(data.obsm[obsm])
-    elif layer is not None:
-        X = data.layers[layer]
-    elif "X" not in data.file:
-        raise ValueError(f"obsm or layer should name the rows of {file}, which has no X.")
-    else:
-        X = data.X
-    if hasattr(X, "to_memory"):  # cutting sparse rows on the disk is slow
-        X = X.to_memory()
-    if scipy.sparse.issparse(X):
-        X = scipy.sparse.csr_matrix(X)
-    beside = {str(name): np.asarray(data.obs[name]) for name in data.obs.columns}
-    beside["obs_names"] = np.asarray(data.obs_names).astype(str)
-    return ArrayRows(file, X, names, beside, ids="obs_names")
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many there are."""
+    shown = ", ".join(map(repr, names[:_LISTED]))
+    return shown + (f", … ({len(names)})" if len(names) > _LISTED else "")

@@ -1,6 +1,6 @@
 """Maps in files: read those of any program, write CSV, .npy and Parquet."""
 
-import csv
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras.io._sources import Source, open_source
-from ptsne_keras.io.tables import Layout
+from ptsne_keras.io._sources import Choice, Source, listed
+from ptsne_keras.io.rows import Reader, open_source
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files, validation
-from ptsne_keras.utils import labels as labels_of
 from ptsne_keras.utils.optional import require
 
+Part = tuple[FloatArray, dict[str, Any]]
+"""Places of some rows, and columns beside them."""
 ENDINGS = (".csv", ".npy", ".parquet")
 """Of the files that `write` writes."""
 # Columns that `write` puts beside the coordinates.
 _BESIDE = ("id", "label", "novelty")
-# Names that an error lists, at most.
-_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,6 @@ class Map:
         Names of the rows.
     labels : ndarray of shape (n_samples,) or None
         Labels of the rows, numbers or text; None where a label is missing.
-
-    Examples
-    --------
-    >>> Map(Y).Y.shape
-    (200, 2)
     """
 
     Y: FloatArray
@@ -70,6 +64,8 @@ class Map:
         >>> Map(Y, np.arange(200).astype(str)).of(["3", "1"]).shape
         (2, 2)
         """
+        import pandas
+
         if self.ids is None:
             raise ValueError(
                 "Rows should be matched by position, since this map has no names for them: use Y, "
@@ -80,23 +76,17 @@ class Map:
             raise ValueError(f"ids should be a list of names. Received: shape {given.shape}.")
         if given.dtype.kind == "f" and (given == np.rint(given)).all():
             given = given.astype(np.int64)
-        names, counts = np.unique(self.ids, return_counts=True)
-        twice = names[counts > 1].tolist()
-        if twice:
+        names, given = pandas.Index(self.ids), given.astype(str)
+        if not names.is_unique:
+            twice = listed(names[names.duplicated()].unique())
+            raise ValueError(f"The map should name each row once. Received: {twice} several times.")
+        place = names.get_indexer(given)
+        if (place < 0).any():
             raise ValueError(
-                f"The map should name each row once. Received: {len(twice)} names that occur "
-                f"twice or more: {_listed(twice)}."
+                "Each row should have its place on the map, by names compared as text. Received: "
+                f"no place for {listed(given[place < 0].tolist())}; the map has {listed(names)}."
             )
-        place = {name: row for row, name in enumerate(self.ids.tolist())}
-        asked = given.astype(str).tolist()
-        missing = [name for name in asked if name not in place]
-        if missing:
-            raise ValueError(
-                "Each row should have its place on the map, by names compared as text. "
-                f"Received: {len(missing)} rows without: {_listed(missing)}; the map's own "
-                f"begin with {_listed(self.ids.tolist())}."
-            )
-        return self.Y[[place[name] for name in asked]]
+        return self.Y[place]
 
 
 def read(
@@ -110,11 +100,9 @@ def read(
 ) -> Map:
     """Read a map, whatever program wrote it.
 
-    - `.csv`, `.tsv`, `.txt`, also `.gz`: from R's `write.csv(Rtsne(...)$Y)`, `write.csv2` and
-      `write.table`, pandas and others, with or without header and row names.
-    - `.npy`: an array of shape (n_samples, n_components).
-    - `.parquet`: needs `pyarrow`.
-    - `.h5ad`: an AnnData file; needs `anndata`.
+    `.csv`, `.tsv` and `.txt`, also `.gz`, as R's `write.csv(Rtsne(...)$Y)`, `write.csv2` and
+    `write.table`, pandas and others write them; `.npy`; `.parquet` (needs `pyarrow`); `.h5ad`
+    (needs `anndata`).
 
     Parameters
     ----------
@@ -124,16 +112,15 @@ def read(
         Names of the columns with coordinates. Needed only where a table has other numbers too;
         the files of `ptsne fit` and `ptsne transform` are known.
     ids : str, default=None
-        Name of the column with the names of the rows. By default R's row names, a first column of
-        text, the index that pandas puts into a Parquet file, `obs_names` of AnnData, the "id" of
-        `ptsne`, or none.
+        Name of the column with the names of the rows. By default R's or pandas' row names,
+        `obs_names` of AnnData, the "id" of `ptsne`, a first column of text, or none.
     labels : str, default=None
         Name of the column with labels. By default the "label" of `ptsne`, or none.
     obsm : str, default="X_tsne"
         Which `obsm` of an AnnData file.
     header : bool, default=None
-        Whether the first line of a text file has the names of the columns. By default it has if
-        it is made of words, or of the numbers that pandas gives to columns.
+        Whether the first line of a text file has the names of the columns; by default the file
+        tells.
 
     Returns
     -------
@@ -141,13 +128,11 @@ def read(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ModuleNotFoundError
-        If the package that reads the format is not installed.
+    FileNotFoundError, ModuleNotFoundError
+        If there is no such file, or the package that reads it is not installed.
     ValueError
-        If the file is not a map: there are not exactly two columns of numbers to take, or a
-        coordinate is missing, NaN or not a number. Rows are named.
+        If there are not exactly two columns of numbers to take, or a coordinate is missing or not
+        a finite number. Row and column are named.
 
     Examples
     --------
@@ -163,23 +148,14 @@ def read(
         raise ValueError(f"columns should be a list of names. Received: {columns!r}.")
     suffix = file.suffix.lower()
     obsm = "X_tsne" if suffix == ".h5ad" and obsm is None else obsm
-    source = open_source(file, obsm=obsm, layout=Layout(header=header))
-    if suffix == ".npy" and (columns or ids):
-        raise ValueError(f"columns and ids should be left out, since {file} has no names.")
+    source = open_source(file, Choice(obsm=obsm, header=header))
     if suffix == ".npy" and len(source.names) > (source.count or 0):
         raise ValueError(
             f"{file} should have a row for each place: save its transpose. "
             f"Received: shape {(source.count, len(source.names))}."
         )
-    chosen, ids, labels = _columns(source, columns, ids, labels)
-    texts = [name for name in (ids, labels) if name is not None]
-    parts = list(source.blocks(chosen, list(dict.fromkeys(texts))))
-    beside = {name: np.concatenate([others[name] for _, others in parts]) for name in texts}
-    return _checked(
-        np.concatenate([np.asarray(Y) for Y, _ in parts]),
-        None if ids is None else labels_of.as_text(beside[ids]),
-        None if labels is None else labels_of.as_numbers(labels_of.as_labels(beside[labels])),
-    )
+    rows = Reader(source, _choice(source, columns, ids, labels)).read()
+    return Map(np.array(rows.X, np.float32), rows.ids, rows.labels)
 
 
 def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
@@ -211,10 +187,11 @@ def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
     if obsm not in data.obsm:
         there = ", ".join(map(repr, data.obsm)) or "there are none"
         raise ValueError(f"obsm should be one of the data's: {there}. Received: {obsm!r}.")
-    return _checked(np.asarray(data.obsm[obsm]), np.asarray(data.obs_names).astype(str))
+    Y = validation.check_rows(data.obsm[obsm], name=f"obsm {obsm!r}", dtype=np.float32)
+    return Map(Y, np.asarray(data.obs_names).astype(str))
 
 
-def write(path: str | os.PathLike[str], parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
     """Write a map that comes in parts, and return the number of rows.
 
     Parameters
@@ -240,94 +217,67 @@ def coordinate_names(d: int) -> list[str]:
     return list("xyz"[:d]) if d <= 3 else [f"y{i + 1}" for i in range(d)]
 
 
-def _columns(
+def _choice(
     source: Source, columns: Sequence[str] | None, ids: str | None, labels: str | None
-) -> tuple[list[str], str | None, str | None]:
-    """Return the names of coordinates, ids and labels: those asked for, or what suits the file."""
+) -> Choice:
+    """Return the columns of coordinates, ids and labels: those asked for, or what suits."""
     names = source.names
     own = [name for name in names if name not in (*_BESIDE, ids, labels)]
     if columns is None and source.named and own == coordinate_names(len(own)):
         columns = own
         ids = "id" if ids is None and "id" in names else ids
         labels = "label" if labels is None and "label" in names else labels
-    if ids is None:
-        text = names[0] not in source.numeric and len(names) > 1
-        ids = source.ids if source.ids is not None or not text else names[0]
-    known = {*names, *source.beside}
-    for argument, asked in (("columns", columns), ("ids", [ids]), ("labels", [labels])):
-        for name in asked or ():
-            if name is not None and name not in known:
-                raise ValueError(
-                    f"{argument} should be among {', '.join(map(repr, names))}. Received: {name!r}."
-                )
-    if columns is not None or (not source.named and source.file.suffix in (".npy", ".h5ad")):
-        return list(names if columns is None else columns), ids, labels
-    found = [n for n in source.numeric if n not in (ids, labels) and n not in source.index]
-    if len(found) != 2:
-        raise ValueError(
-            "columns should name those with coordinates where not exactly two columns have "
-            f"numbers. Received: none, and numbers in {', '.join(map(repr, found)) or 'no column'}."
-        )
-    return found, ids, labels
-
-
-def _checked(Y: Any, ids: Any = None, labels: Any = None) -> Map:
-    """Return a map of finite float32 coordinates, or name the rows that have none."""
-    if ids is not None and Y.ndim == 2 and Y.dtype.kind in "fiub":
-        bad = np.flatnonzero(~np.isfinite(Y).all(axis=1))
-        if bad.size:
+    if ids is None and source.ids is None and names[0] not in (*source.numeric, labels):
+        ids = names[0]
+    if columns is None and (source.named or source.file.suffix not in (".npy", ".h5ad")):
+        others = (ids, labels, *source.index)
+        columns = [name for name in source.numeric if name not in others]
+        if len(columns) != 2:
+            found = ", ".join(map(repr, columns)) or "no column"
             raise ValueError(
-                "The map should be finite; drop the rows with NaN, infinity or nothing. "
-                f"Received: {bad.size} such rows: {_listed(ids[bad].tolist())}."
+                "columns should name those with coordinates where not exactly two columns have "
+                f"numbers. Received: none, and numbers in {found}."
             )
-    return Map(validation.check_rows(Y, name="The map", dtype=np.float32), ids, labels)
+    return Choice(columns=columns, ids=ids, labels=labels)
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:_LISTED]))
-    return shown + (", …" if len(names) > _LISTED else "")
+def _frame(Y: FloatArray, others: dict[str, Any]) -> Any:
+    """Return a block of a map as a table: id and label, coordinates, anything else."""
+    import pandas
+
+    frame = pandas.DataFrame(Y, columns=coordinate_names(Y.shape[1]))
+    before = [name for name in ("id", "label") if name in others]
+    return frame.assign(**others)[[*before, *frame, *(n for n in others if n not in before)]]
 
 
-def _write_csv(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+def _write_csv(file: Path, parts: Iterable[Part]) -> int:
     count = 0
     with open(file, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
         for Y, others in parts:
-            before = {name: others[name] for name in ("id", "label") if name in others}
-            after = {name: values for name, values in others.items() if name not in before}
-            if not count:
-                writer.writerow([*before, *coordinate_names(Y.shape[1]), *after])
-            # As few digits as give the same float32 again.
-            coordinates = [map(str, Y[:, j]) for j in range(Y.shape[1])]
-            writer.writerows(zip(*before.values(), *coordinates, *after.values(), strict=True))
+            _frame(Y, others).to_csv(stream, header=not count, index=False, lineterminator="\n")
             count += len(Y)
     return count
 
 
-def _write_npy(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
+def _write_npy(file: Path, parts: Iterable[Part]) -> int:
     Y = np.concatenate([Y for Y, _ in parts])
     np.save(file, Y)
     return len(Y)
 
 
-def _write_parquet(file: Path, parts: Iterable[tuple[FloatArray, dict[str, Any]]]) -> int:
-    parquet = require("pyarrow.parquet", extra="parquet", purpose=f"Writing {file.suffix} files")
-    pyarrow = require("pyarrow", extra="parquet", purpose=f"Writing {file.suffix} files")
+def _write_parquet(file: Path, parts: Iterable[Part]) -> int:
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Writing .parquet files")
+    pyarrow = require("pyarrow", extra="parquet", purpose="Writing .parquet files")
     count, writer = 0, None
-    try:
+    with contextlib.ExitStack() as stack:
         for Y, others in parts:
-            coordinates = zip(coordinate_names(Y.shape[1]), np.ascontiguousarray(Y.T), strict=True)
-            # A block whose labels are all missing would have no type.
-            text = {
-                name: pyarrow.array(values, "string")
-                for name, values in others.items()
-                if values.dtype.kind == "O" and all(isinstance(v, str | None) for v in values)
-            }
-            table = pyarrow.table({**others, **text, **dict(coordinates)})
-            writer = writer or parquet.ParquetWriter(file, table.schema)
-            writer.write_table(table)
+            table = pyarrow.Table.from_pandas(_frame(Y, others), preserve_index=False)
+            if writer is None:  # labels that are all missing have no type
+                text = (
+                    f.with_type(pyarrow.string()) if str(f.type) == "null" else f
+                    for f in table.schema
+                )
+                writer = stack.enter_context(parquet.ParquetWriter(file, pyarrow.schema(text)))
+            writer.write_table(table.cast(writer.schema))
             count += len(Y)
-    finally:
-        if writer is not None:
-            writer.close()
     return count

@@ -2,36 +2,23 @@
 
 import array
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras.io._sources import ArrayRows, Source, open_source
-from ptsne_keras.io.tables import Layout, TextTable
+from ptsne_keras.io import _sources, tables
+from ptsne_keras.io._sources import ArrayRows, Choice, Source, listed
 from ptsne_keras.utils import labels as labels_of
+from ptsne_keras.utils.arrays import dense
 
-# Names that a message lists, at most.
-_LISTED = 3
+__all__ = ["Choice", "Reader", "Rows", "open_source"]
 
-
-@dataclass(frozen=True)
-class Choice:
-    """Which columns of a file are features, and which name and label the rows."""
-
-    columns: Sequence[str] | None = None
-    drop: Sequence[str] = ()
-    ids: str | None = None
-    """A column, or a .npy or .txt file with one entry for each row."""
-    labels: str | None = None
-    """As `ids`."""
-    array: str | None = None
-    layer: str | None = None
-    obsm: str | None = None
-    layout: Layout = field(default_factory=Layout)
+ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
 
 
 class Rows(NamedTuple):
@@ -50,19 +37,13 @@ class Reader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Source,
         choice: Choice | None = None,
         *,
         like: Sequence[str] | None = None,
     ) -> None:
         choice = choice or Choice()
-        self.source: Source = open_source(
-            Path(path),
-            array=choice.array,
-            layer=choice.layer,
-            obsm=choice.obsm,
-            layout=choice.layout,
-        )
+        self.source = path if isinstance(path, Source) else open_source(path, choice)
         self.count = self.source.count
         self._ids = self.source.ids if choice.ids is None else choice.ids
         self._labels = choice.labels
@@ -106,9 +87,7 @@ class Reader:
         if isinstance(source, ArrayRows) and self.features == source.names:
             held = isinstance(source.X, np.ndarray) or scipy.sparse.issparse(source.X)
             whole = source.X if held else None  # and not on the disk, as those of .h5ad
-        ids: list[Any] = []
-        labels: list[Any] = []
-        sparse: list[Any] = []
+        ids, labels, sparse = [], [], []
         buffer = array.array("f")  # grows in place, so that nothing is held twice
         for block in self.blocks():
             ids.append(block.ids)
@@ -117,33 +96,33 @@ class Reader:
                 sparse.append(block.X)
             elif whole is None:
                 buffer.frombytes(np.ascontiguousarray(block.X).data.cast("B"))
-        if whole is not None:
-            X = whole
-        elif sparse:
-            X = scipy.sparse.vstack(sparse, format="csr")
-        else:
-            X = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
-        return Rows(X, _joined(ids), labels_of.as_numbers(_joined(labels)))
+        if sparse:
+            whole = scipy.sparse.vstack(sparse, format="csr")
+        elif whole is None:
+            whole = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
+        return Rows(
+            whole,
+            None if self._ids is None else np.concatenate(ids),
+            None if self._labels is None else labels_of.as_numbers(np.concatenate(labels)),
+        )
 
     def _chosen(self, choice: Choice, like: Sequence[str] | None) -> list[str]:
         """Return the names of the features, or raise where they cannot be chosen so."""
-        source, names = self.source, self.source.names
-        for argument, asked in (("columns", choice.columns or ()), ("drop", choice.drop)):
+        source, columns, drop = self.source, list(choice.columns or ()), choice.drop or ()
+        for argument, asked in (("columns", columns), ("drop", drop)):
             self._check_there(f"{argument} should be among the columns of {source.file}:", asked)
-        columns = list(choice.columns or ())
-        if len(set(columns)) < len(columns):
-            twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+        twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+        if twice:
             raise ValueError(
-                f"columns should name each column once. Received: {_listed(twice)} twice or more."
+                f"columns should name each column once. Received: {listed(twice)} twice or more."
             )
-        other = {self._ids, self._labels} - set(source.beside)
-        other |= {*choice.drop, *source.index}
-        features = columns or [name for name in names if name not in other]
+        other = {self._ids, self._labels} - set(source.beside) | {*drop, *source.index}
+        features = columns or [name for name in source.names if name not in other]
         if like is not None and source.named:
             if columns and set(columns) != set(like):
                 raise ValueError(
                     "columns should be left out, or be the columns that the model was fitted "
-                    f"with: {_listed(list(like))}. Received: {_listed(columns)}."
+                    f"with: {listed(like)}. Received: {listed(columns)}."
                 )
             rule = f"{source.file} should have the columns that the model was fitted with; it has"
             self._check_there(rule, like, "none called ")
@@ -157,11 +136,10 @@ class Reader:
         there = set(self.source.names)
         missing = [name for name in asked if name not in there]
         if missing:
-            text = isinstance(self.source, TextTable) and not self.source.named
+            text = isinstance(self.source, tables.TextTable) and not self.source.named
             hint = "; header=True if its first line has them" if text else ""
             raise ValueError(
-                f"{rule} {_listed(self.source.names)}{hint}. Received: {received}"
-                f"{_listed(missing)}."
+                f"{rule} {listed(self.source.names)}{hint}. Received: {received}{listed(missing)}."
             )
 
     def _from_file(self, argument: str, name: str) -> Any:
@@ -171,39 +149,33 @@ class Reader:
             have = [*self.source.names, *self.source.beside]
             raise ValueError(
                 f"{argument} should be one of what {self.source.file} has, or a .npy or .txt file "
-                f"with one entry for each row: {_listed(have)}. Received: {name!r}."
+                f"with one entry for each row: {listed(have)}. Received: {name!r}."
             )
         if file.suffix == ".txt":
-            return np.asarray(file.read_text().splitlines())
+            with tables.reading(file) as stream:
+                return np.asarray(stream.read().splitlines())
         try:
             values = np.load(file, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ValueError(
-                f"{argument} should be an array of numbers or text. Received: {file}, which cannot "
-                f"be read."
-            ) from error
+            raise _sources.damaged(file, error) from error
         if values.ndim != 1:
             raise ValueError(f"{argument} should be an array [N]. Received: shape {values.shape}.")
         return values
 
     def _text(self, ids: Any, start: int) -> Any:
-        if ids.dtype.kind == "O" and labels_of.is_missing(ids).any():
-            row = start + int(labels_of.is_missing(ids).argmax()) + 1
+        if ids.dtype.kind == "O" and (missing := labels_of.is_missing(ids)).any():
             raise ValueError(
-                f"ids should name every row of {self.source.file}. Received: none in row {row}."
+                f"ids should name every row of {self.source.file}. "
+                f"Received: none in row {start + int(missing.argmax()) + 1}."
             )
         return labels_of.as_text(ids)
 
     def _check_finite(self, X: Any, rows: Any, start: int) -> None:
-        values = rows.data if scipy.sparse.issparse(rows) else rows
-        if np.isfinite(values).all():
+        """Raise for the first number that is missing, or too large for float32."""
+        if np.isfinite(rows.data if scipy.sparse.issparse(rows) else rows).all():
             return
-        if scipy.sparse.issparse(X):
-            place = X.tocoo()
-            bad = np.flatnonzero(~np.isfinite(values))[0]
-            row, column = int(place.row[bad]), int(place.col[bad])
-        else:
-            row, column = map(int, np.argwhere(~np.isfinite(values))[0])
+        row = next(i for i in range(rows.shape[0]) if not np.isfinite(dense(rows[i : i + 1])).all())
+        column = int(np.isfinite(dense(rows[row : row + 1])).argmin())
         value = float(X[row, column])
         raise ValueError(
             f"{self.source.file} should have a finite number in every cell; drop or impute the "
@@ -212,10 +184,29 @@ class Reader:
         )
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    return None if not parts or parts[0] is None else np.concatenate(parts)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_LISTED]))
-    return shown + (f", … ({len(names)})" if len(names) > _LISTED else "")
+def open_source(path: str | os.PathLike[str], choice: Choice) -> Source:
+    """Open a file of rows by its ending, and read no more than tells its shape."""
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise FileNotFoundError(f"Rows should be in a file that exists. Received: {file}.")
+    suffix = file.suffix.lower()
+    suffix = "".join(file.suffixes[-2:]).lower() if suffix == ".gz" else suffix
+    if file.is_dir() or suffix not in (".npy", ".npz", ".parquet", ".h5ad", *tables.ENDINGS):
+        raise ValueError(f"The file should end in {ENDINGS}. Received: {file}.")
+    for name, where in (("array", ".npz"), ("layer", ".h5ad"), ("obsm", ".h5ad")):
+        if getattr(choice, name) is not None and suffix != where:
+            raise ValueError(f"{name} should be left out for other than {where} files: {file}.")
+    try:
+        if suffix == ".npy":
+            return ArrayRows(file, np.load(file, mmap_mode="r", allow_pickle=False))
+        if suffix == ".npz":
+            return _sources.archive(file, choice.array)
+        if suffix == ".parquet":
+            return _sources.ParquetRows(file)
+        if suffix == ".h5ad":
+            return _sources.anndata(file, choice.layer, choice.obsm)
+        return tables.TextTable(file, choice)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, ValueError) and (str(file) in str(error) or "should" in str(error)):
+            raise
+        raise _sources.damaged(file, error) from error

@@ -1,10 +1,9 @@
 """Tables in text files: CSV, TSV and blank-separated, read in chunks by pandas.
 
-What pandas cannot tell is found in the first rows: the delimiter, comments above the header,
-whether there is a header, R's row names, decimal commas.
+The layout is found in the first rows: the delimiter, comments above the header, whether there is a
+header, R's row names, decimal commas.
 """
 
-import collections
 import contextlib
 import csv
 import gzip
@@ -12,13 +11,13 @@ import itertools
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ptsne_keras.io._sources import Blocks, Choice, Source, not_numbers
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils.labels import MISSING
 
@@ -26,73 +25,44 @@ ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 # Cells that are held as text at a time.
 _CELLS = 1 << 20
 # Rows, and characters, from which the layout is found.
-_LOOKED_AT, _CHARACTERS = 100, 1 << 22
-_TRUTH = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
+_LOOKED_AT, _CHARACTERS = 100, 1 << 20
+_TRUTH = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
-Record = tuple[int, list[str]]
-"""The number of a record's last line, and its cells."""
 
-
-@dataclass(frozen=True)
-class Layout:
-    """How a text file is laid out; None where the file should tell."""
-
-    header: bool | None = None
-    delimiter: str | None = None
-    """" " stands for any number of blanks."""
-    decimal: str | None = None
-    thousands: str | None = None
-
-
-class TextTable:
+class TextTable(Source):
     """Rows in a text file, which may be compressed by gzip."""
 
-    count: int | None = None
-
-    def __init__(self, file: Path, layout: Layout = Layout()) -> None:
-        self.file = file
+    def __init__(self, file: Path, choice: Choice) -> None:
         with reading(file) as stream:
-            found = _Top.of(stream, layout.delimiter)
-        self._above, self._mark = found.above, found.delimiter
-        self._thousands = layout.thousands
-        rows = [cells for _, cells in found.records]
-        header = found.marked or layout.header
+            self._above, self._mark, header, records = _top(stream, choice.delimiter)
+        lines, rows = [line for line, _ in records], [cells for _, cells in records]
+        header = header or choice.header
         if header is None:
             header = len(rows) > 0 and _is_header(file, rows[0], rows[1:])
-        head, rows = (rows[0], rows[1:]) if header and rows else (None, rows)
+        head = rows.pop(0) if header and rows else None
         if not rows:
-            raise ValueError(
-                f"{file} should be a table of rows. Received: {len(found.records)} lines."
-            )
-        if head is not None:
-            self._above = found.records[0][0]
-        self.names, self._width = _names(head, rows)
-        check_unique(self.names, file)
-        self.named, self.first = head is not None, rows[0]
-        self.index = ("",) if "" in self.names else ()
-        self.ids = "" if self.index else None
-        self.beside: Mapping[str, Any] = {}
-        self._is_sound = False
-        self._decimal = layout.decimal or _decimal(file, rows, self._mark, layout.thousands)
-        # Of columns that have a number, or nothing, in the first row.
-        self.numeric = [
-            name
-            for name, cell in zip(self.names, self.first, strict=False)
-            if cell.strip() in MISSING or self._value(cell) is not None
-        ]
+            raise ValueError(f"{file} should be a table of rows. Received: {len(lines)} lines.")
+        names, self._width = _names(head, rows)
+        super().__init__(file, names)
+        self.named, self._above = head is not None, self._above if head is None else lines[0]
+        if "" in names:
+            self.ids, self.index = "", ("",)
+        self._thousands = choice.thousands
+        self._decimal = choice.decimal or _decimal(file, rows, self._mark, self._thousands)
+        self._checked = False
+        if len(rows[0]) != self._width:  # pandas would not tell
+            self._check(())
+        first = zip(names, rows[0], strict=False)
+        self.numeric = [name for name, cell in first if self._is_number(cell)]
 
-    def blocks(
-        self, features: Sequence[str], texts: Sequence[str]
-    ) -> Iterator[tuple[FloatArray, dict[str, Any]]]:
+    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield these columns as numbers [b, D], NaN where one is missing, and others as text."""
         import pandas
 
         place = {name: j for j, name in enumerate(self.names)}
         numbers = [place[name] for name in features]
-        if len(self.first) != self._width:
-            self._explain(numbers)
         text = sorted(set(range(self._width)) - set(numbers))
         options: dict[str, Any] = {
             "header": None,
@@ -108,18 +78,17 @@ class TextTable:
             "chunksize": max(1, _CELLS // self._width),
         }
         with reading(self.file) as stream:
-            for _ in itertools.islice(stream, self._above):
-                pass
+            for _ in range(self._above):
+                next(stream)
             try:
                 for chunk in pandas.read_csv(stream, **options):
-                    yield self._block(chunk, numbers, {name: place[name] for name in texts})
+                    others = {name: np.asarray(chunk[place[name]], dtype=str) for name in texts}
+                    yield self._numbers(chunk, numbers), others
             except pandas.errors.ParserError as error:
-                self._explain(numbers)
+                self._check(numbers)
                 raise ValueError(f"{self.file} should be a table. Received: {error}") from error
 
-    def _block(
-        self, chunk: Any, numbers: list[int], texts: dict[str, int]
-    ) -> tuple[FloatArray, dict[str, Any]]:
+    def _numbers(self, chunk: Any, numbers: list[int]) -> FloatArray:
         others, chosen = chunk.drop(columns=numbers), chunk[numbers]
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
             if any(dtype.kind == "O" for dtype in chosen.dtypes):
@@ -127,17 +96,20 @@ class TextTable:
             X = chosen.to_numpy(np.float32)
         last = self._width - 1
         extra = self._width > len(self.names) and chunk[last].str.strip().any()
-        # pandas fills rows that are too short.
+        # pandas fills up rows that are too short.
         if np.isnan(X).any() or extra or (last in others and (others[last] == "").any()):
-            self._explain(numbers)
-        return X, {name: np.asarray(chunk[j], dtype=str) for name, j in texts.items()}
+            self._check(numbers)
+        return X
 
     def _value(self, cell: Any) -> float | None:
         return number(cell, self._decimal, self._thousands) if isinstance(cell, str) else cell
 
-    def _explain(self, numbers: Sequence[int]) -> None:
+    def _is_number(self, cell: str) -> bool:
+        return cell.strip() in MISSING or self._value(cell) is not None
+
+    def _check(self, numbers: Sequence[int]) -> None:
         """Raise for the first row of another length, or without a number where one is wanted."""
-        if self._is_sound:
+        if self._checked:
             return
         with reading(self.file) as stream:
             body = itertools.islice(stream, self._above, None)
@@ -149,9 +121,9 @@ class TextTable:
                         f"Received: {len(cells)} in line {line}."
                     )
                 for j in numbers:
-                    if self._value(cells[j]) is None and cells[j].strip() not in MISSING:
+                    if not self._is_number(cells[j]):
                         raise not_numbers(self.names[j], self.file, f"{cells[j]!r} in line {line}")
-        self._is_sound = True
+        self._checked = True
 
 
 @contextlib.contextmanager
@@ -163,20 +135,14 @@ def reading(file: Path) -> Iterator[Any]:
         with gzip.open(file, **how) if zipped else open(file, **how) as stream:
             yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{file} should be a whole gzip file; this one is truncated or damaged: fetch or save "
-            f"it again. Received: {error}."
-        ) from error
+        rule = "a whole gzip file, not truncated or damaged: fetch or save it again"
+        raise ValueError(f"{file} should be {rule}. Received: {error}.") from error
     except csv.Error as error:
-        raise ValueError(
-            f"{file} should have shorter cells; look for a quote that is not closed. "
-            f"Received: {error}."
-        ) from error
+        rule = "a table with shorter cells; look for a quote that is not closed"
+        raise ValueError(f"{file} should be {rule}. Received: {error}.") from error
     except UnicodeDecodeError as error:
-        again = "; this gzip file may also be damaged" if zipped else ""
-        raise ValueError(
-            f"{file} should be text in UTF-8: save it as that{again}. Received: {error.reason}."
-        ) from error
+        rule = "text in UTF-8: save it as that" + "; it may also be damaged" * zipped
+        raise ValueError(f"{file} should be {rule}. Received: {error.reason}.") from error
 
 
 def number(cell: str, decimal: str = ".", thousands: str | None = None) -> float | None:
@@ -188,80 +154,37 @@ def number(cell: str, decimal: str = ".", thousands: str | None = None) -> float
     try:
         return float(cell.replace(decimal, "."))
     except ValueError:
-        return _TRUTH.get(cell)
+        return _TRUTH.get(cell.lower())
 
 
-def not_numbers(column: str, file: Path, received: str) -> ValueError:
-    """Return the error for a column of features that has something other than numbers."""
-    return ValueError(
-        f"Column {column!r} of {file} should be numbers; or leave it out by drop=, or name it by "
-        f"ids= or labels=. Received: {received}."
-    )
+def _top(
+    stream: Any, mark: str | None
+) -> tuple[int, str, bool | None, list[tuple[int, list[str]]]]:
+    """Return the lines to skip, the delimiter, True if "#" marks a header, and first records."""
+    lines = [*stream.readlines(_CHARACTERS), *itertools.islice(stream, 3)]
+    if any("\0" in line for line in lines):
+        raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "bytes of 0, as UTF-16 has them")
+    full = [i for i, line in enumerate(lines) if line.strip()]
+    # If all lines begin with "#", so do the names of the rows.
+    start = next((i for i in full if lines[i][0] != "#"), full[0] if full else 0)
+    above = [i for i in full if i < start]
+    if full and (told := re.fullmatch(r'"?sep=(.)"?', lines[start].strip())):  # Excel
+        mark, start, above = mark or told[1], start + 1, []
+    mark = mark or _delimiter([line.lstrip("# ") for line in lines[start : start + _LOOKED_AT]])
+    if above and _heads(lines[above[-1]], lines[start], mark):
+        start = above[-1]
+    marked = "".join(lines[start : start + 1]).startswith("#") or None
+    first = lines[start : start + _LOOKED_AT]
+    if marked:
+        first[0] = first[0].lstrip("# ")
+    records = list(_records(first, mark, start))
+    # A quoted cell with line breaks may have been cut.
+    cut = len(records) > 2 and (start + len(first) < len(lines) or next(stream, None) is not None)
+    return start, mark, marked, records[:-1] if cut else records
 
 
-def check_unique(names: Sequence[str], file: Path) -> None:
-    """Raise unless each column has a name of its own."""
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{file} should have a name of its own for each column. "
-            f"Received: {', '.join(map(repr, twice[:3]))} twice or more."
-        )
-
-
-class _Top(NamedTuple):
-    """The first records of a file, below comments."""
-
-    above: int
-    """Lines above the first record."""
-    delimiter: str
-    marked: bool
-    """Whether the first record is a header that began with "#"."""
-    records: list[Record]
-
-    @classmethod
-    def of(cls, stream: Iterable[str], delimiter: str | None) -> "_Top":
-        above, lines, whole = _first_lines(stream)
-        if any("\0" in line for line in lines):
-            raise UnicodeDecodeError("utf-8", b"\0", 0, 1, "bytes of 0, as UTF-16 has them")
-        if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip())):  # Excel
-            above, delimiter, lines = [*above, lines[0]], delimiter or told[1], lines[1:]
-        comments = [i for i, line in enumerate(above) if line.strip()]
-        if not lines and comments:  # names of rows that begin with "#", too
-            mark = delimiter or _delimiter([above[comments[-1]]])
-            width = len(_cells(above[comments[-1]], mark))
-            start = next(i for i in comments if len(_cells(above[i], mark)) == width)
-            above, lines, marked = above[:start], above[start:], True
-        else:
-            mark = delimiter or (_delimiter(lines) if lines else ",")
-            marked = bool(comments and lines) and _heads(above[comments[-1]], lines[0], mark)
-            if marked:
-                above, lines = above[: comments[-1]], above[comments[-1] :] + lines
-        if marked:
-            lines = [lines[0].lstrip("#").lstrip(" "), *lines[1:]]
-        records = list(_records(lines, mark, len(above)))
-        # A quoted cell with line breaks may have been cut.
-        return cls(len(above), mark, marked, records if whole or len(records) < 3 else records[:-1])
-
-
-def _first_lines(stream: Iterable[str]) -> tuple[list[str], list[str], bool]:
-    """Return the comments, the first lines below them, and whether these are all."""
-    above: list[str] = []
-    lines: list[str] = []
-    read = 0
-    for line in stream:
-        if not lines and (not line.strip() or line.startswith("#")):
-            above.append(line)
-            continue
-        if len(lines) > _LOOKED_AT or (len(lines) > 2 and read > _CHARACTERS):
-            return above, lines, False
-        lines.append(line)
-        read += len(line)
-    return above, lines, True
-
-
-def _records(lines: Iterable[str], mark: str, above: int = 0) -> Iterator[Record]:
-    """Yield the records that are not blank, with the numbers of their lines."""
+def _records(lines: Iterable[str], mark: str, above: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Yield the last line and the cells of each record that is not blank."""
     stripped = (line.strip() for line in lines) if mark == " " else lines
     reader = csv.reader(stripped, delimiter=mark, skipinitialspace=True)
     for cells in reader:
@@ -269,19 +192,13 @@ def _records(lines: Iterable[str], mark: str, above: int = 0) -> Iterator[Record
             yield above + reader.line_num, cells
 
 
-def _cells(line: str, mark: str) -> list[str]:
-    return next((cells for _, cells in _records([line.lstrip("# ")], mark)), [])
-
-
 def _heads(comment: str, first: str, mark: str) -> bool:
-    """Return whether a comment is the header of the record below it."""
-    names, cells = _cells(comment, mark), _cells(first, mark)
-    return (
-        len(names) == len(cells)
-        and any(_any_number(cell) is None for cell in names)
-        # A record of text alone is a header itself.
-        and any(_any_number(cell) is not None or cell.strip() in MISSING for cell in cells)
+    """Return whether a comment is the header of the record below it, which has a number."""
+    names, numbers = (
+        [_any_number(cell) is not None or cell.strip() in MISSING for _, c in found for cell in c]
+        for found in (_records([comment.lstrip("# ")], mark), _records([first], mark))
     )
+    return len(names) == len(numbers) and not all(names) and any(numbers)
 
 
 def _any_number(cell: str) -> float | None:
@@ -294,41 +211,38 @@ def _delimiter(lines: list[str]) -> str:
     """Return the mark that cuts all records into as many cells, or all below the first."""
     marks = [mark for mark in "\t;," if any(mark in line for line in lines)]
     widths = {mark: [len(cells) for _, cells in _records(lines, mark)] for mark in marks}
-    parts = lines[-1].split(" ") if lines else []
-    if len(parts) > 1 and all(map(_DECIMAL_COMMA.fullmatch, map(str.strip, parts))):
+    parts = lines[-1].strip().split(" ") if lines else []
+    if len(parts) > 1 and all(map(_DECIMAL_COMMA.fullmatch, parts)):
         return " "
     for shorter in (0, 1):  # the header of R's row names is one cell shorter
         for mark, (head, *below) in widths.items():
             if head + shorter > 1 and all(width == head + shorter for width in below):
                 return mark
-    return next((mark for mark in widths if widths[mark][0] > 1), " ")
+    return next((mark for mark in widths if widths[mark][0] > 1), " " if lines else ",")
 
 
 def _is_header(file: Path, head: list[str], rows: list[list[str]]) -> bool:
-    """Return whether a first record has the names of the columns."""
+    """Return whether the first line has names: words above numbers, or what pandas writes."""
     there = [j for j in range(-len(head), 0) if head[j].strip() not in MISSING]
     numeric = [j for j in there if _any_number(head[j]) is not None]
-    numbers = [_any_number(head[j]) or 0.0 for j in numeric]
-    if not there or not rows:
+    if not numeric or not rows:
         return bool(there) and not numeric
-    if not numeric or (not head[0].strip() and len(head) > 1):
-        return True  # words alone, or the empty corner above the index of pandas
-    below = [[_any_number(row[j]) for j in numeric if len(row) >= -j] for row in rows]
-    for j in set(there) - set(numeric):  # a word above numbers
+    if not head[0].strip():
+        return True  # the corner above the index of pandas
+    for j in set(there) - set(numeric):
         cells = [row[j] for row in rows if len(row) >= -j and row[j].strip() not in MISSING]
         if any(map(str.isalpha, head[j])) and cells and None not in map(_any_number, cells):
-            return True
-    values = [value for row in below for value in row if value is not None]
-    fractions = any(value % 1 for value in values)
-    # As pandas numbers columns.
-    if numbers == list(range(len(numbers))) and (fractions or len(numbers) > 2):
+            return True  # a word above numbers
+    whole = [head, *(row for row in rows if len(row) >= len(head))]
+    values = np.array([[_any_number(row[j]) for j in numeric] for row in whole], np.float64)
+    with np.errstate(invalid="ignore"):
+        fractions = (values[1:] % 1 > 0).any()
+        ordered = np.abs(np.sign(np.diff(values)).sum(axis=1)) == len(numeric) - 1
+    start = values[0, 0]  # pandas counts columns from 0, and people from 1
+    counted = start in (0, 1) and (values[0] == start + np.arange(len(numeric))).all()
+    if counted and (fractions or (start == 0 and len(numeric) > 2)):
         return True
-    if numbers == list(range(1, len(numbers) + 1)) and fractions:
-        return True
-    far = min(map(abs, numbers)) > 10 * max(map(abs, values), default=np.inf)
-    if far or (
-        _in_order(numbers) and len(below) > 2 and 4 * sum(map(_in_order, below)) < len(below)
-    ):
+    if len(numeric) > 2 and len(whole) > 3 and ordered[0] and ordered[1:].mean() < 0.25:
         shown = ", ".join(head[:3]) + (", …" if len(head) > 3 else "")
         warnings.warn(
             f"{file}: the first line, {shown}, is read as a row of data; header=True says that it "
@@ -338,34 +252,24 @@ def _is_header(file: Path, head: list[str], rows: list[list[str]]) -> bool:
     return False
 
 
-def _in_order(values: list[Any]) -> bool:
-    """Return whether three numbers or more all rise or all fall."""
-    if len(values) < 3 or None in values:
-        return False
-    return bool((np.diff(values) > 0).all() or (np.diff(values) < 0).all())
-
-
 def _names(head: list[str] | None, rows: list[list[str]]) -> tuple[list[str], int]:
     """Return the names of the columns, and how many cells a row has."""
     width = len(rows[0])
-    longer = all(len(row) == width for row in rows) and head is not None and width == len(head) + 1
-    blank = width > 1 and not any(row[-1].strip() for row in rows)
-    if head is None:
-        names = [str(j + 1) for j in range(width)]
-    elif longer and blank:  # each row ends in a delimiter, the header does not
-        names = [*head, ""]
-    elif longer and len({row[0] for row in rows}) == len(rows):  # R's row names
-        names = ["", *head]
-    else:
-        names, width = head, len(head)
-    if blank and len(names) == width and (head is None or names[-1] == ""):
+    names = [str(j + 1) for j in range(width)] if head is None else head
+    blank = width > 1 and not any(row[-1].strip() for row in rows)  # rows end in a delimiter
+    if width == len(names) + 1 and all(len(row) == width for row in rows):
+        if blank:  # and the header does not
+            return names, width
+        if len({row[0] for row in rows}) == len(rows):  # R's row names
+            return ["", *names], width
+    if blank and len(names) == width and (head is None or not names[-1]):
         return names[:-1], width
-    return names, width
+    return names, len(names)
 
 
 def _decimal(file: Path, rows: list[list[str]], mark: str, thousands: str | None) -> str:
     """Return the decimal mark of the columns of numbers, or raise where it is in doubt."""
-    if mark == "," or thousands or not any("," in cell for row in rows for cell in row):
+    if mark == "," or thousands:
         return "."
     numeric: list[str] = []
     for column in zip(*rows, strict=False):

@@ -81,16 +81,14 @@ def tsne(
     ----------
     P : tensor of shape [B, B] or [B, 1]
         Joint probabilities: symmetric, with a zero diagonal and total 1. For pairs, where the only
-        partner of row i is row j = (i + B/2) mod B, a column of the numbers p_ij is enough: the
-        loss is the same, in a third of the time. It is NaN if these do not total 1, because the
-        rows are then part of a batch, or of several.
+        partner of row i is row j = (i + B/2) mod B, a column of the numbers p_ij is enough, and
+        three times as fast. Of pairs that do not total 1 (part of a batch, or several) it is NaN.
     Y : tensor of shape [B, d]
         Map coordinates.
     dof : float, "auto" or scalar tensor, default=1.0
         Degrees of freedom α of the Student-t kernel; "auto" is max(d - 1, 1).
     exaggeration : float or scalar tensor, default=1.0
-        c, the weight of the attraction. Multiplying P by c instead would only rescale the
-        gradient, which does nothing under Adam.
+        c, the weight of the attraction.
     blocks : int, default=1
         R, the number of batches that are stacked as P [R b, b] or [R b, 1] and Y [R b, d], as by
         `batches.from_array(replicas=R)`. Rows repel rows of their own batch only.
@@ -102,8 +100,7 @@ def tsne(
     Raises
     ------
     ValueError
-        If the static shapes do not fit, `dof` is neither a number above 0 nor "auto",
-        `exaggeration` is not above 0, or `blocks` is not an integer of at least 1.
+        If the static shapes do not fit, or `dof`, `exaggeration` or `blocks` is out of range.
 
     Examples
     --------
@@ -235,15 +232,13 @@ class TSNE(keras.losses.Loss):
         Weight c of the attraction. On the TensorFlow backend a variable may change during
         training, see `callbacks.Schedule`; it is saved as the number that it is then.
     jit_compile : bool, default=False
-        Whether XLA compiles the loss alone. Use it in models compiled with `jit_compile=False`, as
-        Keras does on CPUs. In a step that XLA compiles as a whole, TensorFlow would compile the
-        loss again at each step.
+        Whether XLA compiles the loss alone. For models compiled with `jit_compile=False`, as Keras
+        does on CPUs; in a step compiled as a whole, the loss would be compiled at each step.
     name, reduction, dtype
         As in every Keras loss.
     blocks : int, default=1
         R, the number of batches that are stacked in one; the loss is the mean of their losses. For
-        `keras.distribution.DataParallel` over R devices on the JAX backend, where the loss sees
-        the rows of all devices. A replica of a `tf.distribute` strategy sees its own block only.
+        `keras.distribution.DataParallel` over R devices on JAX, where the loss sees all their rows.
 
     Raises
     ------

@@ -82,12 +82,11 @@ class NeighborRecall(_NeighborMetric):
     Parameters
     ----------
     n_neighbors : int, default=10
-        k, smaller than a batch. The metric is NaN if a batch turns out to have too few rows.
+        k, smaller than a batch; the metric is NaN if a batch turns out to have too few rows.
     sample_size : int, default=32
         Number of rows of each batch that are examined, evenly spread.
-    blocks : int, default=1
-        Number of batches that are stacked in one, as in `losses.TSNE`.
     **options
+        `blocks`, default=1, the number of batches that are stacked in one, as in `losses.TSNE`;
         `name`, default="neighbor_recall", and `dtype`, as in every Keras metric.
 
     Raises
@@ -119,17 +118,14 @@ class Trustworthiness(_NeighborMetric):
     """Trustworthiness T(k) in a batch: whether neighbours on the map are neighbours by P.
 
     T(k) = 1 - 2 / (m k (2B - 3k - 1)) Σ_i Σ_j max(r(i, j) - k, 0) over m rows i and their k map
-    neighbours j, where r(i, j) ≥ 1 is the rank of p_ij in row i of P; equal p_ij share their mean
-    rank. It needs P [B, B].
+    neighbours j, where r(i, j) ≥ 1 is the rank of p_ij in row i of P [B, B]; ties share a rank.
 
     Parameters
     ----------
     n_neighbors : int, default=12
-        k, below B / 2. The metric is NaN if a batch turns out to have too few rows.
-    sample_size : int, default=32
-        m, the number of rows of each batch that are examined, evenly spread.
-    **options
-        `blocks`, `name`, default="trustworthiness", and `dtype`, as in :class:`NeighborRecall`.
+        k, below B / 2.
+    sample_size, **options
+        As in :class:`NeighborRecall`.
 
     Raises
     ------

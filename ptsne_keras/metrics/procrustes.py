@@ -10,8 +10,7 @@ from ptsne_keras.typing import FloatArray
 def align(Y: Any, target: Any = None) -> FloatArray:
     """Rotate, mirror and shift a map onto another map of the same rows, without scaling it.
 
-    The rotation R minimises ‖(Y - ȳ) R - (T - t̄)‖² over all orthogonal matrices, mirror images
-    included. The result is centred at the origin.
+    R minimises ‖(Y - ȳ) R - (T - t̄)‖² over all orthogonal matrices. The result is centred at 0.
 
     Parameters
     ----------
@@ -51,8 +50,8 @@ def align(Y: Any, target: Any = None) -> FloatArray:
 def procrustes_correlation(Y: Any, Y_other: Any) -> float:
     """Return how similar two maps of the same rows are, in [0, 1], whatever their pose and size.
 
-    This is the correlation of the coordinates after the best similarity transform, mirror images
-    included: r = Σ σ_i(AᵀB) / (‖A‖ ‖B‖), with A and B the centred maps and σ_i singular values.
+    The correlation of the coordinates after the best similarity transform, mirror images included:
+    r = Σ σ_i(AᵀB) / (‖A‖ ‖B‖), with A and B the centred maps and σ_i singular values.
 
     Parameters
     ----------
@@ -89,10 +88,6 @@ def _unit_maps(Y: Any, Y_other: Any) -> tuple[FloatArray, FloatArray]:
             "Both maps should be finite arrays [N, d] of the same rows. "
             f"Received: shapes {A.shape} and {B.shape}."
         )
-    return _unit(A), _unit(B)
-
-
-def _unit(A: FloatArray) -> FloatArray:
-    A = A - A.mean(axis=0)
-    A = A / (np.abs(A).max() or 1.0)  # the squares of large values may overflow
-    return A / (np.linalg.norm(A) or 1.0)
+    A, B = (Z - Z.mean(axis=0) for Z in (A, B))
+    A, B = (Z / (np.abs(Z).max() or 1.0) for Z in (A, B))  # squares of large values may overflow
+    return A / (np.linalg.norm(A) or 1.0), B / (np.linalg.norm(B) or 1.0)

@@ -1,4 +1,4 @@
-"""Measures of a map from arrays: neighbours and ranks exactly, block by block."""
+"""Measures of a map from arrays, block by block, so that memory does not grow with N²."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ptsne_keras import losses
 from ptsne_keras.metrics import ranks
 from ptsne_keras.typing import Dof, FloatArray
 from ptsne_keras.utils import arrays
-from ptsne_keras.utils.validation import check_integer, check_rows, check_shape
+from ptsne_keras.utils.validation import check_integer, check_pair, check_rows
 
 
 def trustworthiness(
@@ -21,9 +21,6 @@ def trustworthiness(
     T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), where U_i(k) are the k map
     neighbours of i that are not among its k data neighbours, and r is their rank in the data.
 
-    It is computed block by block, so that memory does not grow with N²; time is ∝ N² D, or
-    `sample_size` N D.
-
     Parameters
     ----------
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -33,8 +30,8 @@ def trustworthiness(
     n_neighbors : int, default=12
         k, below n_samples / 2.
     sample_size : int, default=None
-        Number of rows i, drawn at random, that the sum runs over. Their ranks are those among all
-        rows. By default all rows.
+        Number of rows i, drawn at random, that the sum runs over; their ranks are among all rows.
+        By default all rows, which takes time ∝ N² D.
     random_state : int, default=0
         Seed of the draw.
 
@@ -46,8 +43,7 @@ def trustworthiness(
     Raises
     ------
     ValueError
-        If X and Y are not finite and numeric with the same number of rows, or a number is out of
-        range.
+        If X and Y are not finite with the same number of rows, or a number is out of range.
 
     Examples
     --------
@@ -57,7 +53,7 @@ def trustworthiness(
     ----------
     Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods.
     """
-    X, Y = _pair(X, Y)
+    X, Y = check_pair(X, Y)
     n = X.shape[0]
     if check_integer(n_neighbors, "n_neighbors") >= n / 2:
         raise ValueError(f"n_neighbors should be below N / 2 = {n / 2:g}. Received: {n_neighbors}.")
@@ -99,14 +95,10 @@ def knn_accuracy(
 
     Parameters
     ----------
-    Y_train : array-like of shape (n_samples, n_dimensions)
-        Map of the training rows.
-    labels_train : array-like of shape (n_samples,)
-        Their labels.
-    Y_test : array-like of shape (n_queries, n_dimensions), default=None
-        Map of the test rows. By default each training row is classified by the others.
-    labels_test : array-like of shape (n_queries,), default=None
-        True labels of the test rows.
+    Y_train, labels_train : array-like of shape (n_samples, n_dimensions), (n_samples,)
+        Map of the training rows, and their labels.
+    Y_test, labels_test : array-like of shape (n_test, n_dimensions), (n_test,), default=None
+        The same of test rows. By default each training row is classified by the others.
     n_neighbors : int, default=1
         k.
 
@@ -161,16 +153,12 @@ def neighborhood_recall_per_row(
 
     Parameters
     ----------
-    X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Data to choose neighbours from.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map of these rows.
+    X, Y : {array-like, sparse matrix} of shape (n_samples, n_features), (n_samples, n_dimensions)
+        Data to choose neighbours from, and their map.
     n_neighbors : int, default=10
         k.
-    X_test : {array-like, sparse matrix} of shape (n_queries, n_features), default=None
-        Rows whose neighbours are found. By default those of X, each without itself.
-    Y_test : array-like of shape (n_queries, n_dimensions), default=None
-        Map of these rows.
+    X_test, Y_test : array-like or sparse matrix, default=None
+        Rows whose neighbours are found, and their map. By default X and Y, each without itself.
 
     Returns
     -------
@@ -179,16 +167,15 @@ def neighborhood_recall_per_row(
     Raises
     ------
     ValueError
-        If data and map are not finite and numeric with the same number of rows, or `n_neighbors`
-        is out of range.
+        If data and map are not finite with the same number of rows, or k is out of range.
 
     Examples
     --------
     >>> worst_first = np.argsort(neighborhood_recall_per_row(X, Y))
     """
-    X, Y = _pair(X, Y)
+    X, Y = check_pair(X, Y)
     if X_test is not None:
-        X_test, Y_test = _pair(X_test, Y_test)
+        X_test, Y_test = check_pair(X_test, Y_test, names=("X_test", "Y_test"))
     true = ranks.nearest(X, n_neighbors, X_new=X_test)
     return ranks.recall(true, ranks.nearest(Y, n_neighbors, X_new=Y_test))
 
@@ -207,8 +194,7 @@ def distance_correlation(
     Y : array-like of shape (n_samples, n_dimensions)
         Map.
     sample_size : int, default=2000
-        Number of rows, drawn at random, all pairs of which are compared. None for all rows; their
-        N² / 2 distances are held in memory.
+        Number of rows, drawn at random, all pairs of which are compared, in memory. None for all.
     random_state : int, default=0
         Seed of the draw.
 
@@ -220,17 +206,30 @@ def distance_correlation(
     Raises
     ------
     ValueError
-        If X and Y are not finite and numeric with the same number of rows, at least 3.
+        If X and Y are not finite with the same number of rows, or there are fewer than 3.
 
     Examples
     --------
     >>> distance_correlation(X, Y)
     """
-    X, Y = _pair(X, Y, least=3)
+    return rank_correlation(*sampled_distances(X, Y, sample_size, random_state))
+
+
+def sampled_distances(
+    X: Any, Y: Any, sample_size: int | None, random_state: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the distances in the data and on the map between all pairs of a sample of rows."""
+    X, Y = check_pair(X, Y, least=3)
+    if sample_size is not None:
+        check_integer(sample_size, "sample_size", 3)
     chosen = ranks.drawn(X.shape[0], sample_size, random_state)
-    far, found = pdist(arrays.rows_at(X, chosen)), pdist(Y[chosen])
+    return pdist(arrays.rows_at(X, chosen)), pdist(arrays.rows_at(Y, chosen))
+
+
+def rank_correlation(far: FloatArray, found: FloatArray) -> float:
+    """Return Spearman's ρ, or 0 if all distances are equal and have no order."""
     if not (np.ptp(far) and np.ptp(found)):
-        return 0.0  # all distances are equal: there is no order
+        return 0.0
     return float(scipy.stats.spearmanr(far, found).statistic)
 
 
@@ -282,14 +281,3 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
         total += len(X) * kl_divergence(P, encoder(X, training=False), dof=dof)
         count += len(X)
     return total / count
-
-
-def _pair(X: Any, Y: Any, least: int = 1) -> tuple[Any, Any]:
-    """Return rows, which may be sparse, and their map, after checking them."""
-    X, Y = check_rows(X, sparse=True), check_rows(Y, name="Y", sparse=True)
-    check_shape(X, least=least)
-    if X.shape[0] != Y.shape[0]:
-        raise ValueError(
-            f"X and Y should have the same number of rows. Received: {X.shape[0]} and {Y.shape[0]}."
-        )
-    return X, Y

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours and ranks among rows, block by block in float64."""
+"""Exact neighbours and ranks in float64, for measures; `affinities.neighbors` is fast, for maps."""
 
 from collections.abc import Iterator
 from typing import Any

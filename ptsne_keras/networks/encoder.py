@@ -78,15 +78,15 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
     Parameters
     ----------
     rbms : sequence of RBM
-        A trained stack, lowest first, the top one with Gaussian hidden units. A Bernoulli layer
-        becomes a sigmoid Dense layer, a Gaussian layer a linear one.
+        A trained stack, lowest first. A Bernoulli layer becomes a sigmoid Dense layer, a Gaussian
+        layer, such as the top one, a linear one.
     scaling : tuple (shift, scale), default=None
         As in :func:`encoder`: what was done to the rows that the lowest RBM was trained on.
 
     Returns
     -------
     keras.Model
-        The encoder. Its outputs are exactly the hidden means of the stack.
+        Its outputs are exactly the hidden means of the stack.
 
     Raises
     ------
@@ -133,11 +133,7 @@ def placed(
     ----------
     layer : keras.layers.Layer
         The last layer, such as `Placement`.
-    features : int
-        D, the number of columns.
-    scaling : tuple (shift, scale)
-        As in :func:`encoder`.
-    components : ndarray of shape (n_features, n_components)
+    features, scaling, components
         As in :func:`encoder`.
 
     Returns
@@ -147,7 +143,7 @@ def placed(
     Examples
     --------
     >>> components = np.eye(64, dtype="float32")[:, :10]
-    >>> layer = Placement.from_reference(X @ components, Y)
+    >>> layer = placement.Placement.from_reference(X @ components, Y)
     >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
     TensorShape([200, 2])
     """
@@ -163,8 +159,8 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
     Parameters
     ----------
     model : keras.Model
-        Its inputs have D numbers in all. A subclass of keras.Model takes rows. A model that is not
-        built yet is built.
+        Its inputs have D numbers in all; it is built if need be. A subclass of keras.Model takes
+        rows.
     features : int
         D, the number of columns.
 
@@ -185,7 +181,14 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
     >>> from_rows(model, 64).input_shape
     (None, 64)
     """
-    _build(model, features)
+    if not model.built:
+        try:
+            model(np.zeros((1, features), np.float32))
+        except ValueError as error:
+            raise ValueError(
+                f"encoder should take rows of {features} numbers, or be built for what it takes: "
+                f"begin with keras.Input. Received: {model.name!r}, not built."
+            ) from error
     outputs = getattr(model, "outputs", None) or [None]
     if len(outputs) > 1:
         raise ValueError(
@@ -216,24 +219,11 @@ def from_rows(model: keras.Model, features: int) -> keras.Model:
     return whole
 
 
-def _build(model: keras.Model, features: int) -> None:
-    """Build a model for rows, unless it is built, or raise a ValueError if it takes no rows."""
-    if model.built:
-        return
-    try:
-        model(np.zeros((1, features), np.float32))
-    except ValueError as error:
-        raise ValueError(
-            f"encoder should take rows of {features} numbers, or be built for what it takes: "
-            f"begin with keras.Input. Received: {model.name!r}, not built."
-        ) from error
-
-
 def head(model: keras.Model) -> keras.Model:
     """Return the part of an encoder between its fixed layers: projected rows [B, m] to [B, d].
 
-    What the fixed first layers compute can be computed once; training the head then trains the
-    encoder, because they share their layers. A fixed last layer, `units`, is left out as well.
+    What the fixed first layers compute can be computed once; training the head trains the encoder,
+    because they share their layers. A fixed last layer, `units`, is left out as well.
 
     Parameters
     ----------
@@ -247,9 +237,8 @@ def head(model: keras.Model) -> keras.Model:
     (None, 10)
     """
     projection = model.get_layer("projection")
-    layers = model.layers[model.layers.index(projection) + 1 :]
     x = inputs = keras.Input((projection.units,), name="components")
-    for layer in layers:
+    for layer in model.layers[model.layers.index(projection) + 1 :]:
         if layer.name != "units":
             x = layer(x)
     return keras.Model(inputs, x, name="head")

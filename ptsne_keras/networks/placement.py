@@ -1,7 +1,7 @@
 """Placing rows among the places of their nearest reference rows, as a Keras layer."""
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Self
 
 import keras
@@ -37,9 +37,9 @@ class Placement(keras.layers.Layer):
     Σ_j p_j log(1 + ‖y − y_j‖² / α). It seeks the mode among the neighbours' places, where a
     weighted mean would put a row between two clusters.
 
-    Rows that coincide with reference rows land on their places. If fewer than k reference rows
-    exist, all of them are used, and the perplexity is at most half of their number. Rows with NaN
-    or infinity are placed at NaN.
+    Rows that coincide with reference rows land on their places. Of fewer than k reference rows all
+    are used, at a perplexity of at most half their number. Rows with NaN or infinity are placed at
+    NaN.
 
     Parameters
     ----------
@@ -71,13 +71,6 @@ class Placement(keras.layers.Layer):
     iteration; van der Maaten & Hinton (2008) for the weights.
     """
 
-    n_references: int
-    dimensions: int
-    n_neighbors: int
-    perplexity: float
-    dof: float
-    steps: int
-
     def __init__(
         self,
         n_references: int,
@@ -91,14 +84,10 @@ class Placement(keras.layers.Layer):
     ) -> None:
         options.setdefault("dtype", "float32")
         super().__init__(**options)
-        for name, value in (
-            ("n_references", n_references),
-            ("dimensions", dimensions),
-            ("n_neighbors", n_neighbors),
-            ("steps", steps),
-        ):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} should be an integer of at least 1. Received: {value!r}.")
+        self.n_references = validation.check_integer(n_references, "n_references")
+        self.dimensions = validation.check_integer(dimensions, "dimensions")
+        self.n_neighbors = validation.check_integer(n_neighbors, "n_neighbors")
+        self.steps = validation.check_integer(steps, "steps")
         if not isinstance(perplexity, Real) or not 1 < perplexity < max(n_neighbors, 2):
             raise ValueError(
                 f"perplexity should be above 1 and below n_neighbors = {n_neighbors}. "
@@ -106,9 +95,8 @@ class Placement(keras.layers.Layer):
             )
         if not isinstance(dof, Real) or not 0 < dof < math.inf:
             raise ValueError(f"dof should be a finite number above 0. Received: {dof!r}.")
-        self.n_references, self.dimensions = int(n_references), int(dimensions)
-        self.n_neighbors = int(n_neighbors)
-        self.perplexity, self.dof, self.steps = float(perplexity), float(dof), int(steps)
+        self.perplexity: float = float(perplexity)
+        self.dof: float = float(dof)
 
     @classmethod
     def from_reference(cls, features: Any, places: Any, **options: Any) -> Self:
@@ -243,8 +231,7 @@ class Placement(keras.layers.Layer):
         same = scale * _SAME**2 >= D2
         delta = D2 - D2[:, :1]
         delta = delta / ops.maximum(ops.mean(delta, axis=1, keepdims=True), 1e-30)
-        low = ops.full_like(D2[:, :1], _LOW)
-        high = ops.full_like(D2[:, :1], _HIGH)
+        low, high = (ops.full_like(D2[:, :1], value) for value in (_LOW, _HIGH))
         fixed = ops.stop_gradient(delta)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)

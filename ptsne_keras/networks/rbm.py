@@ -1,6 +1,5 @@
 """Restricted Boltzmann machines, trained by contrastive divergence."""
 
-from numbers import Integral
 from typing import Any
 
 import keras
@@ -24,9 +23,8 @@ class RBM(keras.Model):
     divergence minimises mean F(data) - mean F(model rows), the model rows held constant: its
     gradient in W is exactly -⟨v p(h|v)⟩_data + ⟨v p(h|v)⟩_model.
 
-    It is a Keras model: `fit`, `evaluate`, callbacks and `save` are those of Keras. A call returns
-    the means of the hidden units, so that a stack of RBMs is the forward pass of the unrolled
-    network.
+    `fit`, `evaluate`, callbacks and `save` are those of Keras. A call returns the means of the
+    hidden units, so that a stack of RBMs is the forward pass of the unrolled network.
 
     Parameters
     ----------
@@ -93,23 +91,19 @@ class RBM(keras.Model):
                 raise ValueError(
                     f'{argument} should be "bernoulli" or "gaussian". Received: {value!r}.'
                 )
-        for argument, number in (("units", units), ("k", k), ("chains", chains)):
-            if not isinstance(number, Integral) or number < 1:
-                raise ValueError(
-                    f"{argument} should be an integer of at least 1. Received: {number!r}."
-                )
+        self.units = validation.check_integer(units, "units")
+        self.k = validation.check_integer(k, "k")
+        self.chains = validation.check_integer(chains, "chains")
         if learning_rate is not None and not learning_rate > 0:
             raise ValueError(f"learning_rate should be above 0. Received: {learning_rate!r}.")
-        self.units, self.visible, self.hidden = int(units), visible, hidden
-        self.k, self.persistent, self.chains = int(k), persistent, int(chains)
+        self.visible, self.hidden, self.persistent = visible, hidden, persistent
         if learning_rate is None:
             learning_rate = 0.02 if persistent else 0.1
             learning_rate = 0.001 if "gaussian" in (visible, hidden) else learning_rate
         if weight_decay is None:
             weight_decay = 0.0 if persistent else 2e-4
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.momentum = momentum
-        self.seed = seed
+        self.momentum, self.seed = momentum, seed
         self.noise = keras.random.SeedGenerator(seed)
         self._energy = keras.metrics.Mean(name="free_energy")
         self._error = keras.metrics.Mean(name="reconstruction_error")
@@ -119,24 +113,18 @@ class RBM(keras.Model):
         """Create the weights: W = 0.1 · randn, zero biases."""
         features = input_shape[-1]
         normal = keras.initializers.RandomNormal(stddev=0.1, seed=self.seed)
-        self.kernel = self.add_weight(
-            shape=(features, self.units), initializer=normal, name="kernel"
-        )
-        self.visible_bias = self.add_weight(
-            shape=(features,), initializer="zeros", name="visible_bias"
-        )
-        self.hidden_bias = self.add_weight(
-            shape=(self.units,), initializer="zeros", name="hidden_bias"
-        )
+        self.kernel = self.add_weight((features, self.units), normal, name="kernel")
+        self.visible_bias = self.add_weight((features,), "zeros", name="visible_bias")
+        self.hidden_bias = self.add_weight((self.units,), "zeros", name="hidden_bias")
         if self.persistent:
             start = keras.initializers.RandomUniform(0.0, 1.0, seed=self.seed)
             self.fantasies = self.add_weight(
-                shape=(self.chains, features), initializer=start, trainable=False, name="fantasies"
+                (self.chains, features), start, trainable=False, name="fantasies"
             )
         self.built = True
 
     def call(self, V: Tensor) -> Tensor:
-        """Return E[h | v] [B, H] for rows V [B, D]: σ(c + vW), or c + vW for Gaussian units."""
+        """Return the hidden means σ(c + vW) of rows, or c + vW for Gaussian units."""
         return self._hidden_mean(self._activation(V))
 
     def _activation(self, V: Tensor) -> Tensor:
@@ -146,7 +134,7 @@ class RBM(keras.Model):
         return ops.sigmoid(A) if self.hidden == "bernoulli" else A
 
     def visible_mean(self, H: Tensor) -> Tensor:
-        """Return E[v | h] [B, D] for rows H [B, H]: σ(b + Wh), or b + Wh for Gaussian units."""
+        """Return the visible means σ(b + Wh) of hidden units, or b + Wh for Gaussian ones."""
         H = ops.convert_to_tensor(H, dtype=self.compute_dtype)
         A = ops.matmul(H, ops.transpose(self.kernel)) + self.visible_bias
         return ops.sigmoid(A) if self.visible == "bernoulli" else A
@@ -201,28 +189,22 @@ class RBM(keras.Model):
             if keras.backend.backend() == "tensorflow" and self.steps_per_execution != steps:
                 # One call from Python per epoch, because a step takes no longer than a call. No
                 # XLA, whose matrix products and random numbers are slower on CPUs.
-                self.compile(
-                    self.optimizer,
-                    steps_per_execution=steps,
-                    jit_compile=False,
-                    run_eagerly=self.run_eagerly,
-                )
+                options = {"jit_compile": False, "run_eagerly": self.run_eagerly}
+                self.compile(self.optimizer, steps_per_execution=steps, **options)
             kwargs["steps_per_epoch"] = steps
             x = x.repeat()  # one iterator for all epochs: starting one costs several steps
         if not self.built and hasattr(x, "element_spec"):
             # Keras would build it while tracing the step, which calls only parts of the model.
             self.build(tuple(keras.tree.flatten(x.element_spec)[0].shape))
         kwargs.setdefault("shuffle", False)  # a dataset has its own order; True would warn
-        schedule = _MomentumSchedule(*self.momentum)
+        first, later, switch = self.momentum
+        schedule = keras.callbacks.LambdaCallback(
+            lambda epoch, _: self.optimizer.momentum.assign(first if epoch < switch else later)
+        )
         return super().fit(x, callbacks=[schedule, *(callbacks or [])], **kwargs)
 
     def compute_loss(
-        self,
-        x: Tensor = None,
-        y: Tensor = None,
-        y_pred: Tensor = None,
-        sample_weight: Tensor = None,
-        training: bool = True,
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
         """Return mean F(data) - mean F(model rows) + ½λ‖W‖², the model rows held constant."""
         V = ops.cast(x, self.compute_dtype)
@@ -318,14 +300,3 @@ class MomentumSGD(keras.optimizers.Optimizer):
         momentum = ops.cast(self.momentum, variable.dtype)
         self.assign(update, momentum * update - rate * ops.cast(gradient, variable.dtype))
         self.assign_add(variable, update)
-
-
-class _MomentumSchedule(keras.callbacks.Callback):
-    """Sets the momentum to `first` until epoch `switch`, and to `later` from then on."""
-
-    def __init__(self, first: float, later: float, switch: int) -> None:
-        super().__init__()
-        self.first, self.later, self.switch = first, later, switch
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.optimizer.momentum.assign(self.first if epoch < self.switch else self.later)

@@ -199,19 +199,12 @@ def _distinct(array: npt.NDArray[Any]) -> list[Any]:
 
 def _natural(name: str) -> tuple[Any, ...]:
     """Return a sort key that puts "class 2" before "class 10"."""
-    parts = re.split(r"([0-9]+)", name)
-    digits = [part.lstrip("0") for part in parts[1::2]]
-    numbers: list[Any] = [(len(part), part) for part in digits]
-    return tuple(x for pair in zip(parts[::2], [*numbers, ()], strict=True) for x in pair), name
+    parts: list[Any] = re.split(r"([0-9]+)", name)  # words and numbers in turn
+    parts[1::2] = [(len(digits), digits) for digits in (p.lstrip("0") for p in parts[1::2])]
+    return parts, name
 
 
 def _codes(array: npt.NDArray[Any], classes: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Return the number of each label among the classes, -1 if it is not one of them."""
     number = {label: i for i, label in enumerate(classes)}
-    if array.dtype == object:
-        rows = zip(array, is_missing(array), strict=True)
-        return np.array([-1 if gone else number.get(v, -1) for v, gone in rows], np.int64)
-    # Look up each distinct label once: there may be millions of rows.
-    distinct, inverse = np.unique(array, return_inverse=True)
-    known = np.array([number.get(label, -1) for label in distinct.tolist()], np.int64)
-    return known[inverse.reshape(-1)]
+    return np.array([number.get(label, -1) for label in array.tolist()], np.int64)

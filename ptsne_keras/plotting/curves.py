@@ -14,20 +14,16 @@ _PARTS = ("training rows", "held-out rows")
 
 
 def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the loss of fine-tuning after each epoch, in nats.
-
-    With exaggeration c the loss is -c · Σ p log w + log Σ w + Σ p log p, which may be negative. It
-    equals KL(P‖Q) for c = 1 only, and only then is the axis labelled so.
+    """Draw the loss of fine-tuning after each epoch, in nats: KL(P‖Q) at exaggeration 1 only.
 
     Parameters
     ----------
     history : ParametricTSNE, keras.callbacks.History or dict
-        A fitted estimator, whose exaggeration is then known; its `history_`; or what `model.fit`
-        returned, with "loss" and perhaps "val_loss".
+        A fitted estimator, its `history_`, or what `model.fit` returned.
     exaggeration : float, default=None
-        Exaggeration c of the loss, unless `history` is an estimator. None means unknown.
+        Exaggeration c of the loss, which an estimator knows itself. None means unknown.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -71,7 +67,7 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
     history : dict
         Contains "error" and "val_error": `MapRegressor.history_`, or its "finetune".
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -102,7 +98,7 @@ def correlations(
     held_out, held_out_found : array-like of shape (n_held_out, n_dimensions)
         Given and predicted coordinates of held-out rows, drawn on the right.
     axes : array of matplotlib Axes of shape (n_dimensions, 2), default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------

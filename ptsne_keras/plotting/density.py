@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgb
 
@@ -72,8 +73,6 @@ def _opacity(total: Any) -> FloatArray:
     """Return 0 for empty squares; for the others, faint to opaque by rank of their row counts."""
     opacity = np.zeros(len(total))
     filled = total > 0
-    counts = total[filled]
-    levels, inverse, many = np.unique(counts, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(many) - many) / max(len(counts) - many[-1], 1)
-    opacity[filled] = (_FAINTEST + (1 - _FAINTEST) * rank)[inverse] if len(levels) > 1 else 1.0
+    rank = scipy.stats.rankdata(total[filled], "min") - 1.0  # the number of emptier squares
+    opacity[filled] = _FAINTEST + (1 - _FAINTEST) * (rank / rank.max()) if rank.any() else 1.0
     return opacity

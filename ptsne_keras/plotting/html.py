@@ -36,14 +36,12 @@ def html(
     """Write a map as one HTML page: hover for details, scroll to zoom, drag to pan.
 
     A click on a class in the legend hides it. The page contains all it needs, 1.3 MB plus about 20
-    bytes per row, and makes no network requests. Colours are those of `scatter`. Needs Bokeh:
-    ``pip install 'ptsne_keras[plots]'``.
+    bytes per row. Colours are those of `scatter`. Needs Bokeh: `pip install 'ptsne_keras[plots]'`.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, 2)
-        Map coordinates. Of more than 200,000 rows, 200,000 are drawn at random and the page says
-        so.
+        Map coordinates. Of more rows, 200,000 are drawn at random, and the page says so.
     path : str or Path
         File to write. An existing file is replaced only once the new page is complete.
     labels : array-like or pandas Categorical of shape (n_samples,), default=None
@@ -65,8 +63,7 @@ def html(
     ModuleNotFoundError
         If Bokeh is not installed.
     ValueError
-        If `Y` is not finite or not of shape (n_samples, 2), or if `labels`, `names` or `values` do
-        not have one value per row.
+        If `Y` is not finite or not of shape (n_samples, 2), or anything else does not match it.
     OSError
         If the page cannot be written.
 

@@ -6,14 +6,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import num_obs_y
 
 # What needs Keras is imported where it is used: drawing a map does not need it.
 from ptsne_keras.plotting.colors import PALETTE
 from ptsne_keras.plotting.scatter import scatter
-from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays
-from ptsne_keras.utils.validation import check_rows
+from ptsne_keras.utils.validation import check_pair
 
 
 def shepard(
@@ -24,10 +22,7 @@ def shepard(
     random_state: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw distances on the map against distances in the data, for all pairs of a sample of rows.
-
-    The title gives Spearman's ρ, see `metrics.distance_correlation`: 1 if the map keeps the order
-    of all distances.
+    """Draw distances on the map against distances in the data, with Spearman's ρ as the title.
 
     Parameters
     ----------
@@ -35,12 +30,10 @@ def shepard(
         Rows.
     Y : array-like of shape (n_samples, n_dimensions)
         Map of the rows.
-    sample_size : int or None, default=2000
-        Number of rows drawn at random, among which pairs are formed; None for all rows.
-    random_state : int, default=0
-        Seed of the sample.
+    sample_size, random_state
+        Rows whose pairs are drawn, as in `metrics.distance_correlation`.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -55,24 +48,17 @@ def shepard(
     --------
     >>> plotting.shepard(X, Y).figure.savefig("shepard.png")
     """
-    from ptsne_keras import metrics
-    from ptsne_keras.metrics import ranks
+    from ptsne_keras.metrics import quality
 
-    if sample_size is not None and sample_size < 3:
-        raise ValueError(
-            f"sample_size should be at least 3, or None for all rows. Received: {sample_size!r}."
-        )
-    X, Y = _pair(X, Y)
-    rho = metrics.distance_correlation(X, Y, sample_size=sample_size, random_state=random_state)
-    chosen = ranks.drawn(len(Y), sample_size, random_state)
-    far, found = pdist(arrays.rows_at(X, chosen)), pdist(Y[chosen])
+    far, found = quality.sampled_distances(X, Y, sample_size, random_state)
+    rho, n = quality.rank_correlation(far, found), num_obs_y(far)
     ax = ax or plt.subplots(figsize=(6, 5), layout="constrained")[1]
     pairs = ax.hexbin(
         far, found, gridsize=60, bins="log", mincnt=1, cmap="Blues", linewidths=0, rasterized=True
     )
     ax.figure.colorbar(pairs, ax=ax, label="pairs")
     ax.set(xlabel="distance in the data", ylabel="distance on the map")
-    ax.set_title(f"Spearman's ρ = {rho:.2f}, pairs of {len(chosen):,} rows", fontsize=10)
+    ax.set_title(f"Spearman's ρ = {rho:.2f}, pairs of {n:,} rows", fontsize=10)
     return ax
 
 
@@ -87,11 +73,9 @@ def recall_curve(
     random_state: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw neighbourhood recall against the number of neighbours k.
+    """Draw neighbourhood recall against the number of neighbours k, and that of a random map.
 
-    Recall is the mean fraction of a row's k nearest rows in the data that are among its k nearest
-    on the map. Small k shows fine detail, large k whole clusters. The dotted line is the recall of
-    a random map, k / (N - 1).
+    Small k shows fine detail, large k whole clusters. See `metrics.neighborhood_recall`.
 
     Parameters
     ----------
@@ -100,16 +84,15 @@ def recall_curve(
     Y : array-like of shape (n_samples, n_dimensions)
         Map of the rows.
     X_test, Y_test : array-like, default=None
-        Test rows and their map. If given, a second curve shows the recall of their nearest rows
-        among `X`.
+        Test rows and their map: a second curve shows the recall of their nearest rows in `X`.
     n_neighbors : sequence of int, default=(1, 2, 5, 10, 20, 50, 100)
         Values of k. Those above N - 2 are left out.
     sample_size : int or None, default=2000
-        Number of rows drawn at random whose neighbours are sought, among all; None for all rows.
+        Number of rows, drawn at random, whose neighbours are found among all. None for all rows.
     random_state : int, default=0
         Seed of the sample.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -127,7 +110,7 @@ def recall_curve(
     """
     from ptsne_keras.metrics import ranks
 
-    both = _pair(X, Y)
+    both = check_pair(X, Y)
     n = both[0].shape[0]
     ks = sorted({int(k) for k in n_neighbors if 1 <= k < n - 1})
     if not ks:
@@ -138,7 +121,7 @@ def recall_curve(
     near = [ranks.nearest(A, ks[-1], of=chosen) for A in both]
     curves = [("training rows", "o", near)]
     if X_test is not None:
-        new = _pair(X_test, Y_test, ("X_test", "Y_test"))
+        new = check_pair(X_test, Y_test, names=("X_test", "Y_test"))
         chosen = ranks.drawn(new[0].shape[0], sample_size, random_state)
         near = [ranks.nearest(A, ks[-1], X_new=B[chosen]) for A, B in zip(both, new, strict=True)]
         curves.append(("test rows", "s", near))
@@ -166,7 +149,7 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
     n_neighbors : int, default=10
         Number of neighbours of each row.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -175,8 +158,7 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
     Raises
     ------
     ValueError
-        If `X` and `Y` are not finite or differ in their number of rows, or `n_neighbors` is out of
-        range.
+        If rows and map do not match or are not finite, or `n_neighbors` is out of range.
 
     Examples
     --------
@@ -190,14 +172,3 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
     title = f"fraction of the {n_neighbors} nearest rows kept: {recall.mean():.2f} on average"
     ax.set_title(title, fontsize=10)
     return ax
-
-
-def _pair(X: Any, Y: Any, names: tuple[str, str] = ("X", "Y")) -> tuple[Any, FloatArray]:
-    """Return finite rows, dense or CSR, and their finite map."""
-    X, Y = check_rows(X, name=names[0], sparse=True), check_rows(Y, name=names[1])
-    if X.shape[0] != len(Y):
-        raise ValueError(
-            f"{names[0]} and {names[1]} should have the same number of rows. "
-            f"Received: {X.shape[0]} and {len(Y)}."
-        )
-    return X, Y

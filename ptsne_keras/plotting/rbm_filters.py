@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from ptsne_keras.utils.validation import check_integer
+
 # Positive red, negative blue: distinct under the common colour-vision deficiencies.
 _SIGNED = "RdBu_r"
 # Empty pixels between two images.
@@ -16,9 +18,9 @@ _GAP = 1
 def rbm_filters(
     rbm: Any, *, shape: tuple[int, int] | None = None, count: int = 64, ax: Axes | None = None
 ) -> Axes:
-    """Draw the weights of hidden units as images side by side, red positive and blue negative.
+    """Draw the weights of hidden units as images, red positive and blue negative.
 
-    Each image is scaled by its own largest weight. Units with the largest weight norms come first.
+    Each is scaled by its own largest weight; the units with the largest weight norms come first.
 
     Parameters
     ----------
@@ -29,7 +31,7 @@ def rbm_filters(
     count : int, default=64
         Largest number of images.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -55,8 +57,7 @@ def rbm_filters(
             f"shape should be (height, width) of {features} visible units. "
             f"Received: {shape if shape else f'None, and {features} is not a square'}."
         )
-    if count < 1:
-        raise ValueError(f"count should be at least 1. Received: {count!r}.")
+    check_integer(count, "count")
     strongest = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:count]
     columns = math.ceil(math.sqrt(len(strongest) * height / width))
     rows = math.ceil(len(strongest) / columns)

@@ -44,25 +44,22 @@ def scatter(
         Map coordinates.
     labels : array-like or pandas Categorical of shape (n_samples,), default=None
         Class or number of each row. Ten colours and five markers distinguish fifty classes. Rows
-        with a missing label (None, NaN, empty text, or "NA" and its like) are grey.
+        with a missing label (None, NaN, empty text, "NA") are grey.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
     classes : array-like, default=None
-        All classes, in the order of their colours. By default the categories of a Categorical, or
-        else the sorted labels. Rows of other classes are grey.
+        All classes, in the order of their colours; rows of others are grey. By default the
+        categories of a Categorical, or the sorted labels.
     legend : bool, default=True
         Whether to list the classes, or to draw the colour scale.
     density : bool or "auto", default="auto"
-        Whether to shade small squares instead of drawing points. A square has the colour of the
-        class of most of its rows and is more opaque the more rows it holds. "auto" shades maps
-        with more than 50,000 rows. The image has about 512 squares along the longer side, so SVG
-        and PDF files stay small.
+        Whether to shade small squares instead of drawing points: in the colour of most of their
+        rows, and more opaque the more rows they hold. "auto" shades more than 50,000 rows.
     continuous : bool or "auto", default="auto"
         Whether labels are numbers rather than classes. "auto" takes them as numbers if any is not
         an integer, or if more than fifty are distinct.
     **options
-        Passed to `Axes.scatter`, such as ``s`` or ``alpha``. Shading uses ``alpha`` and ``norm``
-        only.
+        Passed to `Axes.scatter`, such as `s`; shading uses `alpha` and `norm` only.
 
     Returns
     -------
@@ -72,8 +69,7 @@ def scatter(
     Raises
     ------
     ValueError
-        If `Y` is not finite or not of shape (n_samples, 2), or if `labels` does not have one value
-        per row.
+        If `Y` is not finite or not of shape (n_samples, 2), or labels do not match.
 
     Examples
     --------
@@ -100,7 +96,7 @@ def overlay(
     labels_train, labels_test : array-like of shape (n_samples,) or None
         Class or number of each row, as in `scatter`; None for both draws them without labels.
     ax : matplotlib Axes, default=None
-        Axes to draw on. By default a new figure is made.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -109,8 +105,7 @@ def overlay(
     Raises
     ------
     ValueError
-        If a map is not finite or not of shape (n_samples, 2), or if labels do not have one value
-        per row.
+        If a map is not finite or not of shape (n_samples, 2), or labels do not match.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows
+from ptsne_keras.serving._transport import Failure, Rows, Signature
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import optional
 
@@ -52,16 +52,14 @@ class Grpc:
         # HTTP/2 has lower-case names only.
         self._headers = [(key.lower(), value) for key, value in headers.items()]
 
-    def predict(
-        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> dict[str, FloatArray]:
+    def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows as one tensor."""
-        request = _api("predict_pb2").PredictRequest(output_filter=outputs)
-        request.model_spec.signature_name = signature
+        request = _api("predict_pb2").PredictRequest(output_filter=list(signature.ranks))
+        request.model_spec.signature_name = signature.name
         dtype = tf.float32 if isinstance(rows, np.ndarray) else tf.string
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(rows, dtype))
+        request.inputs[signature.input].CopyFrom(tf.make_tensor_proto(rows, dtype))
         answer = self._ask(self._prediction.Predict, request, timeout).outputs
-        return {key: _array(answer[key]) for key in outputs if key in answer}
+        return {key: _array(answer[key]) for key in signature.ranks if key in answer}
 
     def metadata(self, timeout: float) -> dict[str, Any]:
         """Fetch the signature definitions."""
@@ -100,16 +98,16 @@ class Grpc:
 
 def _required(scheme: str) -> Any:
     """Return the module grpc, or raise an error that names all there is to install."""
+    modules = ("grpc", "tensorflow_serving.apis")
     try:
-        for module in ("tensorflow_serving.apis", "grpc"):
-            found = optional.require(module, extra="serving", purpose=f"{scheme}://")
+        found = [optional.require(m, extra="serving", purpose=f"{scheme}://") for m in modules]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{error} Then pip install --no-deps tensorflow-serving-api; with its dependencies it "
             "would install another TensorFlow.",
             name=error.name,
         ) from None
-    return found
+    return found[0]
 
 
 def _api(name: str) -> Any:

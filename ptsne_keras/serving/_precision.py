@@ -7,9 +7,6 @@ import numpy as np
 
 from ptsne_keras.typing import FloatArray
 
-# Rows in a batch.
-_BLOCK = 1024
-
 
 def bfloat16(encoder: keras.Model) -> keras.Model:
     """Copy an encoder with all layers but the last in bfloat16."""
@@ -40,12 +37,9 @@ def bfloat16(encoder: keras.Model) -> keras.Model:
 
 def map_error(encoder: keras.Model, smaller: keras.Model, X: FloatArray) -> dict[str, Any]:
     """Measure how far rows X [n, D] move, relative to the spread of the map."""
-    Y, Y_smaller = (
-        np.asarray(model.predict(X, batch_size=_BLOCK, verbose=0), np.float64)
-        for model in (encoder, smaller)
-    )
+    Y, moved = (m.predict(X, batch_size=1024, verbose=0) for m in (encoder, smaller))
     spread = np.sqrt(np.square(Y - Y.mean(axis=0)).sum(axis=1).mean()) or 1.0
-    distance = np.sqrt(np.square(Y - Y_smaller).sum(axis=1)) / spread
+    distance = np.linalg.norm(np.subtract(Y, moved, dtype=np.float64), axis=1) / spread
     rms = float(np.sqrt(np.square(distance).mean()))
     return {"rms": rms, "max": float(distance.max()), "rows": len(X)}
 

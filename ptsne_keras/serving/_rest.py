@@ -6,7 +6,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, quote
 
@@ -14,7 +14,7 @@ import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows
+from ptsne_keras.serving._transport import Failure, Rows, Signature
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -29,17 +29,12 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-# How much to quote of an error that is not JSON, such as a proxy's page.
-_LONGEST_TEXT = 300
 # Connections that are kept open for threads; more are opened as needed.
 _KEPT = 16
 
 
 class Rest:
-    """REST over connections that stay open, shared by threads.
-
-    Each call is one request of at most `timeout` seconds, or a Failure.
-    """
+    """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
     def __init__(
         self,
@@ -56,14 +51,11 @@ class Rest:
         self._headers = {"Content-Type": "application/json", **headers}
         self._pools = urllib3.PoolManager(maxsize=_KEPT, retries=False, ssl_context=credentials)
 
-    def predict(
-        self, signature: str, name: str, rows: Rows, outputs: Sequence[str], timeout: float
-    ) -> dict[str, FloatArray]:
+    def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
-        body = (
-            f'{{"signature_name": {json.dumps(signature)}, '
-            f'"inputs": {{{json.dumps(name)}: {json_rows(rows)}}}}}'
-        )
+        outputs = list(signature.ranks)
+        inputs = f'{{"{signature.input}": {json_rows(rows)}}}'
+        body = f'{{"signature_name": "{signature.name}", "inputs": {inputs}}}'
         answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
@@ -87,36 +79,29 @@ class Rest:
         self._pools.clear()
 
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
+        until = time.monotonic() + timeout
         try:
-            status, text = self._exchange(method, self._url + path, timeout, body)
-            answer = json.loads(text) if status == 200 else None
+            response = self._pools.request(
+                method,
+                self._url + path,
+                body=body,
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=timeout),
+                redirect=False,
+                preload_content=False,
+            )
+            text = bytearray()
+            with contextlib.closing(response):
+                # In pieces: the timeout of a socket limits each silence, not the whole answer.
+                while piece := response.read1(2**16):
+                    text += piece
+                    if time.monotonic() > until:
+                        raise TimeoutError
+            if response.status == 200:
+                return json.loads(text)
         except (urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
             raise _failure(error, timeout) from error
-        if status != 200:
-            raise Failure(_CODES.get(status, f"HTTP {status}"), _error_text(text))
-        return answer
-
-    def _exchange(
-        self, method: str, url: str, timeout: float, body: bytes | None
-    ) -> tuple[int, bytes]:
-        until = time.monotonic() + timeout
-        response = self._pools.request(
-            method,
-            url,
-            body=body,
-            headers=self._headers,
-            timeout=urllib3.Timeout(total=timeout),
-            redirect=False,
-            preload_content=False,
-        )
-        pieces = []
-        with contextlib.closing(response):
-            # In pieces: the timeout of a socket limits each silence, not the whole answer.
-            while piece := response.read1(2**16):
-                pieces.append(piece)
-                if time.monotonic() > until:
-                    raise TimeoutError
-        return response.status, b"".join(pieces)
+        raise Failure(_CODES.get(response.status, f"HTTP {response.status}"), _error_text(text))
 
 
 def json_rows(rows: Rows) -> str:
@@ -149,8 +134,8 @@ def _part(answer: Any, *keys: str) -> Any:
     return answer
 
 
-def _error_text(text: bytes) -> str:
+def _error_text(text: bytearray) -> str:
     try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        return text.decode(errors="replace")[:_LONGEST_TEXT]
+        return text.decode(errors="replace")[:300]  # such as a proxy's page

@@ -1,6 +1,7 @@
 """The SavedModel itself: signatures, warm-up records and facts, written into one folder."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +36,7 @@ class Options(NamedTuple):
 def write(encoder: keras.Model, path: Path, options: Options) -> None:
     """Write the SavedModel with TensorFlow; raise if no stock server could run it."""
     served, facts, reference = encoder, dict(options.facts), options.reference
-    if options.bfloat16:
-        assert reference is not None
+    if options.bfloat16 and reference is not None:
         served = _precision.bfloat16(encoder)
         error = _precision.map_error(encoder, served, reference.sample)
         facts |= {"precision": "bfloat16", "map_error": error}
@@ -58,3 +58,9 @@ def write(encoder: keras.Model, path: Path, options: Options) -> None:
             "encoder should use operations that a stock server has, and give finite answers. "
             f"Received: {encoder.name!r}; {'; '.join(failed)}"
         )
+
+
+def rebuild(folder: str, path: str) -> None:
+    """Write the encoder and the options that `export_saved_model` left in a folder."""
+    encoder = keras.saving.load_model(Path(folder) / "encoder.keras", compile=False)
+    write(encoder, Path(path), pickle.loads((Path(folder) / "options").read_bytes()))

@@ -9,14 +9,14 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
-from ptsne_keras.serving._transport import Failure, Rows, Signatures
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
 from ptsne_keras.typing import FloatArray
 
 _T = TypeVar("_T")
@@ -24,11 +24,12 @@ _T = TypeVar("_T")
 # Embedding has no side effects, so a request that may succeed next time is simply sent again.
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "DATA_LOSS")
 _LONGEST_PAUSE = 5.0
+_HEADERS = "The client should be made with `headers` that the server accepts."
 _ADVICE = {
     "NOT_FOUND": "The server should have loaded that model and version; see Client.ready().",
     "PAYLOAD_TOO_LARGE": "The client should send less at once: a lower `rows`.",
-    "UNAUTHENTICATED": "The client should be made with `headers` that the server accepts.",
-    "PERMISSION_DENIED": "The client should be made with `headers` that the server accepts.",
+    "UNAUTHENTICATED": _HEADERS,
+    "PERMISSION_DENIED": _HEADERS,
 }
 
 
@@ -59,14 +60,6 @@ class ServingError(RuntimeError):
         self.code, self.server_message, self.attempts = code, server_message, attempts
 
 
-class Signature(NamedTuple):
-    """A signature's name, the name of its input, and the ranks of its outputs."""
-
-    name: str
-    input: str
-    ranks: Mapping[str, int]
-
-
 class Sender:
     """Sends requests over a transport until the deadline."""
 
@@ -82,11 +75,10 @@ class Sender:
         """Send rows in one request; return the outputs, with as many rows each."""
 
         def once(timeout: float) -> list[FloatArray]:
-            names = list(signature.ranks)
-            found = self._way.predict(signature.name, signature.input, part, names, timeout)
-            for name in names:
-                _check_output(name, found.get(name), signature.ranks[name], len(part))
-            return [found[name] for name in names]
+            found = self._way.predict(signature, part, timeout)
+            for name, rank in signature.ranks.items():
+                _check_output(name, found.get(name), rank, len(part))
+            return [found[name] for name in signature.ranks]
 
         advise = partial(self._advice, signature, part)
         return self._retry(f"signature {signature.name!r}", once, advise)
@@ -159,19 +151,18 @@ class Sender:
 def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
     if list(inputs) != [name]:
         return f"The signature should take {name!r} alone; it takes {sorted(inputs)}."
-    dtype, shape = inputs[name]["dtype"], inputs[name]["shape"]
-    sent = "float32" if isinstance(part, np.ndarray) else "string"
+    dtype, width = inputs[name]["dtype"], inputs[name]["shape"][1:]
+    sent, columns = ("float32", part.shape[1]) if isinstance(part, np.ndarray) else ("string", None)
     if dtype != sent:
         return f"The signature should take {name!r} as {sent}; it takes {dtype}."
-    if isinstance(part, np.ndarray) and len(shape) == 2 and shape[1] not in (None, part.shape[1]):
-        return f"X should have {shape[1]} columns, like the training rows; it has {part.shape[1]}."
+    if columns and width not in ([None], [columns]):
+        return f"X should have {width[0]} columns, like the training rows; it has {columns}."
     return ""
 
 
 def _check_output(name: str, array: FloatArray | None, rank: int, count: int) -> None:
     if array is None:
         raise Failure("INVALID_ARGUMENT", f"no output {name!r} in the answer")
-    if array.shape[:1] != (count,):
-        raise Failure("DATA_LOSS", f"{name!r} of shape {array.shape} for {count} rows")
-    if array.ndim != rank:
-        raise Failure("INVALID_ARGUMENT", f"{name!r} of shape {array.shape}, not {rank}-D")
+    if array.shape[:1] != (count,) or array.ndim != rank:
+        code = "INVALID_ARGUMENT" if array.shape[:1] == (count,) else "DATA_LOSS"
+        raise Failure(code, f"{name!r} of shape {array.shape}, not {rank}-D for {count} rows")

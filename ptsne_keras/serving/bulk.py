@@ -17,20 +17,18 @@ _NAMED = 3
 class Embedder:
     """Embed batches of columns with an exported encoder.
 
-    An embedder is a function of a batch, so it suits any engine that passes batches to Python: Ray
-    Data's `map_batches`, Dask's `map_partitions`, Spark's `mapInPandas`. It is pickled as a path
-    and names; each process loads the model once, with its first batch.
+    An embedder suits any engine that passes batches to a Python function: Ray Data's `map_batches`,
+    Dask's `map_partitions`, Spark's `mapInPandas`. It is pickled as a path and names; each process
+    loads the model once, with its first batch.
 
     Parameters
     ----------
     path : path-like
-        A version's directory, or a model's base path, whose highest version is used. Give a version
-        if another may be exported while workers start. All workers should be able to read it: a
-        shared folder, or a URL that TensorFlow opens.
+        A version's directory, or a model's base path, whose highest version is used: a folder or
+        URL that TensorFlow opens on all workers.
     features : sequence of str, default=None
-        Names of the columns of X [N, D], in the order of the training data: columns of numbers, or
-        one column of lists of D numbers. By default all columns but those in `keep`, in the order
-        of the batch.
+        Names of columns of numbers, in the order of the training data, or of one column of lists
+        of D numbers. By default all columns but those in `keep`, in the order of the batch.
     keep : sequence of str, default=()
         Names of columns to pass through, such as ids or labels.
     signature : str, default="serving_default"
@@ -41,9 +39,8 @@ class Embedder:
     FileNotFoundError
         If there is no SavedModel at `path`.
     ValueError
-        If `features` or `keep` is not a list of distinct names. When called: if a batch lacks one
-        of the columns, X is not numeric of shape [N, D], or it contains NaN or infinity; the error
-        identifies rows by the columns in `keep`.
+        If `features` or `keep` is not a list of distinct names. When called: if a batch lacks a
+        column or does not contain finite rows; the error identifies rows by the columns in `keep`.
 
     Examples
     --------
@@ -65,9 +62,8 @@ class Embedder:
     ) -> None:
         for name, columns in (("features", features), ("keep", keep)):
             if isinstance(columns, str) or len(set(columns or ())) < len(columns or ()):
-                raise ValueError(
-                    f"{name} should be a list of distinct names. Received: {columns!r}."
-                )
+                message = f"{name} should be a list of distinct names. Received: {columns!r}."
+                raise ValueError(message)
         self.path = _version(os.path.expanduser(os.fspath(path)))
         self.features = None if features is None else list(features)
         self.keep = list(keep)
@@ -99,8 +95,7 @@ def _version(path: str) -> str:
         return path
     # Object stores end the names of folders with a slash.
     listed = tf.io.gfile.listdir(path) if tf.io.gfile.isdir(path) else []
-    names = [name.rstrip("/") for name in listed]
-    versions = sorted((name for name in names if name.isdecimal()), key=int)
+    versions = sorted(filter(str.isdecimal, (name.rstrip("/") for name in listed)), key=int)
     if not versions:
         raise FileNotFoundError(
             "path should be a SavedModel's directory, or the base path of its versions. "

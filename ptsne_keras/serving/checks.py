@@ -22,15 +22,12 @@ _REFUSED = ("PyFunc", "Xla", "TPU", "Tpu", "Collective", "TensorRT", "TRT")
 # Rows to ask for by themselves, and how far their answers may differ, relative to the largest:
 # because of sums in another order, and of bfloat16 rounded the other way.
 _ROWS = 7
-_SAME = 1e-4
-_SAME_HALF = 1e-2
+_SAME = {"float32": 1e-4, "bfloat16": 1e-2}
 # The tag of the graph that servers load, and how many records they replay.
 _TAG = "serve"
 _RECORDS = 1000
-# Arrays below this size are too small to recognise a copy; above this factor weights are stored
-# twice.
+# Arrays below this size are too small to recognise a copy.
 _TELLING_BYTES = 1024
-_TWICE = 1.5
 
 
 class Finding(NamedTuple):
@@ -54,20 +51,17 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         width = max(len(finding.what) for finding in self.findings)
-        lines = [
-            f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what:{width}}  {finding.found}"
-            for finding in self.findings
-        ]
-        return "\n".join([str(self.path), *lines])
+        rows = [f"{'ok  ' if ok else 'FAIL'}  {what:{width}}  {x}" for what, ok, x in self.findings]
+        return "\n".join([str(self.path), *rows])
 
 
 def check(path: str | os.PathLike[str]) -> Report:
     """Inspect a SavedModel as a stock server would find it, and report all findings.
 
-    The checks: the folder has a version's name and files; every operation, in the graph and in its
-    functions, is one that a stock server has; nothing is bound to a device; the weights are stored
-    once; each signature has a batch axis; the warm-up records can be read, cover all signatures,
-    and are answered; the answers are finite, and do not depend on the other rows of a batch.
+    It checks that the folder has a version's name and files; every operation, in the graph and in
+    its functions, is one that a stock server has; nothing is bound to a device; the weights are
+    stored once; each signature has a batch axis; the warm-up records can be read, cover all
+    signatures, and are answered; the answers are finite, and do not depend on the rest of a batch.
 
     Parameters
     ----------
@@ -99,12 +93,12 @@ def check(path: str | os.PathLike[str]) -> Report:
             "path should be the folder of one version, with a saved_model.pb. Received: "
             f"{folder}, without."
         )
-    findings = [_layout(folder)]
     try:
         graph = _meta_graph(file)
     except Exception as error:  # whatever protobuf raises for other files
-        return Report(folder, [*findings, Finding("graph", False, f"cannot be read: {error}")])
-    findings += [_operations(graph), _devices(graph)]
+        failed = Finding("graph", False, f"cannot be read: {error}")
+        return Report(folder, [_layout(folder), failed])
+    findings = [_layout(folder), _operations(graph), _devices(graph)]
     if findings[1].ok:  # otherwise loading it may run what was refused
         findings += _loaded(folder, graph)
     return Report(folder, findings)
@@ -119,19 +113,17 @@ def facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _loaded(folder: Path, graph: Any) -> list[Finding]:
     """Check what only a loaded model shows, by the signatures' tensors, as a server does."""
     findings = _signatures(graph)
-    session = tf.compat.v1.Session(graph=tf.Graph())
     logger = tf.get_logger()
     level = logger.level
-    try:
-        logger.setLevel("ERROR")  # it warns that this loader is deprecated, but servers use it
-        with session.graph.as_default():
-            tf.compat.v1.saved_model.load(session, [_TAG], str(folder))
-    except Exception as error:  # many kinds, depending on what is truncated or missing
-        session.close()
-        return [*findings, Finding("loads", False, _first_line(error))]
-    finally:
-        logger.setLevel(level)
-    with contextlib.closing(session):
+    with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
+        try:
+            logger.setLevel("ERROR")  # it warns that this loader is deprecated, but servers use it
+            with session.graph.as_default():
+                tf.compat.v1.saved_model.load(session, [_TAG], str(folder))
+        except Exception as error:  # many kinds, depending on what is truncated or missing
+            return [*findings, Finding("loads", False, _first_line(error))]
+        finally:
+            logger.setLevel(level)
         return [_weights(folder, graph), *findings, *_warm(folder, graph, session)]
 
 
@@ -175,8 +167,8 @@ def _operations(graph: Any) -> Finding:
 
 def _devices(graph: Any) -> Finding:
     # Nodes that read and write files name a CPU, which every server has.
-    devices = {node.device for node in _nodes(graph)}
-    devices = {device for device in devices if device and not device.endswith(("CPU:0", "CPU:*"))}
+    devices = {node.device for node in _nodes(graph)} - {""}
+    devices = {device for device in devices if not device.endswith(("CPU:0", "CPU:*"))}
     return Finding("devices", not devices, ", ".join(sorted(devices)) or "bound to none")
 
 
@@ -190,12 +182,10 @@ def _weights(folder: Path, graph: Any) -> Finding:
             continue
         stored += value.nbytes
         distinct[hashlib.sha256(value.tobytes()).digest()] = value.nbytes
-    constants = [
-        node.attr["value"].tensor.ByteSize() for node in _nodes(graph) if node.op == "Const"
-    ]
-    stored += sum(size for size in constants if size >= _TELLING_BYTES)
+    constants = [node.attr["value"].tensor for node in _nodes(graph) if node.op == "Const"]
+    stored += sum(n for n in (proto.ByteSize() for proto in constants) if n >= _TELLING_BYTES)
     times = stored / max(sum(distinct.values()), _TELLING_BYTES)
-    return Finding("weights", times < _TWICE, f"{stored / 1e6:.2f} MB, stored {times:.2f} times")
+    return Finding("weights", times < 1.5, f"{stored / 1e6:.2f} MB, stored {times:.2f} times")
 
 
 def _signatures(graph: Any) -> list[Finding]:
@@ -203,13 +193,10 @@ def _signatures(graph: Any) -> list[Finding]:
     if signatures.SERVING not in graph.signature_def:
         findings.append(Finding(signatures.SERVING, False, "is missing"))
     for name, signature in _served(graph).items():
-        inputs, outputs = dict(signature.inputs), dict(signature.outputs)
-        shapes = [info.tensor_shape for info in (*inputs.values(), *outputs.values())]
+        sides = [sorted(side.items()) for side in (signature.inputs, signature.outputs)]
+        shapes = [info.tensor_shape for side in sides for _, info in side]
         ok = all(not s.unknown_rank and s.dim and s.dim[0].size == -1 for s in shapes)
-        tensors = [
-            ", ".join(f"{key} {_tensor(info)}" for key, info in sorted(side.items()))
-            for side in (inputs, outputs)
-        ]
+        tensors = [", ".join(f"{key} {_tensor(info)}" for key, info in side) for side in sides]
         findings.append(Finding(name, ok, " → ".join(tensors)))
     return findings
 
@@ -227,29 +214,23 @@ def _tensor(info: Any) -> str:
 
 def _warm(folder: Path, graph: Any, session: Any) -> list[Finding]:
     """Replay the warm-up records, and compare the answers with those in other batches."""
-    if not (folder / warmup.FILE).is_file():
-        return [Finding("warm-up", False, f"{warmup.FILE} is missing")]
+    served = _served(graph)
     try:
         requests = warmup.read(folder)
-    except ValueError as error:
-        return [Finding("warm-up", False, str(error))]
-    served = _served(graph)
-    missing = sorted(set(served) ^ {name for name, _ in requests})
-    if missing:
-        return [Finding("warm-up", False, f"records and signatures differ: {', '.join(missing)}")]
-    if len(requests) > _RECORDS:
-        found = f"{len(requests):,} records; servers replay {_RECORDS:,}"
-        return [Finding("warm-up", False, found)]
-    try:
+        differ = sorted(set(served) ^ {name for name, _ in requests})
+        if differ:
+            raise ValueError(f"records and signatures differ: {', '.join(differ)}")
+        if len(requests) > _RECORDS:
+            raise ValueError(f"{len(requests):,} records; servers replay {_RECORDS:,}")
         answers = [_ask(session, served[name], inputs) for name, inputs in requests]
     except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
-        return [Finding("warm-up", False, f"is not answered: {_first_line(error)}")]
+        return [Finding("warm-up", False, _first_line(error))]
     finite = all(np.isfinite(value).all() for answer in answers for value in answer.values())
-    half = facts(folder).get("precision") == "bfloat16"
+    same = _SAME[facts(folder).get("precision", "float32")]
     return [
         Finding("warm-up", True, f"{len(requests)} records, answered"),
         Finding("answers", finite, "finite" if finite else "NaN or infinity"),
-        _alone(_SAME_HALF if half else _SAME, session, served, requests, answers),
+        _alone(same, session, served, requests, answers),
     ]
 
 
@@ -279,9 +260,8 @@ def _alone(
 
 def _apart(A: Any, B: Any) -> float:
     """Return the largest difference, relative to the largest number."""
-    extent = np.abs(np.asarray(B, np.float64)).max(initial=0.0) or 1.0
-    difference = np.abs(np.asarray(A, np.float64) - np.asarray(B, np.float64))
-    return float(difference.max(initial=0.0) / extent)
+    A, B = np.asarray(A, np.float64), np.asarray(B, np.float64)
+    return float(np.abs(A - B).max(initial=0.0) / (np.abs(B).max(initial=0.0) or 1.0))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,25 +1,27 @@
 """A client of TensorFlow Serving: sends rows over REST or gRPC and returns their embedding."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
-from types import TracebackType
+from numbers import Real
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from ptsne_keras.serving import _chunks
+from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
-from ptsne_keras.serving._sender import RETRIED, Sender, Signature
-from ptsne_keras.serving._transport import Failure, Rows, Signatures
+from ptsne_keras.serving._sender import RETRIED, Sender
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 _TRANSPORTS: dict[str, type[Rest | Grpc]] = {
-    **dict.fromkeys(("http", "https"), Rest),
-    **dict.fromkeys(("grpc", "grpcs"), Grpc),
+    "http": Rest,
+    "https": Rest,
+    "grpc": Grpc,
+    "grpcs": Grpc,
 }
-
 _EMBED = Signature("serving_default", "features", {"embedding": 2})
 _NOVELTY = Signature("embed_with_novelty", "features", {"embedding": 2, "novelty": 1})
 _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
@@ -28,10 +30,9 @@ _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
 class Client:
     """Embed rows with a model on TensorFlow Serving, in requests of a size it accepts.
 
-    Requests that may succeed next time are sent again, with growing pauses, until `deadline`: when
-    the server is unavailable or overloaded (gRPC UNAVAILABLE and RESOURCE_EXHAUSTED, HTTP 429, 502,
-    503 and 504, no connection), does not answer within `timeout`, or its answer is cut short. All
-    other errors are raised at once. A call returns as many rows as it was given, or raises.
+    Requests that may succeed next time (the server is unavailable or overloaded, does not answer
+    within `timeout`, or its answer is cut short) are sent again, with growing pauses, until
+    `deadline`. A call returns as many rows as it was given, or raises a ServingError.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class Client:
     model : str
         Name of the model on the server.
     version : int, default=None
-        Version of the model. By default the server chooses: its newest.
+        Version of the model; by default the server's newest.
     label : str, default=None
         Label of a version in the server's configuration, such as "stable", instead of `version`.
     timeout : float, default=10.0
@@ -81,15 +82,26 @@ class Client:
         label: str | None = None,
         timeout: float = 10.0,
         deadline: float = 60.0,
-        rows: int = _chunks.ROWS,
+        rows: int = _transport.ROWS,
         backoff: float = 0.1,
         headers: Mapping[str, str] | None = None,
         credentials: Any = None,
     ) -> None:
-        _check(timeout=timeout, deadline=deadline, rows=rows, backoff=backoff)
-        choice = _choice(version, label)
-        parts = _parts(url)
-        headers = dict(headers or {})
+        self._rows = validation.check_integer(rows, "rows")
+        seconds = {"timeout": timeout, "deadline": deadline, "backoff": backoff}
+        for name, value in seconds.items():
+            if not isinstance(value, Real) or not 0 < value < float("inf"):
+                raise ValueError(
+                    f"{name} should be a number of seconds above 0. Received: {value!r}."
+                )
+        if version is not None and label is not None:
+            raise ValueError(
+                f"version or label should be given, not both. Received: {version!r} and {label!r}."
+            )
+        choice: dict[str, Any] = {} if label is None else {"label": label}
+        if version is not None:
+            choice = {"version": validation.check_integer(version, "version", 0)}
+        parts, headers = _parts(url), dict(headers or {})
         if credentials is not None and parts.scheme in ("http", "grpc"):
             raise ValueError(
                 f"url should begin with https:// or grpcs:// for credentials. Received: {url!r}."
@@ -97,12 +109,9 @@ class Client:
         if any("\r" in text or "\n" in text for pair in headers.items() for text in pair):
             raise ValueError(f"headers should not contain line breaks. Received: {headers!r}.")
         self._transport = _TRANSPORTS[parts.scheme](parts, model, choice, headers, credentials)
-        self._choice, self._timeout, self._rows = choice, timeout, rows
+        self._choice, self._timeout = choice, timeout
         chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
-        where = f"{url}, model {model!r}{chosen},"
-        self._sender = Sender(
-            self._transport, where, timeout=timeout, deadline=deadline, backoff=backoff
-        )
+        self._sender = Sender(self._transport, f"{url}, model {model!r}{chosen},", **seconds)
 
     def embed(self, X: Any) -> FloatArray:
         """Embed rows.
@@ -131,8 +140,7 @@ class Client:
         >>> client.embed(X[:3]).shape
         (3, 2)
         """
-        (Y,) = self._predict(_chunks.features(X, self._rows), _EMBED)
-        return Y
+        return self._predict(_transport.features(X, self._rows), _EMBED)[0]
 
     def embed_with_novelty(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Embed rows, and return how far each is from the training rows.
@@ -140,7 +148,8 @@ class Client:
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows, as for `embed`.
+            Rows, as for `embed`, which raises the same errors. The model should have been exported
+            with a `reference`.
 
         Returns
         -------
@@ -149,18 +158,11 @@ class Client:
         novelty : ndarray of shape (n_samples,)
             Novelty in [0, 1]: 0 is a training row, 1 is farther away than any training row.
 
-        Raises
-        ------
-        ValueError
-            As for `embed`.
-        ServingError
-            As for `embed`, and if the model was exported without `reference`.
-
         Examples
         --------
         >>> Y, novelty = client.embed_with_novelty(X)
         """
-        Y, novelty = self._predict(_chunks.features(X, self._rows), _NOVELTY)
+        Y, novelty = self._predict(_transport.features(X, self._rows), _NOVELTY)
         return Y, novelty
 
     def embed_examples(self, examples: Sequence[bytes]) -> FloatArray:
@@ -176,21 +178,13 @@ class Client:
         Y : ndarray of shape (n_samples, n_components)
             The embedding, in float32.
 
-        Raises
-        ------
-        ValueError
-            If `examples` is not a sequence of bytes.
-        ServingError
-            As for `embed`.
-
         Examples
         --------
         >>> from ptsne_keras.serving import signatures
         >>> client.embed_examples([signatures.example(X[0])]).shape
         (1, 2)
         """
-        (Y,) = self._predict(_chunks.examples(examples, self._rows), _EXAMPLES)
-        return Y
+        return self._predict(_transport.examples(examples, self._rows), _EXAMPLES)[0]
 
     def metadata(self) -> Signatures:
         """Fetch the names, dtypes and shapes of what each signature takes and returns.
@@ -199,11 +193,6 @@ class Client:
         -------
         dict
             Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}.
-
-        Raises
-        ------
-        ServingError
-            If the server refuses the request, or does not answer it before the deadline.
 
         Examples
         --------
@@ -215,10 +204,7 @@ class Client:
     def ready(self) -> bool:
         """Return whether the server has loaded the model in this version or label; asks once.
 
-        Raises
-        ------
-        ServingError
-            If waiting would not help, for instance if the server refuses the credentials.
+        It raises a ServingError where waiting would not help, such as for refused credentials.
 
         Examples
         --------
@@ -249,12 +235,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _predict(self, parts: Iterable[Rows], signature: Signature) -> list[FloatArray]:
@@ -266,35 +247,12 @@ class Client:
 
 def _parts(url: str) -> SplitResult:
     """Split a url, or raise if no attempt could reach it."""
-    try:
+    with contextlib.suppress(TypeError, ValueError, AttributeError):  # such as a port out of range
         parts = urlsplit(url)
-        good = parts.scheme in _TRANSPORTS and bool(parts.hostname) and parts.username is None
-        good = good and parts.port != 0 and not any(mark.isspace() for mark in url)
-    except (TypeError, ValueError, AttributeError):  # for instance a port out of range
-        good = False
-    if not good:
-        raise ValueError(
-            "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user "
-            f"or blanks; a password belongs in headers. Received: {url!r}."
-        )
-    return parts
-
-
-def _choice(version: int | None, label: str | None) -> dict[str, Any]:
-    """Return the version or label to ask for."""
-    if version is not None and label is not None:
-        raise ValueError(
-            f"version or label should be given, not both. Received: {version!r} and {label!r}."
-        )
-    if version is not None and (isinstance(version, bool) or not isinstance(version, Integral)):
-        raise ValueError(f"version should be an integer. Received: {version!r}.")
-    choice = {"version": version, "label": label}
-    return {kind: value for kind, value in choice.items() if value is not None}
-
-
-def _check(rows: int, **seconds: float) -> None:
-    if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
-        raise ValueError(f"rows should be an integer of at least 1. Received: {rows!r}.")
-    for name, value in seconds.items():
-        if not isinstance(value, Real) or not 0 < value < float("inf"):
-            raise ValueError(f"{name} should be a number of seconds above 0. Received: {value!r}.")
+        known = parts.scheme in _TRANSPORTS and parts.hostname and parts.username is None
+        if known and parts.port != 0 and not any(mark.isspace() for mark in url):
+            return parts
+    raise ValueError(
+        "url should be http://host:port, https://…, grpc://… or grpcs://…, without a user or "
+        f"blanks; a password belongs in headers. Received: {url!r}."
+    )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ from ptsne_keras.utils import arrays, files, novelty, validation
 
 # Rows of the reference that the map error is measured on, and that warm up a server.
 _SAMPLE = 2000
-# Servers count versions in int64.
-_LAST_VERSION = 2**63 - 1
+# The program of the other process.
+_REBUILD = """
+import sys
+from ptsne_keras.serving import _saved_model
+_saved_model.rebuild(*sys.argv[1:])
+"""
 # Characters that TensorFlow reads as a file name pattern.
 _PATTERN = set("*?[]")
 
@@ -47,10 +51,8 @@ def export_saved_model(
       float32 [N], the distance to the nearest of at most 4,096 training rows, as a quantile of the
       distances that training rows have: 0.5 is usual, 1 is farther than any, or not finite.
 
-    The model contains everything the encoder holds, including its standardisation. The weights are
-    written once, with warm-up records for each signature. :func:`check` inspects the model, and
-    only then does the version appear, in one rename, so that a server that polls the directory
-    never sees half a model.
+    The encoder's standardisation is included, and warm-up records for each signature. :func:`check`
+    inspects the model, and only then does the version appear, in one rename.
 
     Parameters
     ----------
@@ -63,12 +65,11 @@ def export_saved_model(
     reference : array-like or sparse matrix of shape (n_samples, n_features), default=None
         Raw training rows; `np.memmap` is fine. At most 64 MB of them are served as landmarks.
     precision : {"float32", "bfloat16"}, default="float32"
-        "bfloat16" keeps the weights and computes the products of all layers but the last in half
-        the memory. It requires a `reference`; how far its rows move on the map is kept as
-        "map_error" in `assets.extra/ptsne_keras.json`.
+        "bfloat16" stores and computes all layers but the last in half the memory. It requires a
+        `reference`; how far its rows move is noted in `assets.extra/ptsne_keras.json`.
     dof : float, default=None
-        Degrees of freedom α of the map, such as `ParametricTSNE.dof_`. Serving does not need them,
-        computing Q on the map does. They are kept as "dof" in `assets.extra/ptsne_keras.json`.
+        Degrees of freedom α of the map, such as `ParametricTSNE.dof_`, noted in the same file for
+        whoever computes Q on the map.
 
     Returns
     -------
@@ -85,14 +86,8 @@ def export_saved_model(
         If an argument is not as described, if `directory` contains one of * ? [ ], or if the
         encoder needs operations that a stock server does not have.
     RuntimeError
-        If, on a backend other than TensorFlow, the encoder cannot be rebuilt on TensorFlow, for
-        instance because of custom layers.
-
-    Notes
-    -----
-    On another backend a second process rebuilds the encoder on TensorFlow and writes it, so that
-    the model consists of TensorFlow operations. Keras would export XLA programs of JAX, which run
-    only on servers with XLA for the same kind of device.
+        If the encoder cannot be rebuilt on TensorFlow, for instance because of custom layers. On
+        another backend a second process does so: JAX's XLA programs run on few servers.
 
     Examples
     --------
@@ -139,11 +134,9 @@ def _check(
             'reference should be given with precision="bfloat16": training rows, to measure how '
             "far the map moves. Received: None."
         )
-    if version is None:
-        return
-    whole = isinstance(version, Integral) and not isinstance(version, bool)
-    if not whole or not 0 <= int(version) <= _LAST_VERSION:
-        raise ValueError(f"version should be an integer of at least 0. Received: {version!r}.")
+    # Servers count versions in int64.
+    if version is not None and validation.check_integer(version, "version", 0) >= 2**63:
+        raise ValueError(f"version should be an integer below 2**63. Received: {version}.")
     _refuse_existing(base, version)
 
 
@@ -165,10 +158,8 @@ def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
 
 def _write(encoder: keras.Model, path: Path, options: Options) -> None:
     """Write and check the SavedModel, with TensorFlow whatever the backend."""
-    if keras.backend.backend() == "tensorflow":
-        _saved_model.write(encoder, path, options)
-    else:
-        _write_elsewhere(encoder, path, options)
+    here = keras.backend.backend() == "tensorflow"
+    (_saved_model.write if here else _write_elsewhere)(encoder, path, options)
 
 
 def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None:
@@ -177,7 +168,7 @@ def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None
         encoder.save(Path(scratch) / "encoder.keras")
         (Path(scratch) / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
-            [sys.executable, "-m", "ptsne_keras.serving._rebuild", scratch, path],
+            [sys.executable, "-c", _REBUILD, scratch, path],
             # No GPU: this process may hold all of its memory.
             env={
                 **os.environ,
@@ -199,24 +190,20 @@ def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None
 def _appear(written: Path, base: Path, version: int | None) -> Path:
     """Rename what was written to its version, or to the next free one."""
     while True:
-        number = max(_versions(base), default=0) + 1 if version is None else int(version)
-        target = base / str(number)
-        if version is not None:
-            _refuse_existing(base, version)
+        target = base / str(max(_versions(base), default=0) + 1 if version is None else version)
+        _refuse_existing(base, version)
         try:
-            written.rename(target)
+            return written.rename(target)
         except OSError:
             if version is not None or not target.exists():
-                raise
-            continue  # another export took the number in the meantime
-        return target
+                raise  # else another export took the number in the meantime
 
 
 def _versions(base: Path) -> list[int]:
     return [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
 
 
-def _refuse_existing(base: Path, version: int) -> None:
+def _refuse_existing(base: Path, version: int | None) -> None:
     if base.is_dir() and version in _versions(base):  # 007 is version 7, too
         raise FileExistsError(
             f"version should be a new one; a server may be using {base / str(version)}. "

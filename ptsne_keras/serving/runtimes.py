@@ -71,14 +71,12 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
 
     The signature `serving_default` takes `features` float32 [N, D] and returns `embedding` float32
     [N, d], N ≥ 1. Signature runners resize the input themselves; otherwise N is 1 until the caller
-    resizes it. The answers are compared with those of Keras first. The file appears complete or not
-    at all, and the encoder is left unchanged.
+    resizes it. All else is as for :func:`export_onnx`, the errors included; no extra is needed.
 
     Parameters
     ----------
     encoder : keras.Model
-        A model with one input [N, D] and one output [N, d]. A model in mixed precision is written
-        in float32, the precision of its weights.
+        A model with one input [N, D] and one output [N, d].
     path : path-like
         The file, ending in ".tflite"; its folder is created if it is missing.
 
@@ -86,16 +84,6 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     -------
     pathlib.Path
         The file.
-
-    Raises
-    ------
-    FileExistsError
-        If the file exists.
-    ValueError
-        If `path` has another suffix, or the encoder another number of inputs or outputs.
-    RuntimeError
-        If LiteRT lacks an operation of the encoder, if the answers differ from those of Keras by
-        more than 1e-5 of the map's extent, or on a backend other than TensorFlow.
 
     Examples
     --------
@@ -121,7 +109,8 @@ def _export(
     target = Path(path).expanduser()
     if target.suffix != suffix:
         raise ValueError(f"path should end in {suffix}. Received: {target}.")
-    _refuse_existing(target)
+    if target.exists():
+        raise FileExistsError(f"path should be a new file. Received: {target}, which exists.")
     features = signatures.feature_count(encoder)
     single = _in_float32(encoder)
     try:
@@ -136,7 +125,6 @@ def _export(
     if run is not None:
         _compare(single, signatures.normal_rows(single, _CHECKED_ROWS), run, suffix)
     with files.made(target.parent):
-        _refuse_existing(target)
         files.write(target, written)
     return target
 
@@ -193,11 +181,12 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
     """Return the encoder, or a float32 copy if it computes in mixed precision."""
 
     def rewritten(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("class_name") == "DTypePolicy":
-                return {**value, "config": {"name": "float32"}}
-            return {key: rewritten(part) for key, part in value.items()}
-        return [rewritten(part) for part in value] if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return [rewritten(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        single = {"config": {"name": "float32"}} if value.get("class_name") == "DTypePolicy" else {}
+        return {key: rewritten(part) for key, part in value.items()} | single
 
     # No runtime here multiplies bfloat16 matrices, and LiteRT no float16 ones.
     layers = encoder._flatten_layers(include_self=False)
@@ -210,13 +199,11 @@ def _in_float32(encoder: keras.Model) -> keras.Model:
 
 def _erfc(graph: Any, node: Any, _name: str, _args: list[Any]) -> None:
     """Write Erfc, which the exact GELU uses and ONNX lacks, as 1 - Erf."""
-    shapes, dtypes = node.output_shapes, node.output_dtypes
     one = graph.make_const(f"{node.name}_one", np.ones((), np.float32)).output[0]
     erf = graph.make_node("Erf", node.input[:1]).output[0]
+    told = {"shapes": node.output_shapes, "dtypes": node.output_dtypes, "outputs": node.output}
     graph.remove_node(node.name)
-    graph.make_node(
-        "Sub", [one, erf], name=node.name, outputs=node.output, shapes=shapes, dtypes=dtypes
-    )
+    graph.make_node("Sub", [one, erf], name=node.name, **told)
 
 
 def _onnx_runtime(written: bytes) -> Run | None:
@@ -243,8 +230,7 @@ def _litert_interpreter(written: bytes) -> Run:
 def _compare(encoder: keras.Model, X: FloatArray, run: Run, suffix: str) -> None:
     """Raise unless the file answers as Keras does, for many rows and for one."""
     Y = np.asarray(encoder(X, training=False), np.float32)
-    # Far from the origin float32 has no more digits.
-    extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())
+    extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())  # float32 has no more digits
     for n in (len(X), 1):
         difference = np.abs(run(X[:n]) - Y[:n]).max()
         if not difference <= _CLOSE * extent:  # NaN neither
@@ -252,8 +238,3 @@ def _compare(encoder: keras.Model, X: FloatArray, run: Run, suffix: str) -> None
                 f"The {suffix} file should answer as Keras does, within {_CLOSE} of the map's "
                 f"extent {extent:.3g}. Received: a difference of {difference:.3g} on {n} rows."
             )
-
-
-def _refuse_existing(target: Path) -> None:
-    if target.exists():
-        raise FileExistsError(f"path should be a new file. Received: {target}, which exists.")

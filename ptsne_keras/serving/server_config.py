@@ -6,15 +6,14 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving import _chunks, signatures
-from ptsne_keras.utils import arrays, files
+from ptsne_keras.serving import _transport, signatures
+from ptsne_keras.utils import arrays, files, validation
 
 # Rows of the requests to time, and the most bytes in one.
 _SIZES = (1, 8, 64, 512, 4096)
@@ -38,13 +37,9 @@ class Speed(NamedTuple):
 
     features: int
     seconds: dict[int, float]  # median seconds of a request by its rows
+    enough: int  # rows in the smallest batch that larger ones hardly improve on
     rates: dict[int, float]  # rows a second by the number of threads, in batches of `enough` rows
     slowest: float  # seconds a row in the largest batch, with the slowest signature
-
-    @property
-    def enough(self) -> int:
-        """Return the smallest batch that larger ones hardly improve on."""
-        return _smallest({rows: rows / seconds for rows, seconds in self.seconds.items()})
 
 
 def configure(
@@ -73,14 +68,12 @@ def configure(
         Version with the label "stable". By default the label stays where it is; at first it is
         given to the highest version other than the canary.
     canary : int, default=None
-        Version with the label "canary", if any. Clients that ask for no label get the highest
-        version, and so the canary.
+        Version with the label "canary", if any.
     request_rows : int, default=None
         Rows in the largest request of any client; by default those of `Client`, 4,096 or 2 MB. With
         batching, a server refuses requests with more rows than its largest batch.
     allowed_batch_sizes : sequence of int, default=()
-        For XLA devices such as TPUs, which compile each size: batches are padded to these sizes,
-        the largest of which limits them.
+        For XLA devices such as TPUs, which compile each size: batches are padded to these sizes.
 
     Returns
     -------
@@ -93,8 +86,7 @@ def configure(
         If a version does not exist.
     ValueError
         If a label would move to a version that a running server has not loaded: the server would
-        refuse this file and all later ones. If `name` contains anything but letters, digits, ".",
-        "_" and "-". If `request_rows` or a size is not an integer of at least 1.
+        refuse this file and all later ones. If another argument is not as described.
 
     Examples
     --------
@@ -109,7 +101,10 @@ def configure(
         )
     labels, served = _labels(base, stable, canary)
     speed = measure(base / str(labels["stable"]))
-    rows = _request_rows(request_rows, speed)
+    if request_rows is None:
+        limits = {"rows": _transport.ROWS, "numbers": _transport.BYTES // 4}
+        request_rows = arrays.block_size(speed.features, **limits)
+    rows = validation.check_integer(request_rows, "request_rows")
     texts = {
         "models.config": _models(name, labels, served),
         "batching.config": _batching(speed, rows, allowed_batch_sizes),
@@ -128,36 +123,26 @@ def _labels(base: Path, stable: int | None, canary: int | None) -> tuple[dict[st
     file = base / "models.config"
     text = file.read_text() if file.is_file() else ""
     before = {label: int(version) for label, version in _LABEL.findall(text)}
-    listed = {int(version) for version in _VERSION.findall(text)}
+    listed = sorted({int(version) for version in _VERSION.findall(text)})
     if stable is None:
         kept = before.get("stable")
         stable = kept if kept in versions else max({*versions} - {canary}, default=1)
     labels = {"stable": stable} | ({} if canary is None else {"canary": canary})
-    for version in labels.values():
+    for label, version in labels.items():
         if isinstance(version, bool) or version not in versions:
             raise FileNotFoundError(
-                f"stable and canary should be versions in {base}: {versions}; "
+                f"{label} should be a version in {base}: {versions}; "
                 f"export_saved_model writes them. Received: {version!r}."
             )
-    for label, version in labels.items():
         if label in before and version not in {before[label], *listed}:
             first = "make it the canary first" if label == "stable" else "drop the canary first"
             raise ValueError(
-                f"{label} should move to a version that is served: {sorted(listed)}. A server "
-                f"refuses to move a label to a version it has not loaded; {first}, and wait a "
-                f"minute. Received: {version}."
+                f"{label} should move to a version that is served: {listed}. A server refuses to "
+                f"move a label to a version it has not loaded; {first}, and wait a minute. "
+                f"Received: {version}."
             )
     # Versions that have a label now are served until the next call: requests may be under way.
     return labels, sorted({*labels.values(), *before.values()} & {*versions})
-
-
-def _request_rows(rows: int | None, speed: Speed) -> int:
-    """Return the rows in the largest request, by default those of `Client`."""
-    if rows is None:
-        return arrays.block_size(speed.features, rows=_chunks.ROWS, numbers=_chunks.BYTES // 4)
-    if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1:
-        raise ValueError(f"request_rows should be an integer of at least 1. Received: {rows!r}.")
-    return int(rows)
 
 
 def measure(path: Path) -> Speed:
@@ -171,20 +156,19 @@ def measure(path: Path) -> Speed:
     seconds = {n: statistics.median(_seconds(signature, batches[n])) for n in sizes}
     slow = model.signatures.get(signatures.NOVELTY, signature)
     slowest = statistics.median(_seconds(slow, batches[sizes[-1]])) / sizes[-1]
-    speed = Speed(features, seconds, {}, slowest)
+    enough = _smallest({n: n / seconds[n] for n in sizes})
     threads = [n for n in (1, 2, 4, 8, 16) if n <= (os.cpu_count() or 1)]
-    rates = {n: _rate(signature, batches[speed.enough], n) for n in threads}
-    return speed._replace(rates=rates)
+    rates = {n: _rate(signature, batches[enough], n) for n in threads}
+    return Speed(features, seconds, enough, rates, slowest)
 
 
 def _seconds(signature: Any, batch: tf.Tensor) -> list[float]:
     found: list[float] = []
-    np.asarray(signature(features=batch)["embedding"])  # TensorFlow prepares in the first run
-    while len(found) < 5 or (len(found) < _MOST_RUNS and sum(found) < _SECONDS):
+    while len(found) < 6 or (len(found) < _MOST_RUNS and sum(found[1:]) < _SECONDS):
         start = time.perf_counter()
         np.asarray(signature(features=batch)["embedding"])
         found.append(time.perf_counter() - start)
-    return found
+    return found[1:]  # TensorFlow prepares in the first run
 
 
 def _rate(signature: Any, batch: tf.Tensor, threads: int) -> float:
@@ -222,12 +206,11 @@ model_config_list {{
 
 
 def _batching(speed: Speed, request_rows: int, allowed: Sequence[int]) -> str:
-    sizes = sorted(set(allowed))
-    whole = all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes)
-    if not whole or (sizes and sizes[-1] < request_rows):
+    sizes = sorted({validation.check_integer(n, "Each of allowed_batch_sizes") for n in allowed})
+    if sizes and sizes[-1] < request_rows:
         raise ValueError(
-            "allowed_batch_sizes should be integers of at least 1, the largest of which holds a "
-            f"request of request_rows={request_rows} rows. Received: {list(allowed)!r}."
+            f"The largest of allowed_batch_sizes should hold a request of {request_rows} rows "
+            f"(request_rows). Received: {list(allowed)!r}."
         )
     largest = sizes[-1] if sizes else max(speed.enough, request_rows)
     threads = _smallest(speed.rates)

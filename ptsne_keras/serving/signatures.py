@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ptsne_keras.serving._novelty import Novelty
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils.novelty import Landmarks, scaler
+from ptsne_keras.utils import novelty
+from ptsne_keras.utils.novelty import Landmarks
 
 SERVING, EXAMPLES, NOVELTY = "serving_default", "embed_examples", "embed_with_novelty"
 
@@ -23,11 +23,8 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 def feature_count(encoder: keras.Model) -> int:
     """Return D of an encoder, or raise unless it has one input [N, D] and one output [N, d]."""
     # Subclassed and unbuilt models have no symbolic tensors.
-    tensors = [
-        *(getattr(encoder, "inputs", None) or []),
-        *(getattr(encoder, "outputs", None) or []),
-    ]
-    shapes = [tuple(tensor.shape) for tensor in tensors]
+    sides = (getattr(encoder, side, None) or [] for side in ("inputs", "outputs"))
+    shapes = [tuple(tensor.shape) for side in sides for tensor in side]
     if len(shapes) != 2 or any(len(shape) != 2 or shape[1] is None for shape in shapes):
         raise ValueError(
             "encoder should be a built Functional or Sequential model with one input [N, D] and "
@@ -77,10 +74,12 @@ def endpoints(encoder: keras.Model, landmarks: Landmarks | None) -> dict[str, En
 
     found = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
     if landmarks is not None:
-        novelty = Novelty(landmarks, encoder)
+        scale = novelty.scale_of(encoder)
+        # Variables, which are written once; constants would be a part of each graph.
+        known = [tf.Variable(array, trainable=False) for array in landmarks.tensors()]
 
         def embed_with_novelty(rows: tf.Tensor) -> dict[str, Any]:
-            return embed(rows) | {"novelty": novelty(rows)}
+            return embed(rows) | {"novelty": novelty.novelty(scale(rows), *known)}
 
         found[NOVELTY] = (embed_with_novelty, matrix)
     return found
@@ -103,8 +102,8 @@ def inputs(signature: str, rows: FloatArray) -> dict[str, tf.Tensor]:
 def normal_rows(encoder: keras.Model, n: int) -> FloatArray:
     """Return random rows [n, D] that are standard normal once the encoder has scaled them."""
     z = np.random.default_rng(0).normal(size=(n, feature_count(encoder)))
-    edges = scaler(encoder)(np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype("float32"))
-    low, high = np.asarray(edges, np.float64)
+    edges = np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype(np.float32)
+    low, high = np.asarray(novelty.scale_of(encoder)(edges), np.float64)
     slope = np.where(high == low, 1.0, high - low)
     with np.errstate(over="ignore"):
         rows = ((z - low) / slope).astype(np.float32)

@@ -42,15 +42,9 @@ message_type { name: "PredictionLog"
 """.replace("TENSOR", tensor_pb2.DESCRIPTOR.name)
 
 
-def _message(name: str) -> Any:
-    """Return the class of a message of the schema."""
-    pool = descriptor_pool.Default()
-    try:
-        found = pool.FindMessageTypeByName(f"ptsne_keras.{name}")
-    except KeyError:
-        pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
-        found = pool.FindMessageTypeByName(f"ptsne_keras.{name}")
-    return message_factory.GetMessageClass(found)
+_FILES = [text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto())]
+_MESSAGES: Any = message_factory.GetMessages(_FILES, pool=descriptor_pool.Default())
+_PredictionLog = _MESSAGES["ptsne_keras.PredictionLog"]
 
 
 def write(folder: Path, model: str, requests: Sequence[Request]) -> None:
@@ -59,7 +53,7 @@ def write(folder: Path, model: str, requests: Sequence[Request]) -> None:
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as records:
         for signature, inputs in requests:
-            log = _message("PredictionLog")()
+            log = _PredictionLog()
             request = log.predict_log.request
             request.model_spec.name, request.model_spec.signature_name = model, signature
             for name, value in inputs.items():
@@ -72,7 +66,7 @@ def read(folder: Path) -> list[Request]:
     file = folder / FILE
     try:
         records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
-        return [_request(_message("PredictionLog").FromString(record)) for record in records]
+        return [_request(_PredictionLog.FromString(record)) for record in records]
     except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} should hold PredictionLog records. Received: {str(error).splitlines()[0]}"

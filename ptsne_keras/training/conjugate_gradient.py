@@ -5,7 +5,6 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import keras
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from ptsne_keras.training.trainer import Trainer
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import validation
 
 Objective = Callable[[FloatArray, Any, Any], tuple[float, FloatArray]]
 # A line search ends where the loss has fallen by this fraction of what the initial slope predicts
@@ -29,10 +29,9 @@ _MAX_EVALUATIONS = 20
 class ConjugateGradientTrainer(Trainer):
     """Trains an encoder as `Trainer` does, by conjugate gradients in place of an optimizer.
 
-    A training step runs a few line searches on one batch, starting afresh from the negative
-    gradient; directions (Polak–Ribière) and line search are those of `scipy.optimize.minimize`.
-    This suits large batches that stay the same from epoch to epoch. It needs the TensorFlow backend
-    and one device.
+    A training step runs a few line searches of `scipy.optimize.minimize` (Polak–Ribière) on one
+    batch, from the negative gradient on. This suits large batches that stay the same from epoch to
+    epoch, and needs the TensorFlow backend and one device.
 
     The logs have `loss`, the mean of the batches' losses before their line searches;
     `line_searches` that found a better point; `evaluations` of loss and gradient; and `dof`, if it
@@ -69,12 +68,8 @@ class ConjugateGradientTrainer(Trainer):
 
     def __init__(self, encoder: keras.Model, *, line_searches: int = 3, **options: Any) -> None:
         check_backend()
-        if not isinstance(line_searches, Integral) or line_searches < 1:
-            raise ValueError(
-                f"line_searches should be an integer of at least 1. Received: {line_searches!r}."
-            )
         super().__init__(encoder, **options)
-        self.line_searches: int = int(line_searches)
+        self.line_searches = validation.check_integer(line_searches, "line_searches")
         self._descents: list[Descent] = []
 
     def compile(self, optimizer: Any = "sgd", loss: Any = None, **options: Any) -> None:
@@ -83,8 +78,7 @@ class ConjugateGradientTrainer(Trainer):
 
     def fit(self, *arguments: Any, callbacks: Any = None, **options: Any) -> Any:
         """Train as `keras.Model.fit` does."""
-        callbacks = [_StopAtMinimum(), *(callbacks or [])]
-        return super().fit(*arguments, callbacks=callbacks, **options)
+        return super().fit(*arguments, callbacks=[_StopAtMinimum(), *(callbacks or [])], **options)
 
     def make_train_function(self, force: bool = False) -> Callable[[Iterator[Any]], dict[str, Any]]:
         """Return the training step as plain Python, as SciPy needs it."""
@@ -97,8 +91,7 @@ class ConjugateGradientTrainer(Trainer):
         x, P, _ = keras.utils.unpack_x_y_sample_weight(data)
         learned = self._dof == "learn"
         step = int(self._step) if learned else 0
-        # Also builds the model and the metrics. Like the loss, they describe the weights that the
-        # batch has met.
+        # Like the loss, the metrics describe the weights that the batch has met.
         logs = self.compute_metrics(x, P, self(x, training=False))
         self._descents.append(self._searcher(self.is_warming_up)(x, P))
         logs |= {
@@ -206,7 +199,7 @@ def descend(
         # Divided by the norm of the gradient, because SciPy's first step is at most the gradient
         # itself, which may be less than float32 resolves.
         nonlocal best, lowest, evaluations
-        if w is start or np.array_equal(w, start):
+        if np.array_equal(w, start):
             return value / norm, gradient / norm
         if evaluations > _MAX_EVALUATIONS * line_searches:
             raise _SpentError
@@ -223,11 +216,10 @@ def descend(
         done += 1
 
     if math.isfinite(value) and 0.0 < norm < math.inf:
-        options = {"maxiter": line_searches, "gtol": 0.0}
-        options |= {"c1": _SUFFICIENT_DECREASE, "c2": _CURVATURE}
+        options = {"c1": _SUFFICIENT_DECREASE, "c2": _CURVATURE, "maxiter": line_searches}
         with contextlib.suppress(_SpentError):
             scipy.optimize.minimize(
-                scaled, start, jac=True, method="CG", callback=count, options=options
+                scaled, start, jac=True, method="CG", tol=0.0, callback=count, options=options
             )
     assign(variables, best)
     return Descent(value, done, evaluations)
@@ -252,7 +244,7 @@ def check_backend() -> None:
 
 
 def _check_model(model: keras.Model) -> None:
-    """Raise a ValueError if line searches cannot train the model's weights."""
+    """Raise a ValueError if line searches cannot train the weights."""
     constrained = [v.path for v in model.trainable_variables if v.constraint is not None]
     if constrained:
         raise ValueError(

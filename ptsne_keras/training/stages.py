@@ -53,8 +53,7 @@ def pretrain(
     seed : int, default=None
         Makes the stack reproducible.
     below : sequence of RBM, default=()
-        Trained RBMs to use as the lowest of the stack. Stacks for several d can share them, as
-        they differ in the top RBM only.
+        Trained RBMs to use as the lowest of the stack. Stacks for several d can share them.
     callbacks, verbose
         As in `keras.Model.fit`, for each RBM; by default none and 0.
     **rbm_options
@@ -82,7 +81,8 @@ def pretrain(
     """
     X = validation.check_rows(X, dtype=np.float32)
     seeds = np.random.default_rng(seed).integers(2**31, size=len(units))
-    _check_below(below, units, X, visible)
+    if below:
+        _check_below(below, units, X, visible)
     rbms: list[RBM] = []
     for level, (width, rbm_seed) in enumerate(zip(units, seeds, strict=True)):
         top = level == len(units) - 1
@@ -97,13 +97,9 @@ def pretrain(
                 name=f"rbm_{level + 1}",
                 **rbm_options,
             )
-            rbm.fit(
-                X,
-                batch_size=batch_size,
-                epochs=top_epochs if top else epochs,
-                callbacks=list(callbacks),
-                verbose=verbose,
-            )
+            passes = top_epochs if top else epochs
+            shown = {"callbacks": list(callbacks), "verbose": verbose}
+            rbm.fit(X, batch_size=batch_size, epochs=passes, **shown)
         rbms.append(rbm)
         X = np.concatenate([np.asarray(rbm(part)) for part in arrays.row_blocks(X, rows=4096)])
     return rbms
@@ -111,16 +107,14 @@ def pretrain(
 
 def _check_below(below: Sequence[RBM], units: Sequence[int], X: FloatArray, visible: str) -> None:
     """Raise a ValueError unless a stack of these units on rows X can begin with these RBMs."""
-    if not below:
-        return
     shapes = [tuple(rbm.kernel.shape) if rbm.built else None for rbm in below]
     expected = list(itertools.pairwise((X.shape[1], *units[:-1])))[: len(below)]
-    hidden = {rbm.hidden for rbm in below}
-    if shapes != expected or hidden != {"bernoulli"} or below[0].visible != visible:
+    found = shapes, sorted({rbm.hidden for rbm in below}), below[0].visible
+    if found != (expected, ["bernoulli"], visible):
         raise ValueError(
             "below should be trained RBMs with Bernoulli hidden units that fit this stack: shapes "
             f"{expected}, visible={visible!r}. Received: shapes {shapes}, hidden units "
-            f"{sorted(hidden)}, visible={below[0].visible!r}."
+            f"{found[1]}, visible={found[2]!r}."
         )
     check_range(X, visible)
 
@@ -148,9 +142,8 @@ def finetune(
     Parameters
     ----------
     encoder : keras.Model
-        Any model from rows to map coordinates [B, d]. Its weights are trained. It stays
-        uncompiled, so that it saves and loads without this package. Callbacks see the
-        `training.Trainer` that holds it as `encoder`.
+        Any model from rows to map coordinates [B, d], whose weights are trained. It stays
+        uncompiled; callbacks see the `training.Trainer` that holds it as `encoder`.
     batches : tf.data.Dataset of (X, P)
         From `data.from_array` or one of its siblings.
     dof : float, "auto" or "learn", default=1.0
@@ -163,9 +156,8 @@ def finetune(
     epochs : int, default=30
         Passes over the batches.
     optimizer : Keras optimizer or "cg", default=None
-        None is Adam at `learning_rate`, which falls to 0 along a cosine over all steps. "cg" is
-        nonlinear conjugate gradients, for large batches that stay the same; see
-        `training.ConjugateGradientTrainer`.
+        None is Adam at `learning_rate`, which falls to 0 along a cosine over all steps; "cg" is
+        conjugate gradients by `training.ConjugateGradientTrainer`.
     learning_rate : float, default=1e-3
         Used by the default optimizer. 1e-3 suits most networks; sigmoid networks need 0.02.
     line_searches : int, default=3
@@ -178,14 +170,13 @@ def finetune(
         As in `keras.Model.fit`; by default none and 0.
     jit_compile, steps_per_execution
         As in `keras.Model.compile`, by default "auto" and 1; not used by conjugate gradients.
-        `steps_per_execution` should divide the number of batches.
 
     Returns
     -------
     keras.callbacks.History
-        Per epoch: `loss`, the mean over batches in nats (KL(P‖Q) at exaggeration 1), each taken
-        before the update on its batch; `seconds`; `dof`, if it is learned; with conjugate gradients
-        `line_searches` that found a better point and `evaluations` of loss and gradient.
+        Per epoch: `loss`, the mean over batches in nats, each taken before the update on its batch
+        (KL(P‖Q) at exaggeration 1); `seconds`; `dof`, if it is learned; with conjugate gradients
+        also `line_searches` and `evaluations`.
 
     Raises
     ------

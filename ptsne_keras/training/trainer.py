@@ -17,9 +17,8 @@ class Trainer(keras.Model):
     """Trains an encoder on KL(P‖Q) of batches (X, P): `compile`, `fit`, `evaluate` as usual.
 
     Compared with `encoder.compile(loss=TSNE())`, it can learn the degrees of freedom, its
-    validation loss is KL(P‖Q) whatever the exaggeration, it names a metric or loss that cannot work
-    on (P, Y), and it leaves the encoder uncompiled, so that the encoder saves and loads without
-    this package.
+    validation loss is KL(P‖Q) whatever the exaggeration, and it leaves the encoder uncompiled, so
+    that the encoder saves and loads without this package.
 
     Parameters
     ----------
@@ -34,13 +33,11 @@ class Trainer(keras.Model):
     dof_warmup : int, default=0
         Steps for which "learn" holds α at its start.
     jit_loss : bool, default=True
-        Whether XLA compiles the loss, where it does not compile the step as a whole.
+        Whether XLA compiles the loss where it does not compile the whole step.
     blocks : int, default=1
         Number of blocks stacked in one batch; see `losses.TSNE`.
-    name : str, default="trainer"
-        Name of the model.
-    **kwargs
-        Passed to `keras.Model`, such as `dtype`.
+    name, **kwargs
+        Options of `keras.Model`; the name is "trainer" by default.
 
     Raises
     ------
@@ -78,16 +75,12 @@ class Trainer(keras.Model):
                 "encoder should have one output, map coordinates [B, d]. "
                 f"Received: {len(encoder.outputs)}."
             )
-        self.encoder = encoder
-        self._dof = dof
-        self._dof_warmup = dof_warmup
-        self._jit_loss = jit_loss
-        self._blocks = blocks
+        self.encoder, self._exaggeration = encoder, exaggeration
+        self._dof, self._dof_warmup = dof, dof_warmup
+        self._jit_loss, self._blocks = jit_loss, blocks
         self._own_loss = True
         self.built = bool(encoder.built)  # Keras asks this before it restores a backup
-        self._exaggeration = exaggeration
-        # Reports bad values.
-        TSNE(1.0 if dof == "learn" else dof, exaggeration, blocks=blocks)
+        TSNE(1.0 if dof == "learn" else dof, exaggeration, blocks=blocks)  # reports bad values
         if dof == "learn":
             self._dof_tracker = keras.metrics.Mean(name="dof")
             start = math.log(degrees_of_freedom("auto", _dimensions(encoder)))

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+from keras import ops
 
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, validation
@@ -21,7 +22,7 @@ _NUMBERS = 1 << 24
 _SAMPLE = 10_000
 _QUANTILES = 1001
 # Products of matrices find this many candidates; their distances are computed from differences.
-NEAREST = 8
+_NEAREST = 8
 _BLOCK = 1024
 
 Scale = Callable[[FloatArray], Any]
@@ -49,12 +50,12 @@ class Landmarks:
         # Measure rows that are no landmarks; where there are too few, the landmarks as well.
         sample = np.sort(np.concatenate([order[m:], order[:m]])[:_SAMPLE])
         rows = np.unique(read(np.sort(order[:m])), axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = [
-                _distances(read(sample[start : start + _BLOCK]), rows, others=True)
-                for start in range(0, len(sample), _BLOCK)
-            ]
-        distances = np.concatenate(found)
+        centre, L, squares = _centred(rows)
+        found = [
+            _distances(read(sample[part]) - centre, L, squares, others=True)
+            for part in arrays.row_slices(len(sample), _BLOCK)
+        ]
+        distances = np.concatenate([ops.convert_to_numpy(part) for part in found])
         if not 0 < distances.max() < np.inf:
             raise ValueError(
                 f"{name} should have rows that differ, with squared distances within float32, once "
@@ -73,17 +74,31 @@ class Landmarks:
         """Return what to save; `scale` is the caller's to save."""
         return {"rows": self.rows, "usual": self.usual}
 
+    def tensors(self) -> tuple[FloatArray, ...]:
+        """Return what the function `novelty` takes beside rows."""
+        return (*_centred(self.rows), self.usual)
+
     def novelty(self, X: Any) -> FloatArray:
         """Return the novelty [N] of rows [N, D], in [0, 1]; 1 for rows that are not finite."""
+        known = [ops.convert_to_tensor(array) for array in self.tensors()]
         found = [np.empty(0, np.float32)]
-        levels = np.linspace(0, 1, len(self.usual))
         for part in arrays.row_blocks(X, rows=_BLOCK):
-            finite = np.isfinite(part).all(axis=1)
-            with np.errstate(over="ignore", invalid="ignore"):
-                distances = _distances(_scaled(self._scale, part), self.rows)
-            novelty = np.where(distances > 0, np.interp(distances, self.usual, levels), 0.0)
-            found.append(np.where(finite & np.isfinite(distances), novelty, 1.0).astype(np.float32))
+            found.append(ops.convert_to_numpy(novelty(_scaled(self._scale, part), *known)))
         return np.concatenate(found)
+
+
+def novelty(z: Any, centre: Any, L: Any, squares: Any, usual: Any) -> Any:
+    """Return the novelty [B] of scaled rows [B, D] as a tensor; 1 for rows that are not finite."""
+    distance = _distances(z - centre, L, squares)
+    last = usual.shape[0] - 1
+    above = ops.clip(ops.searchsorted(usual, distance, side="right"), 1, last)
+    low, high = ops.take(usual, above - 1), ops.take(usual, above)
+    inside = ops.clip(ops.divide_no_nan(distance - low, high - low), 0.0, 1.0)
+    inside = ops.where(high > low, inside, ops.cast(distance >= high, "float32"))
+    quantile = (ops.cast(above - 1, "float32") + inside) / last
+    # A landmark itself is not new, even where the lowest quantiles are 0 as well.
+    quantile = ops.where(distance > 0.0, quantile, 0.0)
+    return ops.where(ops.isfinite(distance), quantile, 1.0)
 
 
 def scaler(encoder: keras.Model) -> keras.Model:
@@ -109,14 +124,20 @@ def _scaled(scale: Scale | None, rows: FloatArray) -> FloatArray:
     return rows if scale is None else np.asarray(scale(rows), np.float32)
 
 
-def _distances(Z: FloatArray, L: FloatArray, *, others: bool = False) -> FloatArray:
-    """Return the distances [n] to the nearest landmark, or the nearest other than the row."""
-    middle = L.mean(axis=0)
-    Z, L = Z - middle, L - middle  # less is lost to cancellation
-    half = Z @ L.T - 0.5 * np.square(L).sum(axis=1)  # [n, m]
-    k = min(NEAREST + others, len(L))
-    near = np.argpartition(-half, k - 1, axis=1)[:, :k]
-    D2 = np.stack([np.square(Z - L[near[:, i]]).sum(axis=1) for i in range(k)], axis=1)
+def _centred(rows: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the centre, the rows relative to it, which lose less to cancellation, and squares."""
+    centre = rows.mean(axis=0)
+    L = rows - centre
+    with np.errstate(over="ignore"):
+        return centre, L, np.square(L).sum(axis=1)
+
+
+def _distances(Z: Any, L: Any, squares: Any, *, others: bool = False) -> Any:
+    """Return the distances [B] to the nearest landmark, or the nearest that is not the row."""
+    k = min(_NEAREST + others, L.shape[0])
+    half = ops.matmul(Z, ops.transpose(L)) - 0.5 * squares  # [B, m]
+    near = ops.top_k(half, k, sorted=False)[1]
+    D2 = [ops.sum(ops.square(Z - ops.take(L, near[:, i], axis=0)), axis=1) for i in range(k)]
     if others:
-        D2[D2 == 0] = np.inf
-    return np.sqrt(D2.min(axis=1))
+        D2 = [ops.where(d2 == 0, np.inf, d2) for d2 in D2]
+    return ops.sqrt(ops.min(ops.stack(D2), axis=0))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import sklearn
 from sklearn.utils.validation import validate_data
 
 from ptsne_keras.utils import arrays
@@ -78,6 +79,20 @@ def check_shape(X: Any, *, name: str = "X", least: int = 1) -> None:
             f"{name} should have at least {least} {rows}. Received: n_samples={n}, "
             f"shape {tuple(X.shape)}."
         )
+
+
+def check_pair(
+    X: Any, Y: Any, *, names: tuple[str, str] = ("X", "Y"), least: int = 1
+) -> tuple[Any, Any]:
+    """Return finite rows and their map, dense or CSR, with the same number of rows."""
+    X, Y = (check_rows(A, name=name, sparse=True) for A, name in zip((X, Y), names, strict=True))
+    check_shape(X, name=names[0], least=least)
+    if X.shape[0] != Y.shape[0]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} should have the same number of rows. "
+            f"Received: {X.shape[0]} and {Y.shape[0]}."
+        )
+    return X, Y
 
 
 def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
@@ -198,10 +213,9 @@ def _cause(X: Any, name: str) -> str | None:
 
 def _check_finite(X: Any, name: str, start: int = 0) -> None:
     values = X.data if scipy.sparse.issparse(X) else X
-    # One pass and no extra memory if all is well; only a sum that overflows needs a closer look.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.sum(values)):
-            return
+    # The estimators check their rows once, and assume so from there on.
+    if sklearn.get_config()["assume_finite"] or _is_finite(values):
+        return
     fine = np.isfinite(values)
     if scipy.sparse.issparse(X):
         bad = np.unique(np.searchsorted(X.indptr, np.flatnonzero(~fine), side="right") - 1)
@@ -216,6 +230,12 @@ def _check_finite(X: Any, name: str, start: int = 0) -> None:
             f"(sklearn.impute). Received: {kind} in {bad.size} of {rows} rows, the first at "
             f"index {start + bad[0]}."
         )
+
+
+def _is_finite(values: Any) -> bool:
+    """Return whether the sum is finite: one pass, and no extra memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.sum(values)))
 
 
 def _all_same(X: Any) -> bool:

@@ -20,7 +20,8 @@ def X(rng):
 
 
 @pytest.mark.parametrize("k", [1, 20, 299])
-def test_exact_search_agrees_with_brute_force(X, k):
+def test_exact_search_agrees_with_brute_force(X, k, monkeypatch):
+    monkeypatch.setattr(neighbors, "_BLOCK", 7 * 200 * 30)  # several blocks
     found = nearest(X, k)
     indices, distances = brute(X, k)
     np.testing.assert_array_equal(found.indices, indices)
@@ -29,10 +30,9 @@ def test_exact_search_agrees_with_brute_force(X, k):
 
 
 @pytest.mark.parametrize("k", [1, 200])
-def test_queries_find_their_neighbours_among_the_rows(X, k, monkeypatch):
-    monkeypatch.setattr(neighbors, "_BLOCK", 7 * 200 * 30)  # several blocks
+def test_an_index_finds_the_neighbours_of_new_rows(X, k):
     D = np.sqrt(np.square(X[200:, None] - X[None, :200]).sum(axis=2))
-    found = nearest(X[:200], k, queries=X[200:])
+    found = neighbors.Index(X[:200]).search(X[200:], k)
     np.testing.assert_array_equal(found.indices, np.argsort(D, axis=1)[:, :k])
     np.testing.assert_allclose(found.distances, np.sort(D, axis=1)[:, :k], rtol=1e-5)
 
@@ -67,33 +67,26 @@ def test_duplicates_are_at_exactly_zero_and_no_row_is_its_own_neighbour(rng, exa
     assert (found.indices // 8 == np.repeat(np.arange(50), 8)[:, None]).all()
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e18])
-@pytest.mark.parametrize("shift", [0.0, 30.0])
-def test_scale_and_place_do_not_matter(X, scale, shift):
-    found = nearest((X + shift) * scale, 20)
+def test_scale_and_place_do_not_matter_and_one_far_outlier_does_not_blur_the_others(X):
     indices, distances = brute(X, 20)
-    assert (found.indices == indices).mean() > 0.999
-    np.testing.assert_allclose(found.distances, distances * scale, rtol=1e-3)
-
-
-def test_one_far_outlier_does_not_blur_the_others(X):
+    for scale, shift in ((1e-20, 0.0), (1e-3, 30.0), (1e18, 30.0)):
+        found = nearest((X + shift) * scale, 20)
+        assert (found.indices == indices).mean() > 0.999
+        np.testing.assert_allclose(found.distances, distances * scale, rtol=1e-3)
     X[0] = 1e4
     indices, _ = brute(X, 20)
     assert (nearest(X, 20).indices[1:] == indices[1:]).mean() > 0.99
 
 
 @pytest.mark.parametrize(
-    ("rows", "k", "queries", "message"),
+    ("rows", "k", "message"),
     [
-        (np.ones((5, 2)), 5, None, r"k should be from 1 to N - 1 = 4. Received: 5"),
-        (np.ones((5, 2)), 6, np.ones((1, 2)), r"k should be from 1 to N = 5. Received: 6"),
-        (np.ones((5, 2)), 0, None, "k should be from 1"),
-        (np.full((5, 2), np.nan), 2, None, "X should be finite"),
-        (np.ones((5, 2)), 2, np.full((1, 2), np.inf), "queries should be finite"),
-        (np.ones((5, 2)), 2, np.ones((1, 3)), "queries should have the 2 columns of X"),
-        (np.ones(5), 2, None, "should be a 2-D array"),
+        (np.ones((5, 2)), 5, r"k should be from 1 to N - 1 = 4. Received: 5"),
+        (np.ones((5, 2)), 0, "k should be from 1"),
+        (np.full((5, 2), np.nan), 2, "X should be finite"),
+        (np.ones(5), 2, "should be a 2-D array"),
     ],
 )
-def test_bad_input_is_named(rows, k, queries, message):
+def test_bad_input_is_named(rows, k, message):
     with pytest.raises(ValueError, match=message):
-        nearest(rows, k, queries=queries)
+        nearest(rows, k)

@@ -32,22 +32,22 @@ def assert_perplexity(C, perplexity):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("perplexity", [1.5, 5, 30, 100])
 def test_every_row_has_the_perplexity_asked_for(dtype, perplexity):
-    C = affinities.conditional_probabilities(blobs(), perplexity, dtype=dtype)
+    C = affinities.conditional_probabilities(blobs().astype(dtype), perplexity)
     assert C.dtype == dtype
     assert_perplexity(C, perplexity)
 
 
-@pytest.mark.parametrize("perplexity", [500, 1500])
-def test_large_perplexities_are_as_exact(perplexity, digits):
-    (X, _), (more, _) = digits
-    C = affinities.conditional_probabilities(np.concatenate([X, more]), perplexity)
-    assert_perplexity(C, perplexity)
+def test_large_perplexities_and_columns_of_very_different_scale_are_as_exact(digits, rng):
+    X = np.concatenate([digits[0][0], digits[1][0]])
+    assert_perplexity(affinities.conditional_probabilities(X, 1500), 1500)
+    X = rng.normal(size=(100, 4)) * [1e-6, 1.0, 1e3, 1e6]
+    assert_perplexity(affinities.conditional_probabilities(X, 10), 10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_joint_probabilities_agree_with_a_double_loop(dtype):
     X = blobs(60)
-    P = affinities.joint_probabilities(X, 12, dtype=dtype)
+    P = affinities.joint_probabilities(X.astype(dtype), 12)
     assert_joint(P)
     tolerance = 1e-5 if dtype == "float64" else 1e-4
     expected = reference.joint_probabilities(X, 12)
@@ -56,24 +56,15 @@ def test_joint_probabilities_agree_with_a_double_loop(dtype):
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6, 1e-20, 1e18])
 def test_units_of_the_data_do_not_matter(scale):
-    expected = affinities.joint_probabilities(blobs(), 20, dtype="float64")
+    expected = affinities.joint_probabilities(blobs(), 20)
     P = affinities.joint_probabilities(np.float32(blobs() * scale), 20)
     assert_joint(P)
     np.testing.assert_allclose(P, expected, atol=2e-3 * np.max(expected))
     P = affinities.joint_probabilities(blobs() * scale, 20)
     np.testing.assert_allclose(P, expected, rtol=1e-3, atol=1e-12)
-
-
-def test_columns_of_very_different_scale_work(rng):
-    X = rng.normal(size=(100, 4)) * [1e-6, 1.0, 1e3, 1e6]
-    assert_perplexity(affinities.conditional_probabilities(X, 10), 10)
-
-
-def test_a_constant_column_changes_nothing():
-    X = blobs()
-    found = affinities.joint_probabilities(np.column_stack([X, np.full(len(X), 7.0)]), 20)
-    expected = affinities.joint_probabilities(X, 20)
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+    with_constant_column = np.column_stack([blobs() * scale, np.full(120, 7.0)])
+    P = affinities.joint_probabilities(with_constant_column, 20)
+    np.testing.assert_allclose(P, expected, rtol=1e-3, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -81,7 +72,7 @@ def test_a_few_duplicates_are_calibrated_like_any_row(dtype):
     X = np.concatenate([blobs(), blobs()[:40], blobs()[:40]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        C = affinities.conditional_probabilities(X, 10, dtype=dtype)
+        C = affinities.conditional_probabilities(X.astype(dtype), 10)
     assert_perplexity(C, 10)
 
 
@@ -90,23 +81,22 @@ def test_more_duplicates_than_the_perplexity_take_the_nearest_value_and_warn_onc
     # 64 columns far from 0: ‖a‖² + ‖b‖² - 2ab of equal rows is rounding noise, not 0.
     repeated = np.repeat(blobs(10, 64, seed=1) + 3, 25, axis=0)
     order = rng.permutation(370)
-    X = np.concatenate([blobs(120, 64), repeated])[order]
+    X = np.concatenate([blobs(120, 64), repeated])[order].astype(dtype)
     with pytest.warns(UserWarning, match=r"250 of the rows .* Drop duplicates") as caught:
-        C = affinities.conditional_probabilities(X, 10, dtype=dtype)
+        C = affinities.conditional_probabilities(X, 10)
     assert len(caught) == 1
     perplexities = reference.row_perplexities(C)[np.argsort(order)]
     # 24 duplicates, all alike: no β gives less than 24, and the rest is exact.
     np.testing.assert_allclose(perplexities[120:], 24, atol=1e-4)
     np.testing.assert_allclose(perplexities[:120], 10, atol=1e-4)
     with pytest.warns(UserWarning, match="250 of the rows"):
-        assert_joint(affinities.joint_probabilities(X, 10, dtype=dtype))
+        assert_joint(affinities.joint_probabilities(X, 10))
 
 
 CUBE = np.array(np.meshgrid(*[[0, 1]] * 9)).reshape(9, -1).T * 0.3 + 0.1
 NOISY = np.random.default_rng(0).random((100, 64))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("X", "ties"),
     [
@@ -117,21 +107,18 @@ NOISY = np.random.default_rng(0).random((100, 64))
     ],
     ids=["equal rows", "equidistant rows", "duplicates far from 0", "corners of a cube"],
 )
-def test_rows_at_the_same_distance_are_ties_whatever_the_rounding(X, ties, dtype):
+def test_rows_at_the_same_distance_are_ties_whatever_the_rounding(X, ties):
     with pytest.warns(UserWarning, match=f"{len(X)} of the rows"):
-        C = affinities.conditional_probabilities(X, 5, dtype=dtype)
+        C = affinities.conditional_probabilities(X, 5)
     np.testing.assert_allclose(np.max(C, axis=1), 1 / ties, rtol=1e-5)
     np.testing.assert_array_equal(np.count_nonzero(np.asarray(C) > 1e-9, axis=1), ties)
 
 
 def test_it_runs_in_a_graph_with_unknown_sizes_and_in_tf_data():
     X = np.float32(blobs())
+    signature = [tf.TensorSpec([None, None], tf.float32)]
+    graph = tf.function(lambda X: affinities.joint_probabilities(X, 20), input_signature=signature)
     expected = affinities.joint_probabilities(X, 20)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32)])
-    def graph(X):
-        return affinities.joint_probabilities(X, 20)
-
     np.testing.assert_allclose(graph(X), expected, rtol=1e-5, atol=1e-9)
     batches = tf.data.Dataset.from_tensor_slices(X).batch(60)
     batches = batches.map(lambda X: affinities.joint_probabilities(X, 20))
@@ -167,24 +154,18 @@ def test_bad_input_is_named(X, perplexity, message):
         affinities.joint_probabilities(X, perplexity)
 
 
-@pytest.mark.parametrize(
-    ("X", "message"),
-    [
-        (np.ones((2, 3)), "at least 3"),
-        (np.eye(6), "perplexity should be above 1 and below B - 1"),
-        (HOLED, "should be finite"),
-    ],
-)
-def test_bad_input_is_named_in_a_graph(X, message):
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float64)])
-    def graph(X):
-        return affinities.joint_probabilities(X, 5)
-
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        graph(X)
+def test_bad_input_is_named_in_a_graph():
+    signature = [tf.TensorSpec([None, None], tf.float64)]
+    graph = tf.function(lambda X: affinities.joint_probabilities(X, 5), input_signature=signature)
+    below = "perplexity should be above 1 and below B - 1"
+    for X, message in (
+        (np.ones((2, 3)), "at least 3"), (np.eye(6), below), (HOLED, "should be finite")
+    ):  # fmt: skip
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            graph(X)
 
 
-@pytest.mark.parametrize("perplexity", [5, 8.5, 9.01, 9.5, 15, 30, 100, 300])
+@pytest.mark.parametrize("perplexity", [5, 8.5, 9.01, 9.5, 15, 100, 300])
 def test_steep_entropies_converge(perplexity):
     """A few rows close by and all others in a far, thin shell: Newton alone oscillates."""
     rng = np.random.default_rng(0)
@@ -200,7 +181,7 @@ def test_digits_converge_in_any_batch_and_quickly(perplexity, digits, monkeypatc
     rows = np.concatenate([digits[0][0], digits[1][0]])
     graph = tf.function(lambda X: affinities.joint_probabilities(X, perplexity))
     rng = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(10):
         assert np.isfinite(graph(tf.constant(rng.permutation(rows)[:440]))).all()
 
 
@@ -270,15 +251,12 @@ def test_many_duplicates_are_a_warning_and_uniform():
     np.testing.assert_allclose(P, 1 / 9)
 
 
-@pytest.mark.parametrize(
-    ("distances", "perplexity", "message"),
-    [
+def test_bad_distances_are_named():
+    for distances, perplexity, message in (
         (np.ones((5, 4)), 4, "perplexity should be above 1 and below k = 4"),
         (np.ones((5, 4)), 1, "perplexity should be above 1"),
         (np.full((5, 4), np.nan), 2, "distances should be finite"),
         (np.ones(5), 2, "distances should be a 2-D array"),
-    ],
-)
-def test_bad_distances_are_named(distances, perplexity, message):
-    with pytest.raises(ValueError, match=message):
-        affinities.neighbor_probabilities(distances, perplexity)
+    ):
+        with pytest.raises(ValueError, match=message):
+            affinities.neighbor_probabilities(distances, perplexity)

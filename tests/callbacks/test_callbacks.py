@@ -21,8 +21,8 @@ from ptsne_keras.data import batches
 
 
 @pytest.fixture
-def X(rng):
-    return rng.normal(size=(60, 5)).astype("float32")
+def X(X):
+    return X[:60]
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def test_perplexity_anneals_through_the_pipeline(X, model):
     seen = []
 
     def look(epoch, logs):
-        P = next(iter(data))[1].numpy()
-        fixed = next(iter(batches.from_array(X, 20 / 2**epoch, 30, shuffle=False)))[1]
-        seen.append(np.abs(P - fixed.numpy()).max())
+        fixed = batches.from_array(X, 20 / 2**epoch, 30, shuffle=False)
+        (_, P), (_, expected) = next(iter(data)), next(iter(fixed))
+        np.testing.assert_allclose(P, expected, atol=1e-7)
+        seen.append(epoch)
 
     at_end = keras.callbacks.LambdaCallback(on_epoch_end=look)
     model.fit(data, epochs=3, verbose=0, callbacks=[perplexity, at_end])
-    assert max(seen) < 1e-7
-    assert len(seen) == 3
+    assert seen == [0, 1, 2]
 
 
 def test_graph_batches_anneal_too(X, model):
@@ -143,6 +143,9 @@ class TestMapSnapshots:
         fit(model, X, snapshots, epochs=4)
         fit(model, X, snapshots, epochs=6, initial_epoch=2)
         assert names_in(tmp_path, "*.png") == [f"epoch_000{n}.png" for n in (1, 3, 6)]
+        others = callbacks.MapSnapshots(X[:9], tmp_path, epochs=1)
+        with pytest.raises(ValueError, match="maps of the same 9 rows, or none"):
+            fit(model, X, others, epochs=8, initial_epoch=7)
 
     def test_the_last_map_is_kept_where_training_stops_early(self, X, model, tmp_path):
         stop = keras.callbacks.LambdaCallback(
@@ -168,12 +171,6 @@ class TestMapSnapshots:
         with pytest.raises(ValueError, match=r"should give a map \[B, 2\]"):
             fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
 
-    def test_rows_of_another_run_are_named(self, X, model, tmp_path):
-        fit(model, X, callbacks.MapSnapshots(X, tmp_path, epochs=1), epochs=1)
-        others = callbacks.MapSnapshots(X[:9], tmp_path, epochs=1)
-        with pytest.raises(ValueError, match="maps of the same 9 rows, or none"):
-            fit(model, X, others, epochs=2, initial_epoch=1)
-
     def test_a_map_that_is_not_finite_is_named(self, X, model, tmp_path):
         model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
         with pytest.raises(ValueError, match=r"map should be finite.*after epoch 1"):
@@ -182,17 +179,17 @@ class TestMapSnapshots:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            *[({"X": X}, "X should have one or more rows") for X in (None, [], np.ones(3))],
-            ({"X": np.ones((0, 5))}, "X should have one or more rows"),
+            *[({"X": X}, "X should have one or more rows") for X in (None, [], [3], [[], []])],
             *[
                 ({"epochs": epochs}, "epochs should be an integer of at least 1")
-                for epochs in (0, -1, 2.5, [], [1, 0], "3", True)
+                for epochs in (0, 2.5, [], [1, 0], "3", True)
             ],
             ({"labels": [1, 2]}, "labels should be 60, one per row"),
-            ({"animation": "map.avi"}, r'name that ends in "\.gif" or "\.mp4"'),
-            ({"animation": "folder/map.gif"}, r'name that ends in "\.gif" or "\.mp4"'),
+            *[
+                ({"animation": name}, r'name that ends in "\.gif" or "\.mp4"')
+                for name in ("map.avi", "folder/map.gif")
+            ],
             ({"animation": "map.mp4"}, "where ffmpeg is missing"),
-            ({"frames_per_second": 0}, "frames_per_second should be above 0"),
         ],
         ids=str,
     )

@@ -10,16 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
 from support.tables import KINDS, NAMES, table
 
-import ptsne_keras
-from ptsne_keras import MapRegressor, ParametricTSNE, cli, plotting, serving
+from ptsne_keras import MapRegressor, ParametricTSNE, cli, evaluation, plotting, serving
 from ptsne_keras.cli import _help, commands, fit
 from ptsne_keras.io.rows import Choice, Reader
 
@@ -42,6 +41,7 @@ def folder(tmp_path_factory):
     X = np.random.default_rng(0).normal(size=(90, 5)).astype("float32")
     table(X).to_csv(folder / "train.csv", index=False)
     np.save(folder / "rows.npy", X)
+    np.save(folder / "ids.npy", np.arange(90) // 2)
     with contextlib.chdir(folder):
         assert cli.main(["fit", "train.csv", "--out", "map", *NAMED, *QUICK, "--quiet"]) == 0
         assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
@@ -55,6 +55,13 @@ def folder(tmp_path_factory):
 def here(folder, monkeypatch):
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def at_once(here, monkeypatch):
+    """Let each fit of ParametricTSNE end at once, with the state of a fitted model."""
+    state = vars(ParametricTSNE.load("map"))
+    monkeypatch.setattr(ParametricTSNE, "fit", lambda self, X, **_: vars(self).update(state))
 
 
 def run(*words, code=0):
@@ -82,12 +89,9 @@ def test_fit_writes_a_model_and_the_map_of_its_rows(here):
 
 def test_fit_says_in_json_what_it_did_and_its_progress_on_stderr(here, capsys, tmp_path):
     file = tmp_path / "map.parquet"
-    np.save(tmp_path / "ids.npy", np.arange(90) // 2)
-    words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file]
-    words += ["--id", tmp_path / "ids.npy"]
+    words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file, "--id", "ids.npy"]
     run("fit", "rows.npy", "--out", tmp_path / "new", *words)
     shown = capsys.readouterr()
-    assert shown.out.count("\n") == 1
     facts = json.loads(shown.out)
     assert (facts["rows"], facts["columns"], facts["dimensions"]) == (90, 5, 3)
     assert facts["finished"] is True
@@ -139,27 +143,25 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
     np.testing.assert_allclose(found, Y, rtol=1e-4, atol=1e-5)
 
 
-def test_transform_goes_block_by_block(here, frame, tmp_path, monkeypatch):
-    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
-    run("transform", "map", "train.csv", "--id", "sample", "--out", whole, "--quiet")
+def test_transform_goes_block_by_block_and_leaves_nothing_half_written(
+    here, frame, tmp_path, monkeypatch, capsys
+):
+    words = ["--id", "sample", "--drop", "kind", "--quiet", "--out"]
+    run("transform", "map", "train.csv", *words, tmp_path / "whole.csv")
     monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     sizes = []
     real = ParametricTSNE.transform
     monkeypatch.setattr(
         ParametricTSNE, "transform", lambda self, X: sizes.append(len(X)) or real(self, X)
     )
-    run("transform", "map", "train.csv", "--id", "sample", "--out", parts, "--quiet")
+    run("transform", "map", "train.csv", *words, tmp_path / "parts.csv")
     assert sizes == [20, 20, 20, 20, 10]
-    pandas.testing.assert_frame_equal(pandas.read_csv(whole), pandas.read_csv(parts), rtol=1e-4)
-
-
-def test_nothing_half_written_is_left(here, frame, tmp_path, monkeypatch, capsys):
+    whole, parts = (pandas.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "parts"))
+    pandas.testing.assert_frame_equal(whole, parts, rtol=1e-4)
     frame.loc[70, "b"] = np.nan
     frame.to_csv(tmp_path / "bad.csv", index=False)
-    monkeypatch.setattr("ptsne_keras.io.tables._CELLS", 7 * 20)
     (tmp_path / "out").mkdir()
-    words = ["--id", "sample", "--drop", "kind", "--out", tmp_path / "out" / "new.csv", "--quiet"]
-    run("transform", "map", tmp_path / "bad.csv", *words, code=2)
+    run("transform", "map", tmp_path / "bad.csv", *words, tmp_path / "out" / "new.csv", code=2)
     assert list((tmp_path / "out").iterdir()) == []
     assert "NaN in row 71, column 'b'" in capsys.readouterr().err
 
@@ -194,10 +196,8 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
         calls.append((model, X, X_test, options))
         return {"rows": {"training": len(X), "test": len(X_test)}, "k": options["n_neighbors"]}
 
-    stand_in = types.ModuleType("ptsne_keras.evaluation")
-    stand_in.evaluate, stand_in.table = evaluate, lambda results: f"k = {results['k']}"
-    monkeypatch.setitem(sys.modules, "ptsne_keras.evaluation", stand_in)
-    monkeypatch.setattr(ptsne_keras, "evaluation", stand_in, raising=False)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "table", lambda results: f"k = {results['k']}")
     words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
     run("evaluate", "map", *words, "--n-neighbors", 7, "--no-pca")
     assert capsys.readouterr().out == "k = 7\n"
@@ -219,9 +219,6 @@ def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X
     run("export", "plain", "--out", tmp_path / "map.tflite", "--format", "litert")
     assert (tmp_path / "map.tflite").stat().st_size > 1000
     assert str(tmp_path / "map.tflite") in capsys.readouterr().out
-    run("export", "plain", "--out", tmp_path / "map.tflite", "--format", "litert", code=2)
-    run("export", "map", "--out", "x.onnx", "--format", "onnx", "--reference", "train.csv", code=2)
-    assert "--reference should be left out with --format onnx" in capsys.readouterr().err
 
 
 def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypatch):
@@ -242,59 +239,41 @@ def test_plot_draws_a_model_a_map_and_test_rows(here, tmp_path, capsys, monkeypa
     words = ["--kind", "overlay", "--out", tmp_path / "o.svg"]
     run("plot", "map", "--test", "train.csv", *NAMED, *words)
     assert (tmp_path / "o.svg").read_text().startswith("<?xml")
-    run("plot", "placed", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
+    run("plot", "map", "--kind", "kl", "--out", tmp_path / "kl.pdf", "--json")
     assert (tmp_path / "kl.pdf").read_bytes().startswith(b"%PDF")
-    capsys.readouterr()
-    for words, said in (
-        (["plot", "map"], "--out should name a picture"),
-        (["plot", "map", "--out", "map.bmp"], ".png, .svg, .pdf"),
-        (["plot", "map", "--kind", "overlay", "--out", "o.png"], "--test should give rows"),
-        (["plot", "map", "--kind", "shepard", "--out", "o.png"], "--rows should give the rows"),
-        (["plot", "map/map.csv", "--rows", "train.csv", "--out", "o.png"], "a model folder"),
-        (["plot", "train.csv", "--out", "o.png"], "--columns should name those with coordinates"),
-    ):
-        run(*words, code=2)
-        assert said in capsys.readouterr().err
 
 
-def test_plot_writes_a_page(here, tmp_path, monkeypatch):
-    calls = []
-
-    def html(Y, path, labels=None, *, names=None, title="Map"):
-        calls.append((Y, labels, names, title))
-        Path(path).write_text("<html>")
-
-    monkeypatch.setattr(plotting, "html", html, raising=False)
-    run("plot", "map", "--html", tmp_path / "map.html", "--title", "Mine")
-    ((Y, labels, names, title),) = calls
-    assert (Y.shape, labels[0], names[0], title) == ((90, 2), "left", "s0", "Mine")
-    assert [file.name for file in tmp_path.iterdir()] == ["map.html"]
-
-
-@pytest.mark.parametrize("kind", ["kl", "shepard", "recall", "quality"])
+@pytest.mark.parametrize("kind", ["kl", "shepard", "recall", "quality", "html"])
 def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch):
-    import matplotlib.pyplot as plt
-
     name = {"kl": "kl_curve", "recall": "recall_curve", "quality": "point_quality"}.get(kind, kind)
     calls = []
 
     def draw(*arguments, **options):
         calls.append((arguments, options))
-        return plt.subplots()[1]
+        return arguments[1].write_text("<html>") if kind == "html" else plt.subplots()[1]
 
-    monkeypatch.setattr(plotting, name, draw, raising=False)
-    named = [*NAMED, "--rows", "train.csv"]
-    named += ["--test", "train.csv"] if kind == "recall" else []
-    run("plot", "map", *named, "--kind", kind, "--out", tmp_path / "p.png")
+    monkeypatch.setattr(plotting, name, draw)
+    if kind == "html":
+        run("plot", "map", "--html", tmp_path / "p.html", "--title", "Mine")
+    else:
+        named = [*NAMED, "--rows", "train.csv"]
+        named += ["--test", "train.csv"] if kind == "recall" else []
+        run("plot", "map", *named, "--kind", kind, "--out", tmp_path / "p.png")
     ((arguments, options),) = calls
     if kind == "kl":
         assert "finetune" in arguments[0]
+    elif kind == "html":
+        Y, _, labels = arguments
+        assert (Y.shape, labels[0], options["names"][0]) == ((90, 2), "left", "s0")
+        assert options["title"] == "Mine"
+        assert [file.name for file in tmp_path.iterdir()] == ["p.html"]
     else:
         assert [a.shape for a in arguments] == [(90, 5), (90, 2)]
-    assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
+        assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
 
 
 FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
+READ = " should not be a file that the command reads"
 WRONG = {
     "no rows": (["fit", "none.npy", "--out", "new"], "file that exists"),
     "kind of file": (["fit", "map", "--out", "new"], "should end in .npy"),
@@ -307,6 +286,7 @@ WRONG = {
     "map option": ([*FIT, "--patience", "3"], "--patience should be left out without --map"),
     "foreign": ([*FIT, "--map", "map/map.csv", "--sampling", "batch"], "--sampling should be left"),
     "map of others": ([*FIT, "--map", "none.csv"], "path should be a file with a map"),
+    "no curves": (["plot", "placed", "--kind", "kl", "--out", "k.png"], "a model that was trained"),
     "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
     "finished": (["fit", "rows.npy", "--out", "plain", "--resume"], "plain, which is finished"),
     "resume a map": (["fit", "rows.npy", "--out", "placed", "--resume"], "a fit without --map"),
@@ -325,23 +305,40 @@ WRONG = {
         [*FIT, "--map", "train.csv"],
         "--map-columns should name those with coordinates",
     ),
-    "its ids": ([*FIT, "--map", "map/map.csv", "--map-id", "name"], "--map-id should be among"),
+    "ids of a map": (
+        [*FIT, "--map", "map/map.csv", "--map-id", "name"],
+        "--map-id should be one of",
+    ),
     "no header": ([*FIT, "--columns", "7"], "--columns should be among"),
-    "an input": (
-        ["transform", "map", "train.csv", "--out", "train.csv"],
-        "--out should not be a file that the command reads",
+    "delimiter": ([*FIT, "--delimiter", "||"], "--delimiter should be one character"),
+    "no picture": ("plot map", "--out should name a picture"),
+    "kind of picture": ("plot map --out map.bmp", ".png, .svg, .pdf"),
+    "overlay": ("plot map --kind overlay --out o.png", "--test should give rows"),
+    "shepard": ("plot map --kind shepard --out o.png", "--rows should give the rows"),
+    "rows": ("plot map/map.csv --rows train.csv --out o.png", "a model folder"),
+    "coordinates": ("plot train.csv --out o.png", "--columns should name those with coo"),
+    "label of no rows": ("plot map --label kind --out o.png", "--label should be with"),
+    "test": ("plot map --test train.csv --kind map --out o.png", "--test should be with"),
+    "demo": ("demo --picture map.txt", "--picture should be a file"),
+    "export": (
+        "export map --out x.onnx --format onnx --reference train.csv",
+        "--reference should be left out with --format onnx",
     ),
-    "its own rows": (
-        ["fit", "train.csv", "--out", "new", "--embedding", "train.csv"],
-        "--embedding should not be a file that the command reads",
-    ),
+    "exists": ("export map --out train.csv --format litert", "train.csv"),
+    "an input": ("transform map train.csv --out train.csv", "--out" + READ),
+    "its ids": ("transform map train.csv --id ids.npy --out ids.npy", "--out" + READ),
+    "its rows": ("fit train.csv --out n --embedding train.csv", "--embedding" + READ),
+    "its map": ([*FIT, "--map", "map/map.csv", "--embedding", "map/map.csv"], "--embedding" + READ),
+    "in the folder": ("fit map/map.csv --out map --force", "--embedding" + READ),
+    "reference": ("export map --reference train.csv --out train.csv", "--out" + READ),
+    "drawn map": ("plot map/map.csv --html map/map.csv", "--html" + READ),
 }
 
 
 @pytest.mark.parametrize(("words", "said"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_one_line_and_exit_2(words, said, here, capsys):
     before = sorted(map(str, here.rglob("*")))
-    run(*words, "--json", code=2)
+    run(*(words.split() if isinstance(words, str) else words), "--json", code=2)
     shown = capsys.readouterr()
     lines = [line for line in shown.err.splitlines() if line.startswith("ptsne: error:")]
     assert len(lines) == 1
@@ -350,14 +347,10 @@ def test_wrong_input_is_one_line_and_exit_2(words, said, here, capsys):
     assert sorted(map(str, here.rglob("*"))) == before
 
 
-def test_work_that_fails_is_exit_1(here, capsys, monkeypatch, tmp_path):
+def test_work_that_fails_is_exit_1(here, at_once, capsys, monkeypatch, tmp_path):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", "map/model.json")
 
-    fitted = ParametricTSNE.load("plain")
-    monkeypatch.setattr(
-        ParametricTSNE, "fit", lambda self, X, **options: vars(self).update(vars(fitted))
-    )
     monkeypatch.setattr(ParametricTSNE, "save", full)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", code=1)
     assert "could not be written: the disk is full; free space" in capsys.readouterr().err
@@ -399,14 +392,9 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "ptsne_keras", *map(str, words), *slow, "--json"]
     root = str(Path(cli.__file__).parents[2])
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": root},
-    )
+    environment = {**os.environ, "PYTHONPATH": root}
+    pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
     os.close(stderr)
     err = ""
     while "rows/s" not in err:  # training has begun
@@ -501,17 +489,13 @@ def test_somebodys_own_map_is_not_written_over(here, tmp_path, capsys):
     words = ["fit", "train.csv", *NAMED, *QUICK, "--quiet", "--force"]
     run(*words, "--out", own, code=2)
     assert "a folder without a map.csv" in capsys.readouterr().err
-    words = ["fit", "train.csv", *NAMED, "--quiet"]
-    given = ["--map", own / "map.csv", "--force"]
-    run(*words, *given, "--out", tmp_path / "new", "--embedding", own / "map.csv", code=2)
-    assert "--embedding should not be a file that the command reads" in capsys.readouterr().err
     assert (own / "map.csv").read_bytes() == before
     assert os.listdir(own) == ["map.csv"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_what_fails_while_saving_leaves_the_old_model_and_its_map(
-    error, here, tmp_path, monkeypatch
+    error, here, at_once, tmp_path, monkeypatch
 ):
     old = shutil.copytree("map", tmp_path / "map")
     before = {file.name: file.read_bytes() for file in Path(old).iterdir()}
@@ -528,12 +512,11 @@ def test_what_fails_while_saving_leaves_the_old_model_and_its_map(
     assert not (tmp_path / "new").exists()
 
 
-def test_two_fits_into_one_folder_both_stay(here, tmp_path, monkeypatch, capsys):
+def test_two_fits_into_one_folder_both_stay(here, at_once, tmp_path, monkeypatch, capsys):
     real = ParametricTSNE.fit
 
     def slower(self, *arguments, **options):
-        if not (tmp_path / "one").exists():
-            shutil.copytree("plain", tmp_path / "one")  # the other was quicker
+        shutil.copytree("plain", tmp_path / "one")  # the other was quicker
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(ParametricTSNE, "fit", slower)
@@ -556,47 +539,31 @@ def test_training_that_diverges_leaves_nothing(far, here, tmp_path, capsys, monk
     assert not (tmp_path / "new").exists()
 
 
-def test_a_wrong_word_is_told_in_json_too(here, capsys):
-    run("plot", "map", "--json", "--kind", "pie", code=2)
-    shown = capsys.readouterr()
-    assert "invalid choice: 'pie'" in json.loads(shown.out)["error"]
-    assert shown.err.count("\n") == 1
-
-
 @pytest.mark.parametrize(
-    ("redirected", "code", "words"),
-    [
-        ("| true", 0, []),
-        ("> /dev/full", 1, ["cannot be printed"]),
-        ("2>&-", 0, []),
-        ("", 0, []),
-    ],
-    ids=["a reader that goes", "a full device", "no stderr", "ASCII"],
+    ("redirected", "code"),
+    [("| true", 0), ("> /dev/full", 1), ("2>&-", 0)],
+    ids=["a reader that goes", "a full device", "no stderr"],
 )
-def test_an_answer_that_cannot_be_printed(redirected, code, words, here):
-    line = f"set -o pipefail; {sys.executable} -m ptsne_keras evaluate map --train train.csv --id "
-    line += f"sample --label kind --no-pca {redirected}"
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+def test_an_answer_that_cannot_be_printed(redirected, code, here):
+    """Nor its letters: the encoding is ASCII."""
+    words = f"{sys.executable} -m ptsne_keras evaluate map --train train.csv --no-pca"
     done = subprocess.run(
-        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120
+        ["bash", "-c", f"set -o pipefail; {words} {' '.join(NAMED)} {redirected}"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-    assert all(word in done.stderr for word in words)
+    assert ("cannot be printed" in done.stderr) is (code == 1)
 
 
-def test_maps_of_transform_can_be_drawn_and_what_has_no_use_is_refused(here, tmp_path, capsys):
+def test_a_map_of_transform_and_test_rows_are_drawn(here, tmp_path):
     run("transform", "map", "train.csv", "--id", "sample", "--out", tmp_path / "m.parquet")
     run("plot", tmp_path / "m.parquet", "--out", tmp_path / "m.png")
     run("plot", "map", "--test", "train.csv", "--id", "sample", "--out", tmp_path / "over.png")
-    for words in (["--label", "kind"], ["--test", "train.csv", "--kind", "map"]):
-        capsys.readouterr()
-        run("plot", "map", *words, "--out", tmp_path / "no.png", code=2)
-        assert f"{words[0]} should be with" in capsys.readouterr().err
-    assert not (tmp_path / "no.png").exists()
-    run("demo", "--picture", "map.txt", code=2)
-    assert "--picture should be a file" in capsys.readouterr().err
 
 
 def test_every_example_of_the_help_is_understood():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from support.pipelines import assert_every_row_once
 
 from ptsne_keras.data import batches, sources, streams
 from ptsne_keras.utils import validation
@@ -20,16 +21,16 @@ def memmap(X, path):
 
 
 def given_as(kind, X, tmp_path):
-    if kind == "memmap":
-        return memmap(X, tmp_path / "X.npy")
-    return getattr(scipy.sparse, kind)(X)
+    return memmap(X, tmp_path / "X.npy") if kind == "memmap" else getattr(scipy.sparse, kind)(X)
 
 
 KINDS = ["memmap", "csr_matrix", "csr_array", "csc_matrix", "coo_array"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    zip(KINDS, ["float32", "float64", "int16", "float64", "float32"], strict=True),
+)
 def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
     X = (10 * X).astype(dtype)
     pipelines = [
@@ -47,11 +48,9 @@ def test_bad_rows_are_named(kind, X, tmp_path, monkeypatch):
     X[[40, 70], 2] = np.nan
     with pytest.raises(ValueError, match=r"rows, the first at index 40"):
         batches.from_array(given_as(kind, X, tmp_path), 8, 30)
-
-
-def test_a_memmap_of_another_shape(tmp_path):
-    with pytest.raises(ValueError, match="should be a 2-D array"):
-        batches.from_array(memmap(np.zeros(9, "float32"), tmp_path / "X.npy"), 8, 30)
+    if kind == "memmap":
+        with pytest.raises(ValueError, match="should be a 2-D array"):
+            batches.from_array(memmap(X[0], tmp_path / "row.npy"), 8, 30)
 
 
 def check_epoch(pipeline, X, sizes):
@@ -59,8 +58,7 @@ def check_epoch(pipeline, X, sizes):
     assert int(pipeline.cardinality()) == len(sizes)
     found = list(pipeline)
     assert sorted(len(x) for x, _ in found) == sorted(sizes)
-    seen = np.concatenate([x for x, _ in found])
-    np.testing.assert_array_equal(seen[np.lexsort(seen.T)], X[np.lexsort(X.T)])
+    assert_every_row_once([x for x, _ in found], X)
     for x, P in found:
         fresh = next(iter(batches.from_array(x.numpy(), 8, len(x), shuffle=False)))[1]
         np.testing.assert_allclose(P, fresh, atol=1e-7)
@@ -71,52 +69,40 @@ def unique(rng):
     return rng.normal(size=(100, 6)).astype("float32")
 
 
-class TestDataset:
-    @pytest.mark.parametrize("batched", [None, 7])
-    def test_of_rows(self, unique, batched):
-        data = tf.data.Dataset.from_tensor_slices(unique)
-        data = data if batched is None else data.batch(batched)
-        count = None if batched is None else 100
-        pipeline = streams.from_dataset(data, 8, 30, count=count, seed=0)
+@pytest.fixture
+def data(unique):
+    return tf.data.Dataset.from_tensor_slices(unique)
+
+
+def test_a_data_set_of_rows_or_of_batches_gives_every_row_once_an_epoch(data, unique):
+    for given, count in ((data, None), (data.batch(7), 100)):
+        pipeline = streams.from_dataset(given, 8, 30, count=count, seed=0)
         check_epoch(pipeline, unique, [25] * 4)
+    first, second = (np.concatenate([x for x, _ in pipeline]) for _ in range(2))
+    assert not np.array_equal(first, second)
+    kept = streams.from_dataset(data, 8, 30, buffer=0)
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in kept]), unique)
 
-    def test_reshuffles_every_epoch(self, unique):
-        data = tf.data.Dataset.from_tensor_slices(unique)
-        first, second = (
-            np.concatenate([x for x, _ in pipeline])
-            for pipeline in [streams.from_dataset(data, 8, 30, seed=0)] * 2
-        )
-        assert not np.array_equal(first, second)
-        kept = streams.from_dataset(data, 8, 30, buffer=0)
-        np.testing.assert_array_equal(np.concatenate([x for x, _ in kept]), unique)
 
-    def test_needs_its_length(self, unique):
-        data = tf.data.Dataset.from_tensor_slices(unique).filter(lambda x: x[0] > 0)
-        with pytest.raises(ValueError, match="count, the number of rows, should be given"):
-            streams.from_dataset(data, 8, 30)
+@pytest.mark.parametrize("count", [80, 110, 200])
+def test_a_data_set_of_another_length_is_an_error(count, data):
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain"):
+        list(streams.from_dataset(data, 8, 30, count=count))
 
-    @pytest.mark.parametrize("count", [80, 110, 200])
-    def test_a_wrong_length_is_an_error(self, count, unique):
-        data = tf.data.Dataset.from_tensor_slices(unique)
-        with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain"):
-            list(streams.from_dataset(data, 8, 30, count=count))
 
-    def test_bad_input_is_named(self, unique):
-        with pytest.raises(ValueError, match=r"data should be a tf\.data\.Dataset"):
-            streams.from_dataset(unique, 8, 30)
-        data = tf.data.Dataset.from_tensor_slices((unique, unique))
-        with pytest.raises(ValueError, match="data should be a data set of rows"):
-            streams.from_dataset(data, 8, 30)
-        data = tf.data.Dataset.from_tensor_slices(unique)
-        for name, wrong in (("count", "200"), ("count", -5), ("buffer", 2.5), ("buffer", -1)):
-            with pytest.raises(ValueError, match=f"{name} should be an integer of at least 0"):
-                streams.from_dataset(data, 8, 30, **{name: wrong})
-
-    def test_bad_rows_are_reported(self, unique):
-        unique[5, 1] = np.inf
-        data = tf.data.Dataset.from_tensor_slices(unique)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="X should be finite"):
-            list(streams.from_dataset(data, 8, 30))
+def test_bad_data_sets_are_named(data, unique):
+    for wrong, message in (
+        (unique, r"data should be a tf\.data\.Dataset"),
+        (tf.data.Dataset.zip((data, data)), "data should be a data set of rows"),
+        (data.filter(lambda x: x[0] > 0), "count, the number of rows, should be given"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            streams.from_dataset(wrong, 8, 30)
+    for name, wrong in (("count", "200"), ("count", -5), ("buffer", 2.5), ("buffer", -1)):
+        with pytest.raises(ValueError, match=f"{name} should be an integer of at least 0"):
+            streams.from_dataset(data, 8, 30, **{name: wrong})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="X should be finite"):
+        list(streams.from_dataset(data.map(lambda x: x / 0), 8, 30))
 
 
 def write_tfrecord(path, X):
@@ -152,44 +138,27 @@ def test_every_row_of_all_files_comes_once(kind, unique, tmp_path):
     check_epoch(pipeline, unique, [25] * 4)
 
 
-def test_tfrecords_of_another_width_are_an_error(unique, tmp_path):
-    write_tfrecord(tmp_path / "rows.tfrecord", unique)
-    pipeline = streams.from_tfrecord(tmp_path / "rows.tfrecord", 5, 8, 30)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
-        list(pipeline)
-
-
-def test_the_index_that_pandas_writes_is_not_a_feature(unique, tmp_path):
+def test_widths_are_those_of_tfrecords_and_of_parquet_without_the_index_of_pandas(unique, tmp_path):
     write_parquet(tmp_path / "rows.parquet", unique, label=False)
     x, _ = next(iter(streams.from_parquet(tmp_path / "rows.parquet", None, 8, 30)))
     assert x.shape[1] == 6
+    write_tfrecord(tmp_path / "rows.tfrecord", unique)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="features"):
+        list(streams.from_tfrecord(tmp_path / "rows.tfrecord", 5, 8, 30))
 
 
-@pytest.mark.parametrize(
-    ("read", "message"),
-    [
-        (
-            lambda folder: streams.from_tfrecord(folder / "*.x", 6),
-            "files should name TFRecord files",
-        ),
-        (lambda folder: streams.from_parquet([folder / "x"]), "files should name Parquet files"),
-        (lambda folder: streams.from_parquet(folder / "empty"), "files should have rows"),
-        (lambda folder: streams.from_parquet(folder / "rows"), "row group 0, should be numeric"),
-        (
-            lambda folder: streams.from_parquet(folder / "rows", ["a", "z"]),
-            r"columns should be in every file.*\['z'\]",
-        ),
-        *[
-            (
-                lambda folder, names=names: streams.from_parquet(folder / "rows", names),
-                "columns should be one or more names",
-            )
-            for names in ("ab", [], ["a", "a"], 30)
-        ],
-    ],
-)
-def test_bad_files_and_columns_are_named(read, message, unique, tmp_path):
+def test_bad_files_and_columns_are_named(unique, tmp_path):
     write_parquet(tmp_path / "rows", unique)
     write_parquet(tmp_path / "empty", unique[:0])
-    with pytest.raises(ValueError, match=message):
-        read(tmp_path)
+    several = "columns should be one or more names"
+    for name, columns, message in (
+        ("x", None, "files should name Parquet files"),
+        ("empty", None, "files should have rows"),
+        ("rows", None, "row group 0, should be numeric"),
+        ("rows", ["a", "z"], r"columns should be in every file.*\['z'\]"),
+        *(("rows", columns, several) for columns in ("ab", [], ["a", "a"], 30)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            streams.from_parquet([tmp_path / name], columns)
+    with pytest.raises(ValueError, match="files should name TFRecord files"):
+        streams.from_tfrecord(tmp_path / "*.x", 6)

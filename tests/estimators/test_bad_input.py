@@ -290,7 +290,7 @@ def test_load(what, name, saved, open_folder):
 
 
 def full_disk(fit):
-    """Return an fsync that fails once so many files are written."""
+    """Return an fsync that fails after this many calls."""
     left = iter(range(fit))
 
     def fsync(descriptor):
@@ -324,7 +324,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     other = others[name]
     around, tries = contextlib.nullcontext(), 1
     if what == "a disk that is full":
-        tries = 5  # the encoder, the arrays, the manifest; the folder after each
+        tries = 5  # the encoder and its folder, the arrays and theirs, the manifest
     elif what == "a disk for temporary files that is full":
         monkeypatch.setattr(_persistence.tempfile, "TemporaryDirectory", no_temporary_space)
     elif what == "a model that may not be replaced":

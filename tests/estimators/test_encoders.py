@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn
-from support.fits import BOTH, conv
+from support.fits import BOTH, Subclassed, conv
 
 from ptsne_keras import ParametricTSNE, metrics
 from ptsne_keras.estimators.scoring import scored_rows
@@ -25,23 +25,19 @@ def residual():
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
-@keras.saving.register_keras_serializable(package="test_estimator")
-class Subclassed(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(2)
-
-    def call(self, x):
-        return self.dense(x)
+@keras.saving.register_keras_serializable(package="test_encoders")
+class Registered(Subclassed):
+    """A class that Keras knows when it loads a model."""
 
 
 OWN = {"epochs": 2, "batch_size": 200, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore:`build:UserWarning")
-@pytest.mark.parametrize("make", [conv, two_inputs, residual, Subclassed])
+@pytest.mark.parametrize("make", [conv, two_inputs, residual, Registered])
 def test_any_model_is_trained_saved_loaded_and_fitted_again(make, X, new, tmp_path):
-    tsne = ParametricTSNE(encoder=make(), **OWN).fit(X)
+    tsne = sklearn.base.clone(ParametricTSNE(encoder=make(), **OWN)).fit(X)
+    assert type(tsne.encoder).__name__ in repr(tsne)
     Y = tsne.transform(new)
     assert Y.shape == (50, 3 if make is residual else 2)
     tsne.save(tmp_path)
@@ -70,18 +66,18 @@ def test_layers_that_are_frozen_stay(X):
     assert not np.array_equal(inner.get_weights()[2], model.get_weights()[2])
 
 
-def test_an_own_encoder_clones_and_prints(X):
-    tsne = sklearn.base.clone(ParametricTSNE(encoder=conv(), **OWN))
-    assert "Sequential" in repr(tsne)
-    assert tsne.fit(X).embedding_.shape == (400, 2)
-
-
 @pytest.mark.parametrize(
-    "options", [{"pretraining": "cd1"}, {"initial_dims": 20}], ids=["rbm", "projection"]
+    ("make", "options", "message"),
+    [
+        (conv, {"pretraining": "cd1"}, "encoder should be None with RBMs"),
+        (conv, {"initial_dims": 20}, "initial_dims should be None with an encoder of your own"),
+        (Subclassed, {}, "encoder should be one that Keras can copy"),
+    ],
+    ids=["rbm", "projection", "not registered"],
 )
-def test_what_an_own_encoder_excludes_is_named(options, X):
-    with pytest.raises(ValueError, match="encoder"):
-        ParametricTSNE(encoder=conv(), **options).fit(X)
+def test_encoders_that_cannot_be_trained_are_named(make, options, message, X):
+    with pytest.raises(ValueError, match=message):
+        ParametricTSNE(encoder=make(), **options).fit(X)
 
 
 @BOTH
@@ -105,23 +101,3 @@ def test_several_perplexities(options, X, new, tmp_path):
     loaded = ParametricTSNE.load(tmp_path)
     assert loaded.perplexity == (5, 15)
     assert loaded.score(new) == tsne.score(new)
-
-
-def test_an_encoder_that_cannot_be_copied_is_named(digits):
-    class Unregistered(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(2)
-
-        def call(self, x):
-            return self.dense(x)
-
-    with pytest.raises(ValueError, match="encoder should be one that Keras can copy"):
-        ParametricTSNE(encoder=Unregistered(), epochs=1).fit(digits[0][0][:200])
-
-
-def test_an_encoder_with_nothing_to_train_is_named(digits):
-    encoder = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
-    encoder.trainable = False
-    with pytest.raises(ValueError, match="encoder should have weights to train"):
-        ParametricTSNE(encoder=encoder, epochs=1).fit(digits[0][0][:200])

@@ -6,32 +6,20 @@ from support.fits import GRAPH, SMALL
 
 from ptsne_keras import ParametricTSNE, metrics
 
+ROWS = {
+    "pixels in 0 … 255": lambda X: (X * 255).astype(np.uint8),
+    "integers as floats": lambda X: np.rint(X * 16),
+    "columns around 0": lambda X: X * 3 - 1,
+    "large units": lambda X: (X - 0.5) * 1e6,
+    "small units": lambda X: (X - 0.5) * 1e-6,
+    "far from 0": lambda X: (X + 100) * 10,
+    "negative": lambda X: -X,
+    "a constant column": lambda X: np.column_stack([X - 0.5, np.full(len(X), 3.0)]),
+    "duplicated rows": lambda X: np.concatenate([X, X[:50], X[:50]]),
+}
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda X: (X * 255).astype(np.uint8),
-        lambda X: np.rint(X * 16),
-        lambda X: X * 3 - 1,
-        lambda X: (X - 0.5) * 1e6,
-        lambda X: (X - 0.5) * 1e-6,
-        lambda X: (X + 100) * 10,
-        lambda X: -X,
-        lambda X: np.column_stack([X - 0.5, np.full(len(X), 3.0)]),
-        lambda X: np.concatenate([X, X[:50], X[:50]]),
-    ],
-    ids=[
-        "pixels in 0 … 255",
-        "integers as floats",
-        "columns around 0",
-        "large units",
-        "small units",
-        "far from 0",
-        "negative",
-        "a constant column",
-        "duplicated rows",
-    ],
-)
+
+@pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,6 +1,5 @@
 """Maps from the files that people have."""
 
-import gzip
 import types
 
 import numpy as np
@@ -15,83 +14,6 @@ def Y(rng):
     return rng.normal(size=(5, 2)).astype("float32")
 
 
-def lines(Y, sep=",", decimal="."):
-    return [sep.join(f"{v:.9g}".replace(".", decimal) for v in row) for row in Y]
-
-
-def r_csv(Y, sep=",", decimal="."):
-    """What R's write.csv of a matrix without names gives."""
-    head = sep.join(['""', '"V1"', '"V2"'])
-    body = [f'"{i}"{sep}{line}' for i, line in enumerate(lines(Y, sep, decimal), 1)]
-    return "\n".join([head, *body]) + "\n"
-
-
-WRITERS = {
-    "R write.csv": ("map.csv", r_csv),
-    "R write.csv, no row names": ("map.csv", lambda Y: '"V1","V2"\n' + "\n".join(lines(Y))),
-    "R write.csv2": ("map.csv", lambda Y: r_csv(Y, ";", ",")),
-    "R write.table": (
-        "map.txt",
-        lambda Y: (
-            '"V1" "V2"\n' + "".join(f'"{i}" {line}\n' for i, line in enumerate(lines(Y, " "), 1))
-        ),
-    ),
-    "R write.table, tabs": (
-        "map.tsv",
-        lambda Y: (
-            '"V1"\t"V2"\n' + "".join(f'"{i}"\t{line}\n' for i, line in enumerate(lines(Y, "\t"), 1))
-        ),
-    ),
-    "pandas": ("map.csv", lambda Y: pd.DataFrame(Y, columns=["x", "y"]).to_csv()),
-    "pandas without names": ("map.csv", lambda Y: pd.DataFrame(Y).to_csv()),
-    "pandas without index": ("map.csv", lambda Y: pd.DataFrame(Y).to_csv(index=False, sep="\t")),
-    "no header": ("map.tsv", lambda Y: "\n".join(lines(Y, "\t")) + "\n"),
-    "NumPy savetxt": ("map.txt", lambda Y: "\n".join(lines(Y, " ")) + "\n"),
-    "R write.table, decimal commas, no header": (
-        "map.txt",
-        lambda Y: "\n".join(lines(Y, " ", ",")) + "\n",
-    ),
-    "R write.table, decimal commas, tabs": (
-        "map.tsv",
-        lambda Y: "V1\tV2\n" + "\n".join(lines(Y, "\t", ",")) + "\n",
-    ),
-    "R write.table, names with blanks": (
-        "map.txt",
-        lambda Y: (
-            "V1 V2\n" + "".join(f'"cell {i}" {line}\n' for i, line in enumerate(lines(Y, " ")))
-        ),
-    ),
-    "pandas, columns from 1": (
-        "map.csv",
-        lambda Y: pd.DataFrame(Y, columns=[1, 2]).to_csv(index=False),
-    ),
-    "comments, blank lines and blanks above": (
-        "map.CSV",
-        lambda Y: "\n# by hand\n  \nx, y\n" + "\n".join(lines(Y, ", ")) + "\n   \n",
-    ),
-    "a comma at the end": (
-        "map.csv",
-        lambda Y: "x,y,\n" + "".join(f"{line},\n" for line in lines(Y)),
-    ),
-    "byte order mark and Windows lines": (
-        "map.csv",
-        lambda Y: "\ufeffx,y\r\n" + "\r\n".join(lines(Y)) + "\r\n\r\n",
-    ),
-}
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
-def test_tables_of_every_writer_are_read(writer, zipped, Y, tmp_path):
-    name, write = WRITERS[writer]
-    file = tmp_path / (name + ".gz" * zipped)
-    text = write(Y).encode()
-    file.write_bytes(gzip.compress(text) if zipped else text)
-    found = maps.read(file)
-    np.testing.assert_allclose(found.Y, Y, rtol=1e-6)
-    assert found.Y.dtype == np.float32
-
-
 def test_a_first_column_of_text_names_the_rows(Y, tmp_path):
     index = pd.Index(["1,2", "1.2", "c", "d", "e"], name="cell")
     pd.DataFrame(Y, columns=["x", "y"], index=index).to_csv(tmp_path / "map.csv", sep=";")
@@ -99,12 +21,6 @@ def test_a_first_column_of_text_names_the_rows(Y, tmp_path):
     np.testing.assert_allclose(found.of(["1,2"]), Y[[0]], rtol=1e-6)
     (tmp_path / "map.csv").write_text("a,1.5,2.5\nb,3,4\n")
     np.testing.assert_array_equal(maps.read(tmp_path / "map.csv").of(["b"]), [[3, 4]])
-
-
-def test_row_names_are_kept(Y, tmp_path):
-    file = tmp_path / "map.csv"
-    file.write_text(r_csv(Y))
-    assert maps.read(file).ids.tolist() == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -116,7 +32,7 @@ def test_columns_and_ids_by_name(suffix, Y, tmp_path):
     np.testing.assert_allclose(found.of(["d", "a"]), Y[[3, 0]], rtol=1e-6)
     with pytest.raises(ValueError, match=r"columns should name .* 'cluster', 'a', 'b'"):
         maps.read(file, ids="barcode")
-    with pytest.raises(ValueError, match=r"among 'barcode', .* Received: 'z'"):
+    with pytest.raises(ValueError, match=r"among .* 'barcode', .* Received: 'z'"):
         maps.read(file, columns=["a", "z"])
 
 
@@ -197,13 +113,10 @@ def test_a_map_that_fails_to_be_written_leaves_the_old_one(Y, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,2\n3,NA\n5,\n", "in 2 of 3 rows, the first at index 1"),
-        ("NA,NA\n3,4\n5,6\n", "NaN in 1 of 3 rows, the first at index 0"),
-        (",x,y\na,1,2\nb,nan,4\n", r"1 such rows: 'b'"),
-        ("x,y\n1,2\n3,four\n", r"Column 'y' of .* should be numbers.* Received: 'four' in line 3"),
+        ("NA,NA\n3,4\n5,6\n", "NaN in row 1, column '1'"),
+        (",x,y\na,1,2\nb,nan,4\n", "NaN in row 2, column 'x'"),
         ("a,b,c\n1,2,3\n4,5,6\n", r"numbers in 'a', 'b', 'c'"),
         ("a,b\n1_0,2\n", "numbers in 'b'"),
-        ("x,y\n1,2\n3,1e39\n", "The map should be finite.*infinity or a value above 3.4e38"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(text, message, tmp_path):
@@ -218,7 +131,8 @@ def test_arrays_that_are_no_maps_are_refused(tmp_path):
     np.save(file, np.zeros((2, 500)))
     with pytest.raises(ValueError, match=r"save its transpose. Received: shape \(2, 500\)"):
         maps.read(file)
-    with pytest.raises(ValueError, match="columns and ids should be left out"):
+    np.save(file, np.zeros((9, 2)))
+    with pytest.raises(ValueError, match="ids should be one of what"):
         maps.read(file, ids="x")
     np.save(file, np.array([{}, {}]))
     with pytest.raises(ValueError, match=r"map.npy should be a whole .npy file of numbers"):
@@ -236,16 +150,13 @@ def test_names_are_lists(Y, tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="should be a file with a map"):
         maps.read(tmp_path / "map.csv")
-    (tmp_path / "map.xlsx").touch()
-    with pytest.raises(ValueError, match=r"should end in .*\.csv"):
-        maps.read(tmp_path / "map.xlsx")
 
 
 def test_rows_without_a_place_are_named(Y):
     table = maps.Map(Y, np.array(list("abcde")))
-    with pytest.raises(ValueError, match=r"2 rows without: 'x', 'y'; .* 'a', 'b', 'c', …"):
+    with pytest.raises(ValueError, match=r"no place for 'x', 'y'; the map has 'a', 'b', 'c', …"):
         table.of(["a", "x", "y"])
-    with pytest.raises(ValueError, match=r"1 names that occur twice or more: 'a'"):
+    with pytest.raises(ValueError, match="Received: 'a' several times"):
         maps.Map(Y, np.array(list("abcda"))).of(["b"])
     with pytest.raises(ValueError, match="matched by position"):
         maps.Map(Y, None).of(["b"])

@@ -90,8 +90,9 @@ def test_columns_are_chosen_and_dropped(form, frame, X, tmp_path):
         Reader(file, Choice(drop=["nonsense"]))
 
 
-def test_a_column_of_an_array_may_be_the_labels(X, tmp_path):
+def test_an_array_is_mapped_and_a_column_may_be_the_labels(X, tmp_path):
     np.save(tmp_path / "rows.npy", X)
+    assert isinstance(Reader(tmp_path / "rows.npy").read().X, np.memmap)
     rows = Reader(tmp_path / "rows.npy", Choice(labels="5")).read()
     assert rows.X.shape == (90, 4)
     np.testing.assert_allclose(rows.labels.astype(float), X[:, 4], rtol=1e-6)
@@ -117,19 +118,6 @@ def test_sparse_rows_stay_sparse(form, X, tmp_path):
     assert scipy.sparse.issparse(rows.X)
     assert abs(rows.X - S).max() == 0
     assert scipy.sparse.issparse(next(Reader(file).blocks()).X)
-
-
-def test_an_array_on_the_disk_is_mapped_and_not_loaded(X, tmp_path):
-    np.save(tmp_path / "rows.npy", X)
-    assert isinstance(Reader(tmp_path / "rows.npy").read().X, np.memmap)
-
-
-def test_the_index_of_pandas_in_parquet_is_ids(frame, X, tmp_path):
-    file = tmp_path / "rows.parquet"
-    frame[NAMES].set_index(SAMPLES).to_parquet(file)
-    rows = Reader(file).read()
-    assert rows.ids.tolist() == SAMPLES.tolist()
-    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
 
 
 def test_decimals_and_missing_ids_of_parquet(tmp_path):
@@ -171,42 +159,42 @@ def test_damaged_parquet_is_named(rng, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_more_that_is_wrong(frame, X, tmp_path):
-    with pytest.raises(FileNotFoundError, match="file that exists"):
-        Reader(tmp_path / "none.csv")
-    for ending, words in (
-        *((ending, f"whole {ending} file") for ending in (".npy", ".npz", ".parquet", ".h5ad")),
-        (".xlsx", "should end in .npy, .npz"),
-    ):
-        (tmp_path / f"bad{ending}").write_text("nonsense")
-        with pytest.raises(ValueError, match=words) as raised:
-            Reader(tmp_path / f"bad{ending}")
-        assert "\n" not in str(raised.value)
-    np.save(tmp_path / "cut.npy", X)
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"whole \.npy file"):
-        Reader(tmp_path / "cut.npy")
-    np.save(tmp_path / "flat.npy", X[:, 0])
-    with pytest.raises(ValueError, match="rows \\[N, D\\]"):
-        Reader(tmp_path / "flat.npy")
-    np.save(tmp_path / "text.npy", SAMPLES[:, None])
-    with pytest.raises(ValueError, match="should hold numbers"):
-        Reader(tmp_path / "text.npy")
-    np.savez(tmp_path / "two.npz", one=X, two=X)
-    with pytest.raises(ValueError, match=r"array should name.*'one', 'two'"):
-        Reader(tmp_path / "two.npz")
-    assert Reader(tmp_path / "two.npz", Choice(array="two")).count == 90
-    file, _ = write(frame, X, tmp_path, ".parquet")
-    with pytest.raises(ValueError, match=r"Column 'sample'.*Received: string"):
-        Reader(file).read()
-    np.save(tmp_path / "few.npy", KINDS[:80])
-    np.save(tmp_path / "rows.npy", X)
-    with pytest.raises(ValueError, match=r"one entry for each of the 90 rows.*80"):
-        Reader(tmp_path / "rows.npy", Choice(labels=str(tmp_path / "few.npy"))).read()
-    with pytest.raises(ValueError, match="labels should be one of what"):
-        Reader(tmp_path / "rows.npy", Choice(labels="kind"))
-    with pytest.raises(ValueError, match=r"layer should be left out for other than \.h5ad files"):
-        Reader(tmp_path / "rows.npy", Choice(layer="counts"))
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".parquet", ".h5ad", ".xlsx"])
+def test_files_that_are_not_what_their_ending_says(ending, tmp_path):
+    file = tmp_path / f"bad{ending}"
+    file.write_text("nonsense")
+    words = r"should end in .npy, .npz" if ending == ".xlsx" else f"whole {ending} file"
+    with pytest.raises(ValueError, match=words) as raised:
+        Reader(file)
+    assert "\n" not in str(raised.value)
+
+
+WRONG = {
+    "none": ("none.npy", {}, "file that exists"),
+    "cut": ("cut.npy", {}, r"whole \.npy file"),
+    "flat": ("flat.npy", {}, "rows \\[N, D\\]"),
+    "text": ("text.npy", {}, "should hold numbers"),
+    "array": ("two.npz", {}, r"array should name.*'one', 'two'"),
+    "a column of text": ("rows.parquet", {}, r"Column 'sample'.*Received: string"),
+    "few labels": ("rows.npy", {"labels": "few.npy"}, r"one entry for each of the 90 rows.*80"),
+    "no labels": ("rows.npy", {"labels": "kind"}, "labels should be one of what"),
+    "layer": ("rows.npy", {"layer": "counts"}, r"layer should be left out for other than \.h5ad"),
+    "marks": ("rows.npy", {"delimiter": "||"}, "delimiter should be one character"),
+}
+
+
+@pytest.mark.parametrize(("name", "choice", "words"), WRONG.values(), ids=WRONG)
+def test_more_that_is_wrong(name, choice, words, frame, X, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(frame, X, tmp_path, ".parquet")
+    arrays = {"rows": X, "flat": X[:, 0], "text": SAMPLES[:, None], "few": KINDS[:80]}
+    for stem, array in arrays.items():
+        np.save(f"{stem}.npy", array)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "rows.npy").read_bytes()[:-50])
+    np.savez("two.npz", one=X, two=X)
+    assert Reader("two.npz", Choice(array="two")).count == 90
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        Reader(name, Choice(**choice)).read()
 
 
 def test_columns_beside_names_of_a_model(frame, X, tmp_path):

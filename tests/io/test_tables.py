@@ -1,18 +1,15 @@
 """Text tables: layouts are found, numbers are never wrong, and errors name line and column."""
 
 import gzip
-import time
 import tracemalloc
 import warnings
 
 import numpy as np
 import pandas
 import pytest
-from support.tables import NAMES, SAMPLES
 
-from ptsne_keras.io import tables
+from ptsne_keras.io import maps, tables
 from ptsne_keras.io.rows import Choice, Reader
-from ptsne_keras.io.tables import Layout
 
 
 @pytest.fixture
@@ -33,17 +30,51 @@ LAYOUTS = {
     "a semicolon in every name of a row": ("id,a,b\nx;y,1,2\nz;w,3,4\n", {"ids": "id"}),
     "line breaks in quoted cells": ('id,a,b\n"x\ny",1,2\n"z\nw",3,4\n', {"ids": "id"}),
     "a delimiter at the end of rows alone": ("a,b\n1,2,\n3,4,\n", {}),
-    "a delimiter at the end of every line": ("a,b,\n1,2,\n3,4,\n", {}),
     "a delimiter at the end of rows without a header": ("1,2,\n3,4,\n", {}),
     "sep= of Excel": ("sep=;\na;b\n1;2\n3;4\n", {}),
     "decimal commas": ("a;b\n1,0;2\n3;4,0\n", {}),
-    "decimal commas between blanks": ("1,0 2,0\n3,0 4,0\n", {}),
-    "thousands": ("a;b\n1;2\n3;4\n", {"layout": Layout(thousands=".")}),
-    "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"layout": Layout(delimiter="|")}),
+    "thousands": ("a;b\n1;2\n3;4\n", {"thousands": "."}),
+    "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"delimiter": "|"}),
     "blanks": ("  a   b\n  1   2\n  3   4\n", {}),
+    "labels by number": ("1,2,x\n3,4,y\n", {"labels": "3"}),
+    "truth values": ("a,b\nTrue,2\n3,4\n", {}),
     "the index of pandas": (",0,1\n10,1,2\n11,3,4\n", {}),
-    "R's row names": ('"a" "b"\n"r1" 1 2\n"r2" 3 4\n', {}),
 }
+
+
+HALVES = [[1.5, 2], [3, 4.25]]
+WRITERS = {
+    "R write.csv": '"","V1","V2"\n"1",1.5,2\n"2",3,4.25\n',
+    "R write.csv, no row names": '"V1","V2"\n1.5,2\n3,4.25\n',
+    "R write.csv2": '"";"V1";"V2"\n"1";1,5;2\n"2";3;4,25\n',
+    "R write.table": '"V1" "V2"\n"1" 1.5 2\n"2" 3 4.25\n',
+    "R write.table, tabs": '"V1"\t"V2"\n"1"\t1.5\t2\n"2"\t3\t4.25\n',
+    "R write.table, names with blanks": 'V1 V2\n"cell 1" 1.5 2\n"cell 2" 3 4.25\n',
+    "R write.table, decimal commas, tabs": "V1\tV2\n1,5\t2\n3\t4,25\n",
+    "R write.table, decimal commas, no header": "1,5 2,0\n3,0 4,25\n",
+    "pandas": ",x,y\n0,1.5,2.0\n1,3.0,4.25\n",
+    "pandas without names": ",0,1\n0,1.5,2.0\n1,3.0,4.25\n",
+    "pandas without index": "0\t1\n1.5\t2.0\n3.0\t4.25\n",
+    "pandas, columns from 1": "1,2\n1.5,2.0\n3.0,4.25\n",
+    "no header": "1.5\t2\n3\t4.25\n",
+    "NumPy savetxt": "1.500000e+00 2.000000e+00\n3.000000e+00 4.250000e+00\n",
+    "comments, blank lines and blanks above": "\n# by hand\n  \nx, y\n1.5, 2\n3, 4.25\n   \n",
+    "a comma at the end": "x,y,\n1.5,2,\n3,4.25,\n",
+    "byte order mark and Windows lines": "\ufeffx,y\r\n1.5,2\r\n3,4.25\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("ending", ["csv", "TXT", "tsv.gz"])
+def test_tables_of_every_writer_are_read(writer, ending, tmp_path):
+    file = tmp_path / f"map.{ending}"
+    text = WRITERS[writer].encode()
+    file.write_bytes(gzip.compress(text) if ending == "tsv.gz" else text)
+    found = maps.read(file)
+    assert found.Y.tolist() == HALVES == Reader(file).read().X.tolist()
+    names = {"R write.csv": ["1", "2"], "pandas": ["0", "1"], "no header": None}
+    if writer in names:
+        assert (found.ids if found.ids is None else found.ids.tolist()) == names[writer]
 
 
 @pytest.mark.parametrize(("text", "choice"), LAYOUTS.values(), ids=LAYOUTS)
@@ -53,7 +84,6 @@ def test_layouts_are_found(text, choice, file):
 
 def test_truth_values_are_numbers(file):
     assert read(file, "a,b\nTrue,2\nFalse,4\n").X.tolist() == [[1, 2], [0, 4]]
-    assert read(file, "a,b\nTrue,2\n3,4\n").X.tolist() == TWO
 
 
 @pytest.mark.parametrize(
@@ -103,7 +133,7 @@ def test_a_header_is_words_or_what_pandas_writes(text, header, file):
         warnings.simplefilter("error")
         assert Reader(file, Choice(drop=["id"] if "id" in text else [])).source.named is header
         for asked in (True, False) if text.count("\n") > 1 else (False,):
-            found = Reader(file, Choice(layout=Layout(header=asked))).source
+            found = Reader(file, Choice(header=asked)).source
             assert found.named is asked
 
 
@@ -112,7 +142,7 @@ def test_numbers_that_may_be_names_are_said_to_be_read_as_data(head, file):
     rows = "0.5,0.7,0.1\n0.5,0.2,1\n9,2,3\n5,1,2\n"
     with pytest.warns(UserWarning, match=r"first line, .*, is read as a row of data; header=True"):
         assert len(read(file, f"{head}\n{rows}").X) == 5
-    named = read(file, f"{head}\n{rows}", layout=Layout(header=True), columns=head.split(",")[:2])
+    named = read(file, f"{head}\n{rows}", header=True, columns=head.split(",")[:2])
     assert named.X.shape == (4, 2)
     with pytest.raises(ValueError, match=r"columns should be among .*; header=True if its first"):
         read(file, "7,3\n1,2\n", columns=["7"])
@@ -192,22 +222,8 @@ def test_a_large_table_is_never_held_twice(rng, file, monkeypatch):
     assert most < 1.5 * X.nbytes
 
 
-def test_a_wide_table_takes_time_in_proportion(rng, file):
+def test_a_wide_table_is_read(rng, file):
     X = rng.normal(size=(6, 20_000)).astype(np.float32)
     pandas.DataFrame(X).add_prefix("c").assign(kind=list("abcdef")).to_csv(file, index=False)
-    start = time.perf_counter()
     rows = Reader(file, Choice(labels="kind")).read()
-    assert time.perf_counter() - start < 20
     np.testing.assert_allclose(rows.X, X, rtol=1e-5)
-
-
-def test_row_names_are_ids(rng, X, tmp_path):
-    numbers = pandas.DataFrame(X, index=SAMPLES, columns=NAMES)
-    numbers.to_csv(tmp_path / "rows.csv")
-    rows = Reader(tmp_path / "rows.csv", Choice(labels=None)).read()
-    assert rows.ids.tolist() == SAMPLES.tolist()
-    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
-    np.savetxt(tmp_path / "plain.csv", np.column_stack([X, np.arange(90)]), delimiter=",")
-    rows = Reader(tmp_path / "plain.csv", Choice(labels="6")).read()
-    np.testing.assert_allclose(rows.X, X, rtol=1e-6)
-    assert rows.labels.tolist() == list(range(90))

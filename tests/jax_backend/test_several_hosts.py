@@ -34,17 +34,17 @@ def free_address():
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
+def with_devices(count):
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+
+
 def run(script, folder, hosts, devices):
     """Run a script on several hosts: the losses that each printed, and the weights."""
     folder.mkdir()
     (folder / "script.py").write_text(script)
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(ROOT),
-    }
     address = free_address()
-    processes = []
+    environment, processes = with_devices(devices), []
     for host in range(hosts):
         place = folder / str(host)
         place.mkdir()
@@ -68,10 +68,17 @@ def run(script, folder, hosts, devices):
     return curves, encoder.get_weights()
 
 
-@pytest.mark.parametrize("script", [documented(), STAGES.read_text()], ids=["guide", "stages"])
-def test_two_processes_are_one_process_of_two_devices(script, tmp_path):
-    (first, second), weights = run(script, tmp_path / "two", hosts=2, devices=1)
-    (alone,), expected = run(script, tmp_path / "one", hosts=1, devices=2)
+@pytest.fixture(scope="module")
+def of_the_guide(tmp_path_factory):
+    return run(documented(), tmp_path_factory.mktemp("guide") / "two", hosts=2, devices=1)
+
+
+@pytest.mark.parametrize("script", ["guide", "stages"])
+def test_two_processes_are_one_process_of_two_devices(script, of_the_guide, tmp_path):
+    text = documented() if script == "guide" else STAGES.read_text()
+    two = of_the_guide if script == "guide" else run(text, tmp_path / "two", hosts=2, devices=1)
+    (first, second), weights = two
+    (alone,), expected = run(text, tmp_path / "one", hosts=1, devices=2)
     assert len(alone) == 3
     assert first == second  # what is reported is the mean over all
     np.testing.assert_allclose(first, alone, rtol=1e-6)
@@ -79,8 +86,8 @@ def test_two_processes_are_one_process_of_two_devices(script, tmp_path):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
-def test_two_processes_are_one_device_that_takes_the_blocks_in_turn(tmp_path, digits):
-    (curve, _), weights = run(documented(), tmp_path / "two", hosts=2, devices=1)
+def test_two_processes_are_one_device_that_takes_the_blocks_in_turn(of_the_guide, digits):
+    (curve, _), weights = of_the_guide
     (X, _), _ = digits
     encoder = networks.encoder(64, 2, hidden_units=(100, 100), activation="relu", seed=0)
     encoder.compile("adam", loss=losses.TSNE(blocks=2))
@@ -114,16 +121,7 @@ assert "all-gather" in whole.lower(pairs[1], pairs[0]).compile().as_text()  # wh
 
 
 def test_devices_exchange_no_rows():
-    subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": str(ROOT),
-        },
-        check=True,
-        timeout=300,
-    )
+    subprocess.run([sys.executable, "-c", SHARDED], env=with_devices(2), check=True, timeout=300)
 
 
 def test_a_stack_taken_for_one_batch_is_named(rng):

@@ -41,19 +41,13 @@ def reloaded(model, folder):
 
 def test_the_unrolled_network_is_the_stacks_forward_pass_exactly(X):
     rbms = stack(12, 30, 20, 2)
-    model = networks.unroll(rbms)
-    np.testing.assert_array_equal(model(X), hidden_means(rbms, X))
+    model, expected = networks.unroll(rbms), hidden_means(rbms, X)
+    np.testing.assert_array_equal(model(X), expected)
     inner = keras.Model(model.inputs, model.layers[-2].output)
     np.testing.assert_array_equal(inner(X), hidden_means(rbms[:-1], X))
     assert model.layers[-1].activation is keras.activations.linear
-
-
-def test_unrolled_weights_are_copies(X):
-    rbms = stack(12, 30, 2)
-    model = networks.unroll(rbms)
-    before = hidden_means(rbms, X)
-    model.set_weights([w * 2 for w in model.get_weights()])
-    np.testing.assert_array_equal(hidden_means(rbms, X), before)
+    model.set_weights([w * 2 for w in model.get_weights()])  # copies
+    np.testing.assert_array_equal(hidden_means(rbms, X), expected)
 
 
 BUILDS = pytest.mark.parametrize(
@@ -84,16 +78,13 @@ def test_it_is_a_plain_keras_model(build):
     assert not model.compiled
 
 
-@pytest.fixture
-def mixed_bfloat16():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")
-
-
-def test_map_and_scaling_are_float32_under_mixed_precision(mixed_bfloat16, X):
+def test_map_and_scaling_are_float32_under_mixed_precision(X):
     """Rows at 1000 ± 1, rounded to bfloat16 before the shift, would all be equal."""
-    plain, scaled = small(), small(scaling=(1000.0, 1.0))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        plain, scaled = small(), small(scaling=(1000.0, 1.0))
+    finally:
+        keras.config.set_dtype_policy("float32")
     assert plain(X).dtype == "float32"
     assert plain.layers[1].compute_dtype == "bfloat16"
     np.testing.assert_allclose(scaled(X + 1000), plain(X), atol=0.02)
@@ -121,10 +112,7 @@ def test_the_default_is_the_papers_network():
     [
         ([], "one or more trained RBMs"),
         ([RBM(3)], "one or more trained RBMs"),
-        (
-            [stack(12, 30)[0], stack(5, 2)[0]],
-            "Received: 30 hidden units under 5 visible ones",
-        ),
+        (stack(12, 30) + stack(5, 2), "Received: 30 hidden units under 5 visible ones"),
     ],
     ids=["none", "unbuilt", "widths"],
 )
@@ -144,24 +132,16 @@ def test_scaling_works_at_any_scale_and_is_saved(scale, X, tmp_path):
 # Any model as an encoder ---------------------------------------------------------------------
 
 
-def images():
-    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
-    return keras.Sequential([keras.Input((4, 3, 1)), *layers, keras.layers.Dense(2)])
-
-
-def two_inputs():
-    a, b = keras.Input((3, 2), name="a"), keras.Input((6,), name="b")
-    x = keras.layers.Concatenate()([keras.layers.Flatten()(a), b])
-    return keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(x))
-
-
 def test_images_take_rows(X):
-    model = images()
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4, 3, 1)), *layers])
     np.testing.assert_array_equal(networks.from_rows(model, 12)(X), model(X.reshape(-1, 4, 3, 1)))
 
 
 def test_columns_go_to_the_inputs_in_their_order(X, tmp_path):
-    model = two_inputs()
+    a, b = keras.Input((3, 2), name="a"), keras.Input((6,), name="b")
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(a), b])
+    model = keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(x))
     whole = networks.from_rows(model, 12)
     expected = model({"a": X[:, :6].reshape(-1, 3, 2), "b": X[:, 6:]})
     np.testing.assert_array_equal(whole(X), expected)

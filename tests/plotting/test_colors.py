@@ -37,14 +37,10 @@ def test_labels_of_many_kinds_are_classes(labels, names, codes):
     assert read.values is None
 
 
-@pytest.mark.parametrize(
-    "labels", [[0.5, np.nan, 2], [0.5, None, 2], pd.Series([0.5, None, 2], dtype="Float64")]
-)
-def test_labels_that_are_not_integers_are_numbers(labels):
-    np.testing.assert_array_equal(read_labels((labels, 3))[0].values, [0.5, np.nan, 2])
-
-
-def test_integers_are_numbers_if_there_are_many_or_on_request():
+def test_fractions_are_numbers_and_integers_are_if_there_are_many_or_on_request():
+    half = [0.5, np.nan, 2], [0.5, None, 2], pd.Series([0.5, None, 2], dtype="Float64")
+    for labels in half:
+        np.testing.assert_array_equal(read_labels((labels, 3))[0].values, [0.5, np.nan, 2])
     assert read_labels(([1, 2, 3], 3), continuous=True)[0].limits() == (1, 3)
     assert read_labels((np.arange(51), 51))[0].values is not None
     assert read_labels((np.arange(50), 50))[0].values is None
@@ -71,11 +67,8 @@ def test_lists_read_together_share_classes_or_are_all_numbers(several, classes):
     assert [part.values is None for part in read] == [classes != ()] * 2
 
 
-def test_fifty_classes_look_different():
+def test_fifty_classes_look_different_and_unlabelled_rows_are_lighter():
     assert len({look(i) for i in range(50)}) == len({density.tint(i) for i in range(50)}) == 50
-
-
-def test_unlabelled_rows_are_lighter_than_every_class():
     light = [np.mean(to_rgb(color)) for color in plotting.PALETTE]
     assert np.mean(to_rgb(MISSING)) > max(light) + 0.1
 

@@ -40,10 +40,9 @@ def running(base: Path) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def server(running: Loopback) -> Iterator[Loopback]:
-    running.requests.clear()
-    yield running
+def server(running: Loopback) -> Loopback:
     running.clear()
+    return running
 
 
 @pytest.fixture(params=["http", "grpc"])

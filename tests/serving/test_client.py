@@ -2,7 +2,7 @@
 
 import json
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from support.linear import MODEL, D, address, assert_embeds, counts, refusal, ro
 from support.loopback import Loopback, free_port
 
 from ptsne_keras import networks, serving
-from ptsne_keras.serving import Client, ServingError, _chunks, _rest
+from ptsne_keras.serving import Client, ServingError, _rest, _transport
 from ptsne_keras.serving.signatures import example
 
 # ---------------------------------------------------------------- answers
@@ -44,16 +44,16 @@ def memory_mapped(X: np.ndarray, folder: Path) -> np.ndarray:
 
 
 KINDS = {
-    "float64": lambda X, folder: X.astype("float64"),
-    "int64": lambda X, folder: np.round(10 * X).astype("int64"),
+    "float64": lambda X, _: X.astype("float64"),
+    "int64": lambda X, _: np.round(10 * X).astype("int64"),
     # As a JSON integer it is refused, by the stand-in too: it is sent as 16777216.0.
-    "beyond 2**24": lambda X, folder: np.full((1, D), 2**24, np.int64),
-    "list": lambda X, folder: X.tolist(),
-    "Fortran order": lambda X, folder: np.asfortranarray(X),
+    "beyond 2**24": lambda X, _: np.full((1, D), 2**24, np.int64),
+    "list": lambda X, _: X.tolist(),
+    "Fortran order": lambda X, _: np.asfortranarray(X),
     "memmap": memory_mapped,
-    "csr": lambda X, folder: scipy.sparse.csr_array(X),
-    "csc": lambda X, folder: scipy.sparse.csc_array(X),
-    "coo": lambda X, folder: scipy.sparse.coo_array(X),
+    "csr": lambda X, _: scipy.sparse.csr_array(X),
+    "csc": lambda X, _: scipy.sparse.csc_array(X),
+    "coo": lambda X, _: scipy.sparse.coo_array(X),
 }
 
 
@@ -76,25 +76,21 @@ def test_numbers_arrive_over_rest_to_the_bit():
 # ---------------------------------------------------------------- requests
 
 
-def test_many_rows_go_in_several_requests(url, server):
+def test_many_rows_go_in_requests_of_limited_rows_and_bytes(monkeypatch, url, server):
     X = rows(23)
-    with Client(url, MODEL, rows=5) as client:
+    with Client(url, MODEL, rows=7) as client:
         assert_embeds(client.embed(X), X)
-        assert_embeds(client.embed_examples([example(row) for row in X[:7]]), X[:7])
-    assert counts(server) == [5, 5, 5, 5, 3, 5, 2]
-
-
-def test_no_request_has_more_than_two_megabytes(monkeypatch, client, server):
-    monkeypatch.setattr(_chunks, "BYTES", 4 * D * 6)
-    client.embed(rows(13))
-    monkeypatch.setattr(_chunks, "BYTES", 2 * len(example(rows(1)[0])))
-    client.embed_examples([example(row) for row in rows(5)])
-    assert counts(server) == [6, 6, 1, 2, 2, 1]
+        assert_embeds(client.embed_examples([example(row) for row in X[:9]]), X[:9])
+        monkeypatch.setattr(_transport, "BYTES", 4 * D * 6)
+        client.embed(rows(13))
+        monkeypatch.setattr(_transport, "BYTES", 2 * len(example(X[0])))
+        client.embed_examples([example(row) for row in X[:5]])
+    assert counts(server) == [7, 7, 7, 2, 7, 2, 6, 6, 1, 2, 2, 1]
 
 
 def test_wide_rows_fit_the_four_megabytes_of_grpc():
     wide = np.zeros((3, 400_000), np.float64)
-    assert [chunk.nbytes for chunk in _chunks.features(wide, 4096)] == [1_600_000] * 3
+    assert [chunk.nbytes for chunk in _transport.features(wide, 4096)] == [1_600_000] * 3
 
 
 def test_row_that_alone_is_too_large_is_refused_with_advice(server):
@@ -117,17 +113,11 @@ def test_connection_is_kept_over_rest_and_let_go_by_close(server):
     assert client.embed(rows(2)).shape == (2, 2)
 
 
-def test_threads_share_a_client(client, server):
-    X, found = rows(40), {}
-    threads = [
-        threading.Thread(target=lambda i=i: found.update({i: client.embed(X[i : i + 5])}))
-        for i in range(0, 40, 5)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert_embeds(np.concatenate([found[i] for i in range(0, 40, 5)]), X)
+def test_threads_share_a_client(client):
+    X = rows(40)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(client.embed, np.split(X, 8)))
+    assert_embeds(np.concatenate(found), X)
 
 
 def test_version_and_label_choose_the_model(url):
@@ -187,22 +177,22 @@ def test_rows_that_are_not_finite_are_named_before_anything_is_sent(url, server,
             (client.embed, X),
             (client.embed_with_novelty, scipy.sparse.csr_array(X)),
         ):
-            with pytest.raises(ValueError, match=r"X should be finite.*3.4e38.* at index 6\."):
+            with pytest.raises(ValueError, match=r"X should be finite.* at index 6\."):
                 embed(given)
     assert server.requests == []
 
 
-@pytest.mark.parametrize(
-    ("X", "message"),
-    [
-        (np.zeros(D), r"X should be a 2-D array \[N, D\] of rows\..* Received: shape \(5,\)"),
-        (np.zeros((2, D, 1)), "X should be a 2-D array"),
-        (np.zeros((3, 0)), "X should have columns"),
-        ([["a", "b"]], "X should be numeric"),
-    ],
-    ids=["1-D", "3-D", "no columns", "text"],
-)
-def test_anything_but_a_matrix_of_numbers_is_refused(client, server, X, message):
+NO_MATRICES = {
+    "1-D": (np.zeros(D), r"X should be a 2-D array \[N, D\] of rows\..* Received: shape \(5,\)"),
+    "3-D": (np.zeros((2, D, 1)), "X should be a 2-D array"),
+    "no columns": (np.zeros((3, 0)), "X should have columns"),
+    "text": ([["a", "b"]], "X should be numeric"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_MATRICES)
+def test_anything_but_a_matrix_of_numbers_is_refused(client, server, kind):
+    X, message = NO_MATRICES[kind]
     with pytest.raises(ValueError, match=message):
         client.embed(X)
     assert server.requests == []

@@ -1,10 +1,8 @@
 """SavedModel export: the folder that a server polls, and arguments that are refused."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -18,16 +16,6 @@ from ptsne_keras.serving import export
 FEATURES = 64
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """An encoder of the paper's widths, exported once."""
-    encoder = networks.encoder(FEATURES, 2, seed=0)
-    base = tmp_path_factory.mktemp("served") / "map"
-    return SimpleNamespace(
-        encoder=encoder, base=base, path=serving.export_saved_model(encoder, base)
-    )
-
-
 @pytest.fixture
 def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the model by one small file, where only directories are looked at."""
@@ -39,14 +27,6 @@ def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "_write", write)
 
 
-@pytest.fixture
-def mixed_precision() -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
@@ -54,46 +34,23 @@ def names(directory: Path) -> list[str]:
 # ---------------------------------------------------------------- the directory
 
 
-def test_first_version_is_1_with_the_model_directly_inside(exported):
-    assert exported.path == exported.base / "1"
-    assert (exported.path / "saved_model.pb").is_file()
-
-
-def test_base_directory_holds_nothing_but_the_version(exported):
-    assert names(exported.base) == ["1"]
-
-
-def test_degrees_of_freedom_go_along(small_encoder, tmp_path):
+def test_facts_go_along_and_the_folder_holds_nothing_but_the_version(small_encoder, tmp_path):
     path = serving.export_saved_model(small_encoder, tmp_path, dof=1.75)
-    assert json.loads((path / "assets.extra/ptsne_keras.json").read_text()) == {"dof": 1.75}
-    # The model itself is as without.
-    assert "embed_with_novelty" not in tf.saved_model.load(str(path)).signatures
+    assert path == tmp_path / "1"
     assert names(tmp_path) == ["1"]
-
-
-@pytest.mark.usefixtures("quick_write")
-@pytest.mark.parametrize("dof", [0, -1.0, float("nan"), float("inf"), "learn"])
-def test_degrees_of_freedom_that_are_no_number_are_refused(small_encoder, tmp_path, dof):
-    with pytest.raises(ValueError, match="dof should be a number above 0"):
-        serving.export_saved_model(small_encoder, tmp_path, dof=dof)
-    assert names(tmp_path) == []
+    assert json.loads((path / "assets.extra/ptsne_keras.json").read_text()) == {"dof": 1.75}
 
 
 @pytest.mark.usefixtures("quick_write")
 def test_default_version_follows_the_highest(small_encoder, tmp_path):
+    for name in ("v7", "8.bak", ".9-abc", "assets", "-5"):  # no versions
+        (tmp_path / name).mkdir()
     taken = [serving.export_saved_model(small_encoder, tmp_path).name for _ in range(2)]
     assert taken == ["1", "2"]
     # 10 and 9: as text "9" would be the higher one.
     for version in (10, 9):
         serving.export_saved_model(small_encoder, tmp_path, version)
     assert serving.export_saved_model(small_encoder, tmp_path) == tmp_path / "11"
-
-
-@pytest.mark.usefixtures("quick_write")
-def test_default_version_ignores_names_that_are_not_integers(small_encoder, tmp_path):
-    for name in ("v7", "8.bak", ".9-abc", "assets", "-5"):
-        (tmp_path / name).mkdir()
-    assert serving.export_saved_model(small_encoder, tmp_path).name == "1"
 
 
 @pytest.mark.usefixtures("quick_write")
@@ -105,13 +62,15 @@ def test_explicit_version_is_taken(small_encoder, tmp_path, version):
 
 
 @pytest.mark.usefixtures("quick_write")
-def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path):
-    (tmp_path / "3").mkdir()
-    (tmp_path / "3" / "saved_model.pb").write_text("old")
+@pytest.mark.parametrize("taken", ["7", "007"])
+def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path, taken):
+    (tmp_path / taken).mkdir()
+    (tmp_path / taken / "saved_model.pb").write_text("old")
     with pytest.raises(FileExistsError, match="should be a new one"):
-        serving.export_saved_model(small_encoder, tmp_path, 3)
-    assert names(tmp_path) == ["3"]
-    assert (tmp_path / "3" / "saved_model.pb").read_text() == "old"
+        serving.export_saved_model(small_encoder, tmp_path, 7)
+    assert names(tmp_path) == [taken]
+    assert (tmp_path / taken / "saved_model.pb").read_text() == "old"
+    assert serving.export_saved_model(small_encoder, tmp_path).name == "8"
 
 
 def test_version_taken_by_another_during_the_write_is_left_untouched(
@@ -137,25 +96,6 @@ def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_
         ]
     taken = [export.result().name for export in exports]
     assert sorted(taken) == names(tmp_path) == [str(n) for n in range(1, 9)]
-
-
-@pytest.mark.usefixtures("quick_write")
-def test_a_version_with_leading_zeros_is_that_version(small_encoder, tmp_path):
-    (tmp_path / "007").mkdir()
-    with pytest.raises(FileExistsError, match="should be a new one"):
-        serving.export_saved_model(small_encoder, tmp_path, 7)
-    assert serving.export_saved_model(small_encoder, tmp_path).name == "8"
-
-
-@pytest.mark.parametrize("name", ["my model", "[map]*"])
-def test_names_that_tensorflow_does_not_take_are_refused(tmp_path, name):
-    layers = [keras.Input((3,)), keras.layers.Dense(2)]
-    bad = {"my model": keras.Sequential(layers, name=name)} if " " in name else {}
-    directory = tmp_path / ("map" if bad else name)
-    encoder = bad.get(name) or keras.Sequential(layers)
-    with pytest.raises(ValueError, match=r"(encoder|directory) should (have a name|not contain)"):
-        serving.export_saved_model(encoder, directory)
-    assert names(tmp_path) == []
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
@@ -191,30 +131,27 @@ def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monke
 # ---------------------------------------------------------------- the model
 
 
-def test_weights_are_written_once(exported):
-    parameters = sum(np.asarray(weight).nbytes for weight in exported.encoder.weights)
-    on_disk = sum(p.stat().st_size for p in exported.path.rglob("*") if p.is_file())
+def test_weights_are_written_once(tmp_path):
+    encoder = networks.encoder(FEATURES, 2, seed=0)  # of the paper's widths
+    path = serving.export_saved_model(encoder, tmp_path)
+    parameters = sum(np.asarray(weight).nbytes for weight in encoder.weights)
+    on_disk = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     bound = 1.1 * parameters + 1e6
     assert bound < 2 * parameters, "too small an encoder for this test to notice a second copy"
     assert parameters < on_disk < bound
 
 
-def own_mixed_encoder() -> keras.Model:
-    """A user's own network, whose last layer follows the policy: its output is bfloat16."""
-    inputs = keras.Input((FEATURES,))
-    hidden = keras.layers.Dense(16, "relu")(inputs)
-    return keras.Model(inputs, keras.layers.Dense(2)(hidden))
-
-
-@pytest.mark.usefixtures("mixed_precision")
-@pytest.mark.parametrize(
-    "build",
-    [lambda: networks.encoder(FEATURES, 2, hidden_units=(16,), seed=0), own_mixed_encoder],
-    ids=["networks.encoder", "own"],
-)
-def test_mixed_precision_encoder_answers_float32(tmp_path, build):
-    encoder = build()
-    assert encoder.layers[1].compute_dtype == "bfloat16"
+@pytest.mark.parametrize("own", [False, True], ids=["networks.encoder", "own"])
+def test_mixed_precision_encoder_answers_float32(tmp_path, own):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layers = [keras.Input((FEATURES,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2)]
+        encoder = networks.encoder(FEATURES, 2, hidden_units=(16,), seed=0)
+        # In a user's own network the last layer follows the policy: its output is bfloat16.
+        encoder = keras.Sequential(layers) if own else encoder
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert "bfloat16" in {layer.compute_dtype for layer in encoder.layers}
     path = serving.export_saved_model(encoder, tmp_path)
     rows = np.random.default_rng(0).standard_normal((7, FEATURES)).astype("float32")
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
@@ -257,34 +194,51 @@ def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkey
 # ---------------------------------------------------------------- wrong arguments
 
 
-def two_inputs() -> keras.Model:
+def no_maps() -> list[Any]:
     inputs = [keras.Input((3,)), keras.Input((3,))]
-    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Add()(inputs)))
+    dense, rows = keras.layers.Dense(2), keras.Input((5, 3))
+    return [
+        pytest.param(keras.Model(inputs, dense(keras.layers.Add()(inputs))), id="two inputs"),
+        pytest.param(keras.Model(inputs[0], [dense(inputs[0])] * 2), id="two outputs"),
+        pytest.param(keras.Model(rows, dense(rows[:, 0])), id="sequences"),
+        pytest.param(keras.Sequential([keras.layers.Dense(2)]), id="unbuilt"),
+    ]
 
 
-def two_outputs() -> keras.Model:
-    inputs = keras.Input((3,))
-    return keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
-
-
-def sequences() -> keras.Model:
-    inputs = keras.Input((5, 3))
-    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
-
-
-def unbuilt() -> keras.Model:
-    return keras.Sequential([keras.layers.Dense(2)])
-
-
-@pytest.mark.parametrize("build", [two_inputs, two_outputs, sequences, unbuilt])
-def test_encoder_that_is_not_matrix_to_matrix_is_refused(tmp_path, build):
-    with pytest.raises(ValueError, match=r"encoder should be .* one input"):
-        serving.export_saved_model(build(), tmp_path)
+@pytest.mark.parametrize("encoder", no_maps())
+def test_encoder_that_is_not_matrix_to_matrix_is_refused(tmp_path, encoder):
+    for export_it in (serving.export_saved_model, serving.export_onnx, serving.export_litert):
+        suffix = {"export_onnx": ".onnx", "export_litert": ".tflite"}.get(export_it.__name__, "")
+        with pytest.raises(ValueError, match=r"encoder should be .* one input"):
+            export_it(encoder, tmp_path / f"map{suffix}")
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("version", [-1, "1", True, 1.0, 2**63])
-def test_version_that_is_not_a_count_is_refused(small_encoder, tmp_path, version):
-    with pytest.raises(ValueError, match="version should be an integer"):
-        serving.export_saved_model(small_encoder, tmp_path / "new", version)
+def test_encoder_of_a_name_that_tensorflow_does_not_take_is_refused(tmp_path):
+    layers = [keras.Input((3,)), keras.layers.Dense(2)]
+    with pytest.raises(ValueError, match="encoder should have a name"):
+        serving.export_saved_model(keras.Sequential(layers, name="my model"), tmp_path / "map")
+    assert names(tmp_path) == []
+
+
+WRONG = [
+    *[({"version": v}, "version should be an integer") for v in (-1, "1", True, 1.0, 2**63)],
+    *[({"dof": d}, "dof should be a number above 0") for d in (0, -1.0, np.nan, np.inf, "learn")],
+    *[
+        ({"reference": X}, "reference should be two or more rows of 3 columns")
+        for X in (np.zeros((9, 5)), np.zeros((1, 3)), np.zeros(3))
+    ],
+    ({"precision": "bfloat16"}, "reference should be given"),
+    ({"precision": "float16"}, 'precision should be "float32" or "bfloat16"'),
+    ({"directory": "[map]*"}, "directory should not contain"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_wrong_arguments_are_refused_and_nothing_is_made(
+    small_encoder, tmp_path, arguments, message
+):
+    directory = tmp_path / arguments.get("directory", "new")
+    with pytest.raises(ValueError, match=message):
+        serving.export_saved_model(small_encoder, **{**arguments, "directory": directory})
     assert names(tmp_path) == []  # not even the base directory

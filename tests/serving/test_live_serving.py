@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -42,65 +42,47 @@ class Live(NamedTuple):
     encoder: keras.Model | None
 
 
-def configuration(base: Path, file: Path) -> Path:
-    file.write_text(
-        f'model_config_list {{ config {{ name: "map" base_path: "{base}" '
-        'model_platform: "tensorflow" model_version_policy { all {} } '
-        'version_labels { key: "stable" value: 1 } } }\n'
-    )
-    return file
+CONFIGURATION = """model_config_list { config { name: "map" base_path: "BASE"
+  model_platform: "tensorflow" model_version_policy { all {} }
+  version_labels { key: "stable" value: 1 } } }
+"""
 
 
 def started(folder: Path) -> Iterator[Live]:
     """Start the server over two versions of an exported model, the first with a label."""
     encoder = networks.encoder(D, 2, hidden_units=(8,), seed=0)
-    base = folder / "map"
+    base, file = folder / "map", folder / "models.config"
     for _ in range(2):
         serving.export_saved_model(encoder, base)
-    rest, grpc = free_port(), free_port()
-    log = (folder / "log").open("w+")
-    process = subprocess.Popen(
-        [
-            BINARY,
-            f"--port={grpc}",
-            f"--rest_api_port={rest}",
-            f"--model_config_file={configuration(base, folder / 'models.config')}",
-            "--allow_version_labels_for_unavailable_models=true",
-        ],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    urls = [f"http://127.0.0.1:{rest}", f"grpc://127.0.0.1:{grpc}"]
+    file.write_text(CONFIGURATION.replace("BASE", str(base)))
+    ports = {"rest_api_port": free_port(), "port": free_port()}
+    flags = {"model_config_file": file, "allow_version_labels_for_unavailable_models": "true"}
+    command = [BINARY, *(f"--{name}={value}" for name, value in {**ports, **flags}.items())]
+    urls = [f"http://127.0.0.1:{ports['rest_api_port']}", f"grpc://127.0.0.1:{ports['port']}"]
     clients = [Client(url, "map") for url in urls]
-    try:
-        until = time.monotonic() + PATIENCE
-        while not all(client.ready() for client in clients):
-            log.seek(0)
-            assert process.poll() is None, log.read()
-            assert time.monotonic() < until, log.read()
-            time.sleep(0.2)
-        yield Live("map", urls, clients, encoder)
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
-
-
-def named() -> Live:
-    """Use the servers that the environment names."""
-    urls, models = zip(*(url.strip().rsplit("/", 1) for url in URLS), strict=True)
-    clients = [Client(url, model) for url, model in zip(urls, models, strict=True)]
-    return Live(models[0], list(urls), clients, None)
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until = time.monotonic() + PATIENCE
+            while not all(client.ready() for client in clients):
+                log.seek(0)
+                assert process.poll() is None, log.read()
+                assert time.monotonic() < until, log.read()
+                time.sleep(0.2)
+            yield Live("map", urls, clients, encoder)
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 @pytest.fixture(scope="module", params=["binary", "url"])
-def live(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Live]:
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     if request.param == "url":
         if not URLS:
             pytest.skip("not run: PTSNE_TF_SERVING_URL is not set")
-        yield named()
+        pairs = [url.strip().rsplit("/", 1) for url in URLS]
+        clients = [Client(url, model) for url, model in pairs]
+        yield Live(pairs[0][1], [url for url, _ in pairs], clients, None)
     elif BINARY is None:
         pytest.skip("not run: no tensorflow_model_server on PATH")
     else:
@@ -108,67 +90,41 @@ def live(
         yield from started(tmp_path_factory.mktemp("live"))
 
 
-def features(client: Client) -> int:
-    return client.metadata()["serving_default"]["inputs"]["features"]["shape"][1]
-
-
 def rows(client: Client, n: int = 7) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((n, features(client))).astype("float32")
+    width = client.metadata()["serving_default"]["inputs"]["features"]["shape"][1]
+    return np.random.default_rng(0).standard_normal((n, width)).astype("float32")
 
 
-def test_ready(live):
-    assert [client.ready() for client in live.clients] == [True] * len(live.urls)
-
-
-def test_metadata_is_the_same_both_ways(live):
-    first, *others = [client.metadata() for client in live.clients]
-    assert first["serving_default"]["inputs"]["features"]["dtype"] == "float32"
-    assert first["serving_default"]["outputs"]["embedding"]["dtype"] == "float32"
-    assert all(other == first for other in others)
-
-
-def test_places_are_the_same_both_ways(live):
+def test_answers_are_the_same_both_ways_whatever_the_dtype(live):
     answers = []
     for client in live.clients:
-        X = rows(client)
+        assert client.ready()
+        metadata, X = client.metadata(), rows(client)
         Y = client.embed(X)
         assert (Y.shape, Y.dtype) == ((7, client.embed(X[:0]).shape[1]), np.float32)
-        answers.append(Y)
+        answers.append((metadata, Y))
         if live.encoder is not None:
             np.testing.assert_allclose(Y, live.encoder(X, training=False), rtol=1e-5, atol=1e-5)
-    for other in answers[1:]:
-        np.testing.assert_allclose(other, answers[0], rtol=1e-6, atol=1e-6)
+        if "embed_with_novelty" in metadata:
+            found, novelty = client.embed_with_novelty(X)
+            assert novelty.shape == (7,)
+            np.testing.assert_allclose(found, Y, rtol=1e-5, atol=1e-5)
+        whole = np.full_like(X, 2**24, np.int64)
+        np.testing.assert_array_equal(client.embed(whole), client.embed(whole.astype("float64")))
+    for metadata, Y in answers[1:]:
+        assert metadata == answers[0][0]
+        np.testing.assert_allclose(Y, answers[0][1], rtol=1e-6, atol=1e-6)
 
 
-def test_novelty_where_the_model_has_it(live):
-    for client in live.clients:
-        if "embed_with_novelty" not in client.metadata():
-            pytest.skip("not run: the model has no signature embed_with_novelty")
+def test_refusals_in_the_servers_words(live):
+    for url, client in zip(live.urls, live.clients, strict=True):
         X = rows(client)
-        Y, novelty = client.embed_with_novelty(X)
-        assert novelty.shape == (7,)
-        np.testing.assert_allclose(Y, client.embed(X), rtol=1e-5, atol=1e-5)
-
-
-def test_float64_and_integers(live):
-    for client in live.clients:
-        X = np.full((2, features(client)), 2**24)
-        np.testing.assert_array_equal(client.embed(X), client.embed(X.astype("float64")))
-
-
-def test_wrong_width_is_refused_in_the_servers_words(live):
-    for client in live.clients:
-        count = features(client)
-        with pytest.raises(ServingError, match=f"X should have {count} columns") as caught:
-            client.embed(np.zeros((2, count + 1)))
+        with pytest.raises(ServingError, match=f"X should have {X.shape[1]} columns") as caught:
+            client.embed(np.zeros((2, X.shape[1] + 1)))
         assert caught.value.code == "INVALID_ARGUMENT"
         assert caught.value.server_message
-
-
-def test_unknown_model(live):
-    for url in live.urls:
         with pytest.raises(ServingError, match="NOT_FOUND"):
-            Client(url, "no_such_model").embed(np.zeros((1, 1)))
+            Client(url, "no_such_model").embed(X)
         assert not Client(url, "no_such_model").ready()
 
 
@@ -178,9 +134,8 @@ def test_version_and_label(live):
     for url, client in zip(live.urls, live.clients, strict=True):
         X = rows(client)
         for choice in ({"version": 1}, {"version": 2}, {"label": "stable"}):
-            np.testing.assert_array_equal(
-                Client(url, live.model, **choice).embed(X), client.embed(X)
-            )
+            found = Client(url, live.model, **choice).embed(X)
+            np.testing.assert_array_equal(found, client.embed(X))
         with pytest.raises(ServingError, match="label should be in the server's configuration"):
             Client(url, live.model, label="canary").embed(X)
         with pytest.raises(ServingError, match="NOT_FOUND"):

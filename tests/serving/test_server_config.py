@@ -1,6 +1,7 @@
 """Files for TensorFlow Serving beside the versions, read by the official protos where there are."""
 
 import re
+import shutil
 
 import pytest
 import yaml
@@ -12,27 +13,32 @@ from ptsne_keras.serving import server_config
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, small_encoder):
-    base = tmp_path_factory.mktemp("served") / "cells"
-    for _ in range(3):
-        serving.export_saved_model(small_encoder, base)
-    return base
+def version(tmp_path_factory, small_encoder):
+    return serving.export_saved_model(small_encoder, tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def base(tmp_path, version):
+    for name in "123":
+        shutil.copytree(version, tmp_path / "cells" / name)
+    return tmp_path / "cells"
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Figures that are known, instead of a measurement."""
     seconds = {1: 0.000_25, 8: 0.000_5, 64: 0.001, 512: 0.004, 4096: 0.031}
-    speed = server_config.Speed(3, seconds, {1: 100.0, 2: 180.0, 4: 190.0}, 0.031 / 4096)
+    speed = server_config.Speed(3, seconds, 512, {1: 100.0, 2: 180.0, 4: 190.0}, 0.031 / 4096)
     monkeypatch.setattr(server_config, "measure", lambda path: speed)
 
 
 def models(base):
+    """Name, base path, versions and labels, as the official proto reads them."""
     text = (base / "models.config").read_text()
-    (config,) = (
-        text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    ).model_config_list.config
-    return config
+    parsed = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (config,) = parsed.model_config_list.config
+    versions = list(config.model_version_policy.specific.versions)
+    return config.name, config.base_path, versions, dict(config.version_labels)
 
 
 def parameters(base):
@@ -40,78 +46,56 @@ def parameters(base):
     text = re.sub(r"#.*", "", (base / "batching.config").read_text())
     found = {k: int(v) for k, v in re.findall(r"(\w+) \{ value: (\d+) \}", text)}
     sizes = [int(v) for v in re.findall(r"allowed_batch_sizes: (\d+)", text)]
-    left = re.sub(r"\w+ \{ value: \d+ \}|allowed_batch_sizes: \d+", "", text)
-    assert not left.strip()
+    assert not re.sub(r"\w+ \{ value: \d+ \}|allowed_batch_sizes: \d+", "", text).strip()
     return found, sizes
 
 
 @pytest.mark.usefixtures("quick")
 def test_versions_and_labels_are_those_that_are_asked_for(base):
     serving.configure(base)
-    config = models(base)
-    assert (config.name, config.base_path) == ("cells", "/models/cells")
-    assert list(config.model_version_policy.specific.versions) == [3]
-    assert dict(config.version_labels) == {"stable": 3}
+    assert models(base) == ("cells", "/models/cells", [3], {"stable": 3})
     (base / "models.config").unlink()
     serving.configure(base, canary=3, name="map")
-    config = models(base)
-    assert (config.name, config.base_path) == ("map", "/models/map")
-    assert list(config.model_version_policy.specific.versions) == [2, 3]
-    assert dict(config.version_labels) == {"stable": 2, "canary": 3}
+    assert models(base) == ("map", "/models/map", [2, 3], {"stable": 2, "canary": 3})
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_label_moves_only_to_what_a_running_server_has_loaded(base):
-    (base / "models.config").unlink()
     serving.configure(base, stable=1)
     serving.configure(base)  # a newer version alone moves nothing
-    assert dict(models(base).version_labels) == {"stable": 1}
+    assert models(base)[3] == {"stable": 1}
     with pytest.raises(ValueError, match=r"stable should move to a version that is served: \[1\]"):
         serving.configure(base, stable=2)
     serving.configure(base, canary=2)
     with pytest.raises(ValueError, match=r"canary should move .* drop the canary first"):
         serving.configure(base, canary=3)
     serving.configure(base, stable=2)
-    config = models(base)
-    assert dict(config.version_labels) == {"stable": 2}
     # Until the next call: requests for the old one may be under way.
-    assert list(config.model_version_policy.specific.versions) == [1, 2]
+    assert models(base)[2:] == ([1, 2], {"stable": 2})
     serving.configure(base)
-    assert list(models(base).model_version_policy.specific.versions) == [2]
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", ['a"b', "a b", "$HOME", "", 5])
-def test_names_that_would_mean_something_else_in_the_files_are_refused(base, name):
-    with pytest.raises(ValueError, match="name should consist of letters"):
-        serving.configure(base, name=name)
+    assert models(base)[2] == [2]
 
 
 @pytest.mark.usefixtures("quick")
 def test_batching_follows_from_what_was_measured(base):
     serving.configure(base)
-    found, sizes = parameters(base)
-    assert found == {
-        "max_batch_size": 4096,  # of a request; 512 rows reach nine tenths of the rate
-        "batch_timeout_micros": 250,
-        "max_enqueued_batches": round(2 / 0.031),
-        "num_batch_threads": 2,
-    }
-    assert sizes == []
+    assert parameters(base) == (
+        {
+            "max_batch_size": 4096,  # of a request; 512 rows reach nine tenths of the rate
+            "batch_timeout_micros": 250,
+            "max_enqueued_batches": round(2 / 0.031),
+            "num_batch_threads": 2,
+        },
+        [],
+    )
     text = (base / "batching.config").read_text()
     assert "Batches of more than 512 rows are hardly faster" in text
     assert "64 rows:    1.000 ms,       64,000 rows/s" in text
-
-
-@pytest.mark.usefixtures("quick")
-def test_sizes_for_xla_end_with_the_largest_batch(base):
+    # Sizes for XLA end with the largest batch.
     serving.configure(base, request_rows=100, allowed_batch_sizes=(256, 1, 16))
     found, sizes = parameters(base)
     assert found["max_batch_size"] == 256
     assert sizes == [1, 16, 256]
-    for wrong in ((1, 16), (1.5, 4096), ("8", 4096)):
-        with pytest.raises((ValueError, TypeError)):
-            serving.configure(base, allowed_batch_sizes=wrong)
 
 
 def test_a_real_measurement_gives_usable_values(base):
@@ -130,12 +114,9 @@ def test_compose_mounts_the_folder_and_names_files_that_are_there(base):
     cpu, gpu = compose["services"]["serving"], compose["services"]["serving-gpu"]
     for service in (cpu, gpu):
         assert service["volumes"] == [".:/models/cells:ro"]
-        named = [flag.partition("=")[2] for flag in service["command"] if "/models/" in flag]
-        assert {name.removeprefix("/models/cells/") for name in named} == {
-            "models.config",
-            "batching.config",
-            "monitoring.config",
-        }
+        named = {flag.partition("=")[2] for flag in service["command"] if "/models/" in flag}
+        configs = {file.name for file in written if file.suffix == ".config"}
+        assert named == {f"/models/cells/{name}" for name in configs}
     assert cpu["image"].startswith("tensorflow/serving:")
     assert gpu["image"].endswith("-gpu")
     assert "gpu" in gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"]
@@ -143,13 +124,25 @@ def test_compose_mounts_the_folder_and_names_files_that_are_there(base):
 
 
 @pytest.mark.usefixtures("quick")
-def test_versions_that_are_not_there_are_named(base, tmp_path):
-    before = sorted(base.iterdir())
-    with pytest.raises(FileNotFoundError, match=r"\[1, 2, 3\].*Received: 7"):
-        serving.configure(base, canary=7)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *[({"name": name}, "name should consist of letters") for name in ('a"b', "$HOME", "", 5)],
+        ({"canary": 7}, r"\[1, 2, 3\].* export_saved_model writes them. Received: 7"),
+        ({"request_rows": 0}, "request_rows should be an integer of at least 1"),
+        ({"allowed_batch_sizes": (1, 16)}, "largest of allowed_batch_sizes should hold"),
+        ({"allowed_batch_sizes": (1.5, 4096)}, "of allowed_batch_sizes should be an integer"),
+        ({"allowed_batch_sizes": ("8", 4096)}, "of allowed_batch_sizes should be an integer"),
+    ],
+)
+def test_wrong_arguments_are_refused_and_nothing_is_written(base, arguments, message):
+    before = {path: path.stat().st_mtime_ns for path in base.iterdir()}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        serving.configure(base, **arguments)
+    assert {path: path.stat().st_mtime_ns for path in base.iterdir()} == before
+
+
+def test_folder_without_versions_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="export_saved_model writes them"):
         serving.configure(tmp_path)
-    with pytest.raises(ValueError, match="request_rows should be an integer of at least 1"):
-        serving.configure(base, request_rows=0)
-    assert sorted(base.iterdir()) == before
     assert list(tmp_path.iterdir()) == []

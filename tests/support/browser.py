@@ -57,8 +57,7 @@ class Browser:
 
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in FLAGS:
-            options.add_argument(flag)
+        options.arguments.extend(FLAGS)
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         self.run = self.driver.execute_script
 

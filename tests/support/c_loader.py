@@ -1,20 +1,16 @@
 """Run a SavedModel through TensorFlow's C API, with ctypes and NumPy only.
 
-    python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz [--repeat 0]
+    python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz
 
 The arrays of INPUTS.npz are named `signature/input`; `signature/input@0`, `…@1` are several
-batches, each run by itself, the model being loaded once. Strings are arrays of a void dtype. With
---repeat each batch is run as often again, and `signature/seconds@0` tells how long each run took.
-This is what a server that knows nothing of Python sees: neither TensorFlow's Python package nor
-Keras is imported.
+batches, each run by itself. Strings are arrays of a void dtype. This is what a server that knows
+nothing of Python sees: neither TensorFlow's Python package nor Keras is imported.
 """
 
-import argparse
 import ctypes
 import importlib.util
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t
 from ctypes import c_void_p as P
@@ -93,32 +89,28 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a base-128 integer; also return the position after it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Yield a protobuf message's (field number, value) pairs; a value is an int or bytes."""
     at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                return value
+
     while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
+        number, wire = divmod(varint(), 8)
         if wire == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if wire not in (1, 2, 5):
-            raise ValueError(f"Unknown protobuf wire type {wire}.")
-        size, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
-        yield key >> 3, data[at : at + size]
-        at += size
+            yield number, varint()
+        else:
+            size = varint() if wire == 2 else {1: 8, 5: 4}[wire]
+            yield number, data[at : at + size]
+            at += size
 
 
 def _map(data: bytes, field: int) -> dict[str, bytes]:
@@ -127,18 +119,15 @@ def _map(data: bytes, field: int) -> dict[str, bytes]:
     return {entry[1].decode(): entry.get(2, b"") for entry in entries}
 
 
-def _tensor_infos(data: bytes, field: int) -> Infos:
-    """Read SignatureDef.inputs (1) or .outputs (2); TensorInfo: name = 1, dtype = 2."""
-    infos = {name: dict(_fields(value)) for name, value in _map(data, field).items()}
-    return {name: TensorInfo(info[1].decode(), info[2]) for name, info in infos.items()}
+def _signature(meta_graph: bytes, name: str) -> list[Infos]:
+    """Read a signature's inputs and outputs.
 
-
-def read_signature(meta_graph: bytes, name: str) -> tuple[Infos, Infos]:
-    """Read a signature's inputs and outputs; MetaGraphDef.signature_def is field 5."""
-    signatures = _map(meta_graph, 5)
-    if name not in signatures:
-        raise KeyError(f"No signature {name!r}: the model has {sorted(signatures)}.")
-    return _tensor_infos(signatures[name], 1), _tensor_infos(signatures[name], 2)
+    MetaGraphDef: signature_def = 5; SignatureDef: inputs = 1, outputs = 2; TensorInfo: name = 1,
+    dtype = 2.
+    """
+    infos = [_map(_map(meta_graph, 5)[name], field) for field in (1, 2)]
+    parsed = [{key: dict(_fields(value)) for key, value in side.items()} for side in infos]
+    return [{k: TensorInfo(v[1].decode(), v[2]) for k, v in side.items()} for side in parsed]
 
 
 class SavedModel:
@@ -161,7 +150,7 @@ class SavedModel:
 
     def run(self, signature: str, batch: Batch) -> Batch:
         """Answer one batch: arrays by input name → arrays by output name."""
-        inputs, outputs = read_signature(self._meta_graph, signature)
+        inputs, outputs = _signature(self._meta_graph, signature)
         if batch.keys() != inputs.keys():
             raise KeyError(f"Inputs should be {sorted(inputs)}. Received: {sorted(batch)}.")
         given = [self._to_tensor(batch[name], info.dtype) for name, info in inputs.items()]
@@ -214,10 +203,9 @@ class SavedModel:
         tensor: int = self._tf.TF_AllocateTensor(STRING, shape, 1, size)
         start = self._tf.TF_TensorData(tensor)
         for position, value in enumerate(array):
-            self._tf.TF_StringInit(start + position * STRING_BYTES)
-            self._tf.TF_StringCopy(
-                start + position * STRING_BYTES, value.tobytes(), array.dtype.itemsize
-            )
+            place = start + position * STRING_BYTES
+            self._tf.TF_StringInit(place)
+            self._tf.TF_StringCopy(place, value.tobytes(), array.dtype.itemsize)
         return tensor
 
     def _to_array(self, tensor: int) -> np.ndarray:
@@ -225,16 +213,6 @@ class SavedModel:
         shape = [self._tf.TF_Dim(tensor, i) for i in range(self._tf.TF_NumDims(tensor))]
         data = ctypes.string_at(self._tf.TF_TensorData(tensor), self._tf.TF_TensorByteSize(tensor))
         return np.frombuffer(data, DTYPES[self._tf.TF_TensorType(tensor)]).reshape(shape)
-
-
-def split_batches(arrays: Batch) -> dict[tuple[str, str], Batch]:
-    """Group arrays `signature/name@i` by signature and suffix `@i`, which may be missing."""
-    batches: dict[tuple[str, str], Batch] = {}
-    for key, array in arrays.items():
-        signature, _, rest = key.partition("/")
-        name, at, i = rest.partition("@")
-        batches.setdefault((signature, at + i), {})[name] = array
-    return batches
 
 
 def run(path: Path, batches: Batch, folder: Path) -> Batch:
@@ -247,32 +225,24 @@ def run(path: Path, batches: Batch, folder: Path) -> Batch:
         return dict(arrays)
 
 
-def main() -> None:
+def main(path: str, inputs: str, outputs: str) -> None:
     """Answer every batch of a file into another."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("saved_model")
-    parser.add_argument("inputs")
-    parser.add_argument("outputs")
-    parser.add_argument("--repeat", type=int, default=0)
-    arguments = parser.parse_args()
-    model = SavedModel(arguments.saved_model)
-    with np.load(arguments.inputs) as arrays:
-        batches = split_batches(dict(arrays))
-    answers = {}
-    for (signature, suffix), batch in batches.items():
-        for name, array in model.run(signature, batch).items():
-            answers[f"{signature}/{name}{suffix}"] = array
-        seconds = []
-        for _ in range(arguments.repeat):
-            start = time.perf_counter()
-            model.run(signature, batch)
-            seconds.append(time.perf_counter() - start)
-        if seconds:
-            answers[f"{signature}/seconds{suffix}"] = np.array(seconds)
-    np.savez(arguments.outputs, **answers)
+    batches: dict[tuple[str, str], Batch] = {}
+    with np.load(inputs) as arrays:
+        for key, array in arrays.items():
+            signature, _, rest = key.partition("/")
+            name, at, i = rest.partition("@")
+            batches.setdefault((signature, at + i), {})[name] = array
+    model = SavedModel(path)
+    answers = {
+        f"{signature}/{name}{suffix}": array
+        for (signature, suffix), batch in batches.items()
+        for name, array in model.run(signature, batch).items()
+    }
+    np.savez(outputs, **answers)
     imported = {"tensorflow", "keras", "ptsne_keras"} & sys.modules.keys()
     assert not imported, f"should not have been imported: {imported}"
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -20,6 +20,17 @@ BOTH = pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"]
 FEW = {"hidden_units": (20, 10), "pretraining_epochs": 2, "epochs": 3, "batch_size": 150}
 
 
+class Subclassed(keras.Model):
+    """A model without symbolic inputs; Keras does not know its class when it loads it."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
 def conv():
     keras.utils.set_random_seed(0)
     layers = [

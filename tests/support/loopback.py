@@ -36,19 +36,7 @@ except ImportError:
 
 # A refusal; an answer after `slow` seconds; one cut off inside; one that lacks half the rows.
 FAULTS = ("unavailable", "slow", "truncated", "short")
-_CODES = {
-    tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
-    tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
-    tf.errors.UNIMPLEMENTED: "UNIMPLEMENTED",
-}
-_HTTP = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-}
+_HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata|)")
 
 
@@ -84,42 +72,41 @@ class Loopback:
     def inject(self, fault, times=1):
         """Let the next predict requests meet a fault."""
         assert fault in FAULTS
-        with self._lock:
-            self._faults += [fault] * times
+        self._faults += [fault] * times
 
     def clear(self):
-        """Forget the faults that no request has met."""
-        with self._lock:
-            self._faults.clear()
+        """Forget the requests, and the faults that none of them has met."""
+        self.requests.clear()
+        self._faults.clear()
 
     def find(self, name, version, label):
-        """Return the version that a request asks for and its number."""
+        """Return the version that a request asks for."""
         if label and name == self.name:
             if label not in self._labels:
                 raise Failure("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
             version = self._labels[label]
-        if name != self.name or (version is not None and version not in self._versions):
+        if name != self.name or version not in (None, *self._versions):
             wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise Failure("NOT_FOUND", f"Servable not found for request: {wanted}")
-        number = max(self._versions) if version is None else version
-        return number, self._versions[number]
+        return self._versions[max(self._versions) if version is None else version]
 
-    def listed(self, name, version):
+    def listed(self, name, version, _label):
         """Return the versions whose states are asked for."""
-        if name != self.name or (version is not None and version not in self._versions):
+        if name != self.name or version not in (None, *self._versions):
             raise Failure("NOT_FOUND", f"Could not find any versions of model {name}")
         return sorted(self._versions) if version is None else [version]
 
-    def answer(self, version, request, inputs, outputs=()):
+    def answer(self, version, signature, headers, inputs, outputs=()):
         """Return the outputs by name, and whether to cut the answer off."""
+        rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=0)
         with self._lock:
-            self.requests.append(request)
+            self.requests.append(Request(signature, rows, headers))
             fault = self._faults.pop(0) if self._faults else None
         if fault == "unavailable":
             raise Failure("UNAVAILABLE", "The model server is unavailable: an injected fault")
         if fault == "slow":
             self.closed.wait(self._slow)
-        found = version.run(request.signature, inputs, outputs)
+        found = version.run(signature, inputs, outputs)
         if fault == "short":
             found = {name: array[: len(array) // 2] for name, array in found.items()}
         return found, fault == "truncated"
@@ -153,23 +140,24 @@ class Version:
         if set(inputs) != set(definition.inputs):
             message = f"input size does not match signature: {sorted(inputs)}"
             raise Failure("INVALID_ARGUMENT", message)
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
         for i, (name, info) in enumerate(definition.inputs.items()):
-            wanted, got = tf.as_dtype(info.dtype), tf.constant(inputs[name]).dtype
+            wanted, got = tf.as_dtype(info.dtype), tensors[name].dtype
             if wanted != got:
                 message = f"Expects arg[{i}] to be {wanted.name} but {got.name} is provided"
                 raise Failure("INVALID_ARGUMENT", message)
-        unknown = [name for name in outputs if name not in definition.outputs]
-        if unknown:
-            message = f"output tensor alias not found in signature: {unknown[0]}"
-            raise Failure("INVALID_ARGUMENT", message)
+        for name in outputs:
+            if name not in definition.outputs:
+                message = f"output tensor alias not found in signature: {name}"
+                raise Failure("INVALID_ARGUMENT", message)
         try:
-            tensors = {name: tf.constant(array) for name, array in inputs.items()}
             found = self._model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             # Eager TensorFlow wraps the operation's own message.
             message = error.message.rpartition("<stack traces unavailable>")[2]
             message = message.rpartition(" [Op:")[0] or message
-            raise Failure(_CODES.get(error.error_code, "INTERNAL"), message) from error
+            wrong = isinstance(error, tf.errors.InvalidArgumentError)
+            raise Failure("INVALID_ARGUMENT" if wrong else "INTERNAL", message) from error
         return {name: found[name].numpy() for name in outputs or found}
 
 
@@ -178,10 +166,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _rows(inputs):
-    return max((array.shape[0] for array in inputs.values() if array.ndim), default=0)
 
 
 # ---------------------------------------------------------------- REST
@@ -193,15 +177,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1  # header and body leave together: no wait for an acknowledgement between
 
     def do_GET(self):
-        self._respond()
-
-    def do_POST(self):
-        self._respond()
-
-    def log_message(self, *arguments):
-        pass
-
-    def _respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.loopback.closed.is_set():
             self.close_connection = True
@@ -216,7 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if act == ":predict":
                 answer, cut = self._predict(asked, json.loads(body))
             else:
-                answer = self._metadata(*asked) if act else self._states(*asked[:2])
+                answer = self._metadata(asked) if act else self._states(asked)
         except Failure as failure:
             code, answer = _HTTP.get(failure.code, 500), {"error": str(failure)}
         text = json.dumps(answer, indent=1).encode()
@@ -228,25 +203,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection |= cut
 
-    def _states(self, name, version):
-        numbers = self.loopback.listed(name, version)
-        return {
-            "model_version_status": [
-                {"version": str(number), "state": "AVAILABLE"} for number in numbers
-            ]
-        }
+    do_POST = do_GET
 
-    def _metadata(self, name, version, label):
-        _, served = self.loopback.find(name, version, label)
+    def log_message(self, *arguments):
+        pass
+
+    def _states(self, asked):
+        states = [{"version": str(v), "state": "AVAILABLE"} for v in self.loopback.listed(*asked)]
+        return {"model_version_status": states}
+
+    def _metadata(self, asked):
         definitions = {
             key: json_format.MessageToDict(value, preserving_proto_field_name=True)
-            for key, value in served.definitions.items()
+            for key, value in self.loopback.find(*asked).definitions.items()
         }
         return {"metadata": {"signature_def": {"signature_def": definitions}}}
 
     def _predict(self, asked, body):
-        signature = body.get("signature_name", "serving_default")
-        _, served = self.loopback.find(*asked)
+        signature, served = body["signature_name"], self.loopback.find(*asked)
         if signature not in served.definitions:
             message = f'Serving signature name: "{signature}" not found in signature def'
             raise Failure("INVALID_ARGUMENT", message)
@@ -256,8 +230,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 message = f"Missing named input: {name} in 'inputs' object."
                 raise Failure("INVALID_ARGUMENT", message)
             inputs[name] = _from_json(body["inputs"][name], tf.as_dtype(info.dtype))
-        request = Request(signature, _rows(inputs), {k.lower(): v for k, v in self.headers.items()})
-        outputs, cut = self.loopback.answer(served, request, inputs)
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        outputs, cut = self.loopback.answer(served, signature, headers, inputs)
         # The shortest decimals that are the same float32, and a single output without its name.
         lists = {k: v.astype("U").astype(np.float64).tolist() for k, v in outputs.items()}
         return {"outputs": next(iter(lists.values())) if len(lists) == 1 else lists}, cut
@@ -289,32 +263,27 @@ def _start_grpc(loopback, port):
 
         return answer
 
-    prediction, models = (
-        type(base.__name__, (base,), {name: answering(act) for name, act in methods.items()})
-        for base, methods in (
-            (
-                prediction_service_pb2_grpc.PredictionServiceServicer,
-                {"Predict": _predict, "GetModelMetadata": _metadata},
-            ),
-            (model_service_pb2_grpc.ModelServiceServicer, {"GetModelStatus": _status}),
-        )
-    )
+    class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+        Predict, GetModelMetadata = answering(_predict), answering(_metadata)
+
+    class Models(model_service_pb2_grpc.ModelServiceServicer):
+        GetModelStatus = answering(_status)
+
     server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction(), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(models(), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, port
 
 
 def _predict(loopback, request, asked, context):
-    _, served = loopback.find(*asked)
-    signature = request.model_spec.signature_name or "serving_default"
+    served, signature = loopback.find(*asked), request.model_spec.signature_name
     if signature not in served.definitions:
         raise Failure("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
     inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-    told = Request(signature, _rows(inputs), dict(context.invocation_metadata()))
-    outputs, cut = loopback.answer(served, told, inputs, list(request.output_filter))
+    headers = dict(context.invocation_metadata())
+    outputs, cut = loopback.answer(served, signature, headers, inputs, list(request.output_filter))
     response = predict_pb2.PredictResponse()
     for name, array in outputs.items():
         # In TensorFlow Serving's form, which is not make_tensor_proto's.
@@ -328,9 +297,8 @@ def _predict(loopback, request, asked, context):
 
 
 def _metadata(loopback, request, asked, context):
-    _, served = loopback.find(*asked)
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in served.definitions.items():
+    for name, definition in loopback.find(*asked).definitions.items():
         signatures.signature_def[name].CopyFrom(definition)
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.metadata["signature_def"].Pack(signatures)
@@ -340,6 +308,6 @@ def _metadata(loopback, request, asked, context):
 def _status(loopback, request, asked, context):
     response = get_model_status_pb2.GetModelStatusResponse()
     state = get_model_status_pb2.ModelVersionStatus.State.AVAILABLE
-    for number in loopback.listed(*asked[:2]):
+    for number in loopback.listed(*asked):
         response.model_version_status.add(version=number, state=state)
     return response

@@ -7,7 +7,7 @@ from support import reference
 from ptsne_keras import networks
 from ptsne_keras.data import batches
 from ptsne_keras.training import ConjugateGradientTrainer, Trainer
-from ptsne_keras.training.conjugate_gradient import Descent, assign, descend, flatten, objective
+from ptsne_keras.training.conjugate_gradient import Descent, descend, flatten, objective
 
 
 @pytest.fixture
@@ -54,13 +54,6 @@ def test_value_and_gradient_are_those_of_the_loss(batch):
         h = 1e-2 / np.linalg.norm(direction)
         ends = [evaluate(w + sign * h * direction, x, P)[0] for sign in (1, -1)]
         assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(gradient @ direction, rel=2e-2)
-
-
-def test_flattened_weights_come_back(rng):
-    variables = trainer().trainable_variables
-    w = rng.normal(size=flatten(variables).shape)
-    assign(variables, w)
-    np.testing.assert_allclose(flatten(variables), w, rtol=1e-6)
 
 
 def test_line_searches_go_down_and_keep_the_best(batch):
@@ -127,26 +120,28 @@ def test_a_loss_that_is_not_finite_is_too_far(beyond):
     np.testing.assert_allclose(weights.value, 0.6, atol=0.05)
 
 
-def test_a_gradient_that_is_not_of_the_loss_costs_20_evaluations_per_line_search():
-    noise = np.random.default_rng(0)
+def test_a_gradient_that_is_not_of_the_loss_costs_20_evaluations_per_line_search(rng):
     found = descend(
-        lambda w, x, P: (1 + noise.random(), noise.normal(size=2)), [Weights(2)], None, None, 2
+        lambda w, x, P: (1 + rng.random(), rng.normal(size=2)), [Weights(2)], None, None, 2
     )
     assert found.evaluations <= 41
 
 
 class TestFit:
     def test_history_and_callbacks_are_those_of_keras(self, data):
-        seen = []
-        look = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: seen.append(logs["loss"])
-        )
-        history = fit(trainer(), data, 4, validation_data=data, callbacks=[look])
+        model, seen = trainer(), []
+
+        def look(epoch, logs):
+            seen.append(logs["loss"])
+            model.stop_training = epoch == 3
+
+        look = keras.callbacks.LambdaCallback(on_epoch_end=look)
+        history = fit(model, data, 5, validation_data=data, callbacks=[look])
         assert history["loss"] == seen
         assert set(history) == {"loss", "val_loss", "line_searches", "evaluations"}
         assert np.all(np.diff(history["val_loss"]) < 0)
         assert history["loss"][1] < history["loss"][0]
-        assert history["line_searches"] == [6] * 4
+        assert history["line_searches"] == [6] * 4  # stopped before the last epoch
         assert min(history["evaluations"]) >= 6
 
     def test_loss_and_metrics_are_those_before_the_line_searches(self, data):
@@ -159,8 +154,7 @@ class TestFit:
         one = data.take(1)
         before = model.evaluate(one, verbose=0, return_dict=True)
         history = fit(model, one, 1)
-        for name in ("loss", "spread"):
-            assert history[name] == pytest.approx([before[name]], rel=1e-5)
+        assert {name: history[name][0] for name in before} == pytest.approx(before, rel=1e-5)
 
     def test_an_epoch_without_a_better_point_is_the_last(self, data, monkeypatch):
         monkeypatch.setattr(
@@ -171,8 +165,7 @@ class TestFit:
         assert history["line_searches"] == [0]
 
     def test_a_model_that_is_not_built_yet(self, data):
-        layers = [keras.layers.Dense(8, "tanh"), keras.layers.Dense(2)]
-        history = fit(compiled(keras.Sequential(layers)), data, 3)
+        history = fit(compiled(keras.Sequential([keras.layers.Dense(2)])), data, 3)
         assert history["loss"][-1] < history["loss"][0]
 
     def test_double_precision(self, data):
@@ -184,25 +177,20 @@ class TestFit:
         assert history["loss"][-1] < history["loss"][0]
 
     @pytest.mark.parametrize(
-        ("layer", "message"),
+        ("options", "message"),
         [
-            (
-                keras.layers.Dense(2, dtype="mixed_bfloat16", name="half"),
-                "Received: bfloat16 in half",
-            ),
-            (
-                keras.layers.Dense(2, kernel_constraint=keras.constraints.NonNeg()),
-                "Weights should have no constraints",
-            ),
+            ({"dtype": "mixed_bfloat16", "name": "half"}, "Received: bfloat16 in half"),
+            ({"kernel_constraint": "non_neg"}, "Weights should have no constraints"),
         ],
         ids=["half precision", "constraint"],
     )
-    def test_layers_that_line_searches_cannot_train_are_named(self, data, layer, message):
+    def test_layers_that_line_searches_cannot_train_are_named(self, data, options, message):
+        layer = keras.layers.Dense(2, **options)
         model = compiled(keras.Sequential([keras.Input((5,)), layer]))
         with pytest.raises(ValueError, match=message):
             fit(model, data, 1)
 
-    @pytest.mark.parametrize("line_searches", [0, -1, 2.5, None])
+    @pytest.mark.parametrize("line_searches", [0, 2.5])
     def test_line_searches_are_a_count(self, line_searches):
         with pytest.raises(ValueError, match="line_searches should be an integer"):
             trainer(line_searches=line_searches)
@@ -221,21 +209,17 @@ class TestFit:
         fit(adam, data, 60)
         assert model.evaluate(data, verbose=0) < adam.evaluate(data, verbose=0) + 0.02
 
-    def test_stops_where_a_callback_says_so(self, data):
-        model = trainer()
-        stop = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_: setattr(model, "stop_training", True)
-        )
-        assert len(fit(model, data, 5, callbacks=[stop])["loss"]) == 1
-        assert len(fit(model, data, 2)["loss"]) == 2
-
     def test_a_run_that_was_cut_off_goes_on(self, data, tmp_path):
+        """Also in its learned degrees of freedom, whose warm-up counts batches."""
+
         def crash(epoch, logs):
             if epoch == 2:
                 raise RuntimeError("power cut")
 
         options = {"d": 3, "dof": "learn", "dof_warmup": 4}
-        fit(whole := trainer(**options), data, 5)
+        dof = fit(whole := trainer(**options), data, 5)["dof"]
+        assert dof[:2] == pytest.approx([2.0, 2.0])
+        assert abs(dof[2] - 2.0) > 0.01
         backup = keras.callbacks.BackupAndRestore(tmp_path, double_checkpoint=True)
         crashing = keras.callbacks.LambdaCallback(on_epoch_end=crash)
         with pytest.raises(RuntimeError, match="power cut"):
@@ -244,11 +228,6 @@ class TestFit:
         assert len(rest["loss"]) == 2
         for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-    def test_dof_waits_for_the_warm_up_counted_in_batches(self, data):
-        history = fit(trainer(d=3, dof="learn", dof_warmup=len(data)), data, 2)
-        assert history["dof"][0] == pytest.approx(2.0)
-        assert abs(history["dof"][1] - 2.0) > 0.01
 
     def test_saves_and_loads_and_goes_on(self, data, tmp_path):
         model = trainer(line_searches=2)

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras.utils import validation
 from ptsne_keras.utils.validation import check_integer, check_not_negative, check_rows
 
 HOLED = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]])
@@ -65,3 +67,17 @@ def test_bad_numbers_are_named(value):
     assert check_not_negative(np.float32(0.5), "jitter") == 0.5
     with pytest.raises(ValueError, match="jitter should be a finite number of at least 0"):
         check_not_negative(value, "jitter")
+
+
+def test_the_rows_of_a_fit_are_checked_once(X, monkeypatch):
+    """What a fit calls takes rows that are checked; y is checked beside X."""
+    checked = []
+    is_finite = validation._is_finite
+    monkeypatch.setattr(
+        validation, "_is_finite", lambda values: checked.append(values) or is_finite(values)
+    )
+    ParametricTSNE(hidden_units=(8,), epochs=1).fit(X)
+    assert [values.shape for values in checked] == [X.shape]
+    checked.clear()
+    MapRegressor().fit(X, X[:, :2])
+    assert sorted(values.shape for values in checked) == [(90, 2), (90, 5)]
