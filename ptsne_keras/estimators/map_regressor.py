@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
 from ptsne_keras.estimators._base import MapEstimator
-from ptsne_keras.estimators._settings import check_learning_rate, resolve_map
+from ptsne_keras.estimators._settings import MapSettings, check_learning_rate, resolve_map
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, validation
 from ptsne_keras.utils.novelty import Landmarks, scale_of
@@ -191,25 +191,31 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self._check_parameters()
         X, Y = self._checked_pairs(X, y)
         seeds = self._seeds(2)
-        self._settings = resolve_map(self.get_params(), X.shape[0])
+        settings = resolve_map(self.get_params(), X.shape[0])
         with sklearn.config_context(assume_finite=True):  # X and y have been checked
-            self._fit_checked(X, Y, seeds, callbacks)
+            self._fit_checked(X, Y, settings, seeds, callbacks)
         return self
 
     def _fit_checked(
-        self, X: Any, Y: FloatArray, seeds: list[int], callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        X: Any,
+        Y: FloatArray,
+        settings: MapSettings,
+        seeds: list[int],
+        callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
         """Fit to rows and places, and measure the fit."""
-        settings, self._placer = self._settings, None
+        placer = None
         if self.objective == "squares":
             self.encoder_, self.history_, self.held_out_ = _fit_regression.fit(
                 X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
             )
         else:
             fitted = _fit_placement.fit(X, Y, settings, seed=seeds[0])
-            self.encoder_, self.history_, self._placer = fitted
+            self.encoder_, self.history_, placer = fitted
             n = len(Y)
             self.held_out_ = _fit_regression.thinned(np.arange(n), min(n, _MEASURED))
+        self._settings, self._placer = settings, placer
         self._measure(X, Y)
         scale = scale_of(self.encoder_)
         self._landmarks = Landmarks.of(X, scale=scale, seed=seeds[1]).arrays()
@@ -334,7 +340,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
                 f"{train:.0%} of the variance of training rows' places, but "
                 f"{max(held_out, 0):.0%} of that of held-out rows'. "
                 'Use objective="placement", which places rows among their neighbours.',
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:

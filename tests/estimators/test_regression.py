@@ -107,6 +107,7 @@ def squares(**options):
     return MapRegressor(objective="squares", **{"epochs": 2, "random_state": 0} | options)
 
 
+@pytest.mark.filterwarnings("ignore:New rows will be smeared:UserWarning")
 def test_held_out_rows_are_near_their_places_in_the_maps_units(X, Y):
     x = Y[:, 0]
     regressor = squares(epochs=10).fit(X, x)
