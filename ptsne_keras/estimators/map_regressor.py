@@ -239,8 +239,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
         """Return how new rows are, compared with the training rows.
 
         The distance of a row to the nearest of at most 4,096 training rows, scaled as the encoder
-        scales them, as a quantile of these distances among training rows. It tells strangers well.
-        Rows of a known kind that land in the wrong cluster are told less well: they land there
+        scales them, as a quantile of these distances among training rows. It recognises
+        strangers well, and rows of a known kind in the wrong cluster less well: they land there
         because they resemble its rows.
 
         Parameters
