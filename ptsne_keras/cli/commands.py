@@ -15,7 +15,7 @@ from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.cli._common import Report, check_inputs_stay, check_output, reader_for
 from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
-from ptsne_keras.estimators import MapRegressor, load
+from ptsne_keras.estimators import ParametricTSNE, load
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
@@ -25,8 +25,9 @@ def transform(options: Namespace) -> Report:
     """Place new rows on a map: `ptsne transform`."""
     out = check_output(options.out, maps.ENDINGS)
     model = load(options.model)
-    if options.novelty and not isinstance(model, MapRegressor):
-        raise ValueError("--novelty should be left out for a model fitted without --map.")
+    network = {"placement": False} if options.network else {}
+    if network and not isinstance(model, ParametricTSNE):
+        raise ValueError("--network should be left out for a model fitted with --map.")
     if options.novelty and out.suffix == ".npy":
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reader = reader_for(model, options.rows, options)
@@ -37,9 +38,9 @@ def transform(options: Namespace) -> Report:
         done = 0
         for rows in reader.blocks():
             columns = beside(rows)
-            if isinstance(model, MapRegressor) and options.novelty:
+            if options.novelty:
                 columns["novelty"] = model.novelty(rows.X)
-            yield model.transform(rows.X), columns
+            yield model.transform(rows.X, **network), columns
             done += rows.X.shape[0]
             if not options.quiet:
                 meter.update(done)
@@ -83,14 +84,19 @@ def evaluate(options: Namespace) -> Report:
     return Report(facts, evaluation.table(results))
 
 
+# Options of a SavedModel that have the names of the parameters.
+_EXPORTED = ("reference_size", "precision")
+
+
 def export(options: Namespace) -> Report:
     """Write a model for a server or another runtime: `ptsne export`."""
     model = load(options.model)
     form = options.format
-    of_saved_model = ("reference", "precision", "version")
+    of_saved_model = ("reference", "reference_size", "precision", "version")
     given = [name for name in of_saved_model if getattr(options, name) is not None]
     if form != "savedmodel" and given:
-        raise ValueError(f"--{given[0]} should be left out with --format {form}.")
+        option = given[0].replace("_", "-")
+        raise ValueError(f"--{option} should be left out with --format {form}.")
     if form == "onnx":
         path = serving.export_onnx(model.encoder_, options.out)
     elif form == "litert":
@@ -102,8 +108,8 @@ def export(options: Namespace) -> Report:
             options.out,
             options.version,
             reference=rows and rows.X,
-            precision=options.precision or "float32",
             dof=getattr(model, "dof_", None),
+            **{name: getattr(options, name) for name in given if name in _EXPORTED},
         )
     facts = {"command": "export", "model": str(options.model), "format": form, "path": str(path)}
     return Report(facts, f"{form}  {path}")

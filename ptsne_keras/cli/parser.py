@@ -71,6 +71,9 @@ def _fit(command: _Group) -> None:
     _add(group, "--map-columns", "A,B", "its coordinates", type=_names)
     group = command.add_argument_group("the map and the network", "default: what suits the rows")
     _add_parameters(group, "parameters", _PARAMETERS)
+    placement = {"dest": "parameters:placement", "action": "store_false"}
+    text = "the network alone: smaller, and coarser"
+    _flag(group, "--no-placement", text, **placement, default=argparse.SUPPRESS)
     _flag(group, "--paper", "all settings of the 2009 paper")
     _add_parameters(command.add_argument_group("with --map"), "map_parameters", _MAP_PARAMETERS)
 
@@ -86,8 +89,8 @@ def _transform(command: _Group) -> None:
     _add(command, "model", "MODEL", "folder of a model")
     _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
     _add(command, "--out", "FILE", ".csv, .npy or .parquet", required=True)
-    text = "add a column: 0 is as near as training rows, 1 a stranger (models fitted with --map)"
-    _flag(command, "--novelty", text)
+    _flag(command, "--novelty", "add a column: 0 is a training row, 0.5 a usual one, 1 a stranger")
+    _flag(command, "--network", "the network alone: quick, and coarser")
     _rows_options(command)
 
 
@@ -110,7 +113,9 @@ def _export(command: _Group) -> None:
     _add(command, "--out", "PATH", "base folder, or the file", required=True)
     formats = ("savedmodel", "onnx", "litert")
     _add(command, "--format", None, "(%(default)s)", choices=formats, default=formats[0])
-    _add(command, "--reference", "ROWS", "training rows: the server then tells novelty too")
+    _add(command, "--reference", "ROWS", "training rows, to warm up the server and for bfloat16")
+    text = "the most training rows among which it places others (65536)"
+    _add(command, "--reference-size", "N", text, type=int)
     text = "of a SavedModel (float32)"
     _add(command, "--precision", None, text, choices=("float32", "bfloat16"))
     _add(command, "--version", "VERSION", "of a SavedModel (the next one)", type=int)
@@ -198,7 +203,7 @@ _PARAMETERS: list[_Parameter] = [
     ("perplexity", _several, "effective number of neighbours; or several: 15,50"),
     ("epochs", _or_words(int, "auto"), "passes over the rows"),
     ("random_state", int, "of all random numbers (0)"),
-    ("exaggeration", float, "weight of the attraction; 1 is plain t-SNE (1.5)"),
+    ("exaggeration", _or_words(float, "auto"), "weight of the attraction; 1 is plain t-SNE"),
     ("dof", _or_words(float, "auto", "learn"), "degrees of freedom of the kernel (1)"),
     ("sampling", str, "graph, batch, fixed or auto"),
     ("batch_size", _or_words(int, "auto"), "rows in a batch"),

@@ -1,5 +1,6 @@
 """What both estimators share: checked rows, transform, save and load."""
 
+import functools
 import os
 from typing import Any, Self
 
@@ -9,12 +10,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras.estimators import _persistence
+from ptsne_keras.estimators import _encoders, _persistence, _placer
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, validation
-
-# The rows mapped at a time: 130 MB a layer of 2,000 units.
-_BLOCK = 1 << 14
 
 
 class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -48,6 +46,45 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "encoder_")
         return self._map(self._checked(X))
+
+    def novelty(self, X: Any) -> FloatArray:
+        """Return how far rows are from their neighbours among the training rows.
+
+        It is the distance to the nearest training rows, as many as place a row, as a quantile of
+        the distances that training rows have to others. It recognises strangers well, and rows of a
+        known kind in the wrong cluster less well: they land there because they resemble its rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            0 for a training row, about 0.5 for a usual row, and 1 for a row that is farther away
+            than any training row.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If rows are not placed among training rows, but by a network alone, or X is not as for
+            `transform`.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE(random_state=0).fit(X)
+        >>> strangers = X_new[tsne.novelty(X_new) > 0.99]
+        """
+        check_is_fitted(self, "encoder_")
+        X = self._checked(X)
+        if self._placer is None:
+            raise ValueError(
+                "novelty needs the training rows, which a network alone does not keep: fit with "
+                f"placement. Received: {self!r}."
+            )
+        return self._placer.novelty(X)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator into a folder.
@@ -145,7 +182,13 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _map(self, X: Any) -> FloatArray:
         """Return the map coordinates of checked rows."""
-        blocks = arrays.row_blocks(X, rows=_BLOCK)
-        # float32 under whatever policy the user's own encoder was built.
-        maps = [np.asarray(self.encoder_(x, training=False), np.float32) for x in blocks]
-        return np.concatenate(maps)
+        return _encoders.mapped(self.encoder_, X) if self._placer is None else self._placer.place(X)
+
+    @functools.cached_property
+    def _placer(self) -> _placer.Placer | None:
+        """What places rows in Python, unless a network does; built when it is first needed."""
+        return _placer.placer(self.encoder_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_placer"}

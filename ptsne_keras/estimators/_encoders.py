@@ -11,6 +11,9 @@ from ptsne_keras import networks
 from ptsne_keras.typing import FloatArray, Scaling, Units
 from ptsne_keras.utils import arrays
 
+# The rows mapped at a time: 130 MB a layer of 2,000 units.
+_BLOCK = 1 << 14
+
 
 def copied(encoder: keras.Model) -> keras.Model:
     """Return a copy, or raise if Keras cannot copy the encoder."""
@@ -33,6 +36,13 @@ def own(encoder: keras.Model, features: int, d: int | None = None) -> keras.Mode
             f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
         )
     return networks.from_rows(copied(encoder), features)
+
+
+def mapped(network: keras.Model, X: Any) -> FloatArray:
+    """Return the map coordinates that a network gives rows."""
+    blocks = arrays.row_blocks(X, rows=_BLOCK)
+    # float32 under whatever policy the user's own encoder was built.
+    return np.concatenate([np.asarray(network(x, training=False), np.float32) for x in blocks])
 
 
 def projected(encoder: keras.Model, X: Any) -> FloatArray:

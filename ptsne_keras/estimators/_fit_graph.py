@@ -1,12 +1,18 @@
-"""What a fit along the neighbourhood graph needs: search, joined epochs, optimizer, compilation."""
+"""What a fit along the neighbour graph needs: the graph, optimizer, compilation, freed rows."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
-from ptsne_keras.affinities.neighbors import Neighbors, nearest
-from ptsne_keras.typing import FloatArray
+from ptsne_keras import affinities, training
+from ptsne_keras.affinities.neighbors import Index, Neighbors
+from ptsne_keras.affinities.perplexity import several
+from ptsne_keras.callbacks.progress import Meter
+from ptsne_keras.estimators import _placer
+from ptsne_keras.estimators._settings import SEARCH_DIMS, Settings
+from ptsne_keras.typing import FloatArray, Perplexity
 from ptsne_keras.utils import pca
 
 # The weights are averaged over about this part of the steps, the last ones.
@@ -18,15 +24,58 @@ _STEPS_PER_CALL = 64
 # Short epochs, which cost more to start and end than to run, are joined as long as the curve keeps
 # this many points.
 _CURVE = 100
-# The most principal components that the search uses.
-_SEARCH_DIMS = 50
+# Steps of the freed rows.
+STEPS = 250
 
 
-def search(X: FloatArray, perplexity: float, seed: int) -> Neighbors:
-    """Return the 3 · perplexity nearest neighbours of each row, on principal components."""
-    if X.shape[1] > _SEARCH_DIMS < len(X):
-        X = pca.principal_components(X, _SEARCH_DIMS, seed=seed).apply(X)
-    return nearest(X, min(math.ceil(3 * perplexity), len(X) - 1), seed=seed)
+class Graph(NamedTuple):
+    """The neighbour graph of the rows, and what finds the neighbours of others."""
+
+    Z: FloatArray
+    """[N, m], the principal components that neighbours are sought by"""
+    reduced: pca.Projection
+    index: Index
+    neighbors: Neighbors
+
+
+def graph(
+    X: Any, rows: FloatArray, reduced: pca.Projection | None, perplexity: Perplexity, seed: int
+) -> Graph:
+    """Return the graph of the 3 · perplexity nearest neighbours of each row."""
+    n, largest = len(rows), max(several(perplexity))
+    if not largest < n - 1:
+        raise ValueError(f"perplexity should be below N - 1 = {n - 1}. Received: {perplexity!r}.")
+    if reduced is None:
+        reduced = pca.principal_components(X, min(SEARCH_DIMS, *X.shape), seed=seed)
+        Z = reduced.apply(X)
+    else:
+        reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
+    index = _placer.index_of(Z)
+    k = min(math.ceil(3 * largest), n - 1)
+    return Graph(Z, reduced, index, index.search(None, k, skip=np.arange(n)))
+
+
+def refine(
+    Y: FloatArray, graph: Graph, settings: Settings, dof: float, verbose: int
+) -> tuple[FloatArray, dict[str, Any]]:
+    """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
+    P = affinities.neighbor_probabilities(graph.neighbors.distances, settings.perplexity)
+    curve: dict[str, list[float]] = {"steps": [], "loss": []}
+    meter = Meter("Stage 4, freeing the rows", STEPS * len(Y)) if verbose else None
+
+    def show(steps: int, loss: float) -> None:
+        curve["steps"].append(steps)
+        curve["loss"].append(float(loss))
+        if meter is not None:
+            meter.update(steps * len(Y), f"KL {loss:.3f}")
+
+    c = settings.exaggeration
+    found = training.refine(
+        Y, graph.neighbors, P, dof=dof, exaggeration=c, iterations=STEPS, callback=show
+    )
+    if meter is not None:
+        meter.close()
+    return found, curve
 
 
 def joined(batches: int, epochs: int) -> int:
@@ -63,5 +112,5 @@ def fresh(optimizer: Any) -> Any:
 def compilation(steps: int, epochs: int) -> dict[str, Any]:
     """Return the options of `training.finetune` for this many steps per epoch."""
     divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
-    compiled = True if steps * epochs >= _COMPILED else "auto"
+    compiled = steps * epochs >= _COMPILED
     return {"jit_compile": compiled, "steps_per_execution": divisor}

@@ -6,51 +6,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import Index
-from ptsne_keras.estimators._settings import MapSettings
-from ptsne_keras.networks import Placement
+from ptsne_keras.estimators import _placer
+from ptsne_keras.estimators._placer import Placer
+from ptsne_keras.estimators._settings import SEARCH_DIMS, MapSettings
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays, pca
+from ptsne_keras.utils import pca
 from ptsne_keras.utils.stopwatch import Stopwatch
 
-# The most principal components that neighbours are sought by.
-_SEARCH_DIMS = 50
 # The most rows that tell the scale of a map, and the scales that are tried.
 _SCALE_ROWS = 4096
 _SCALES = np.geomspace(1e-3, 1e5, 161)
 _BINS = 4096
-# Rows placed at a time.
-_BLOCK = 4096
-
-
-class Placer:
-    """Places raw rows where the encoder does, with a search index for its reference."""
-
-    def __init__(self, encoder: keras.Model, index: Index | None = None) -> None:
-        self._layer = encoder.get_layer("placement")
-        self._places = np.asarray(self._layer.places)
-        projection = encoder.get_layer("projection").output
-        self._components = keras.Model(encoder.inputs[0], projection)
-        if index is None:
-            index = _index(np.asarray(self._layer.features)[: self._layer.n_references])
-        self._index = index
-
-    def place(self, X: Any, *, skip: Any = None) -> FloatArray:
-        """Place rows [n, D]; `skip` names a reference row [n] that each does without."""
-        k = min(self._layer.n_neighbors, self._layer.n_references - (skip is not None))
-        found = np.empty((X.shape[0], self._places.shape[1]), np.float32)
-        start = 0
-        for rows in arrays.row_blocks(X, rows=_BLOCK):
-            part = slice(start, start + len(rows))
-            Z = np.asarray(self._components(rows, training=False))
-            lost = ~np.isfinite(Z).all(axis=1)  # rows at the limits of float32
-            Z = np.where(lost[:, None], np.float32(0), Z)
-            near = self._index.search(Z, k, skip=None if skip is None else skip[part])
-            found[part] = self._layer.among(np.square(near.distances), self._places[near.indices])
-            found[part][lost] = np.nan
-            start = part.stop
-        return found
 
 
 def fit(
@@ -59,34 +26,26 @@ def fit(
     """Return the encoder in the map's units, its history, and what places rows in Python."""
     seeds = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     watch = Stopwatch()
-    reduced = pca.principal_components(X, min(_SEARCH_DIMS, *X.shape), seed=seeds[0])
+    reduced = pca.principal_components(X, min(SEARCH_DIMS, *X.shape), seed=seeds[0])
     Z = reduced.apply(X)
     watch.lap("project")
-    index = _index(Z)
+    index = _placer.index_of(Z)
     watch.lap("neighbors")
     factor = natural_scale(Y, Z, index, k=settings.n_neighbors, seed=seeds[1])
-    layer = Placement.from_reference(
+    watch.lap("scale")
+    encoder = _placer.encoder(
+        X,
         Z,
         Y,
+        reduced,
+        index,
         n_neighbors=settings.n_neighbors,
         perplexity=settings.perplexity,
         dof=settings.dof / factor**2,
-        name="placement",
     )
-    encoder = networks.placed(layer, X.shape[1], scaling=reduced[:2], components=reduced.components)
-    watch.lap("scale")
+    watch.lap("placement")
     history = {"pretrain": [], "finetune": {}, "seconds": watch.seconds}
     return encoder, history, Placer(encoder, index)
-
-
-def placer(encoder: keras.Model) -> Placer | None:
-    """Return what places rows in Python for an encoder that was loaded, unless it is a network."""
-    return Placer(encoder) if isinstance(encoder.layers[-1], Placement) else None
-
-
-def _index(Z: FloatArray) -> Index:
-    """Return the index of reference rows, the same whenever it is built."""
-    return Index(Z, seed=0)
 
 
 def natural_scale(Y: FloatArray, Z: FloatArray, index: Index, *, k: int, seed: int) -> float:

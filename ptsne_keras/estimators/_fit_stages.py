@@ -9,26 +9,43 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import networks, training
-from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.callbacks import progress
 from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
-from ptsne_keras.estimators import _encoders, _fit_graph
-from ptsne_keras.estimators._settings import PRETRAINING_ROWS, Settings
-from ptsne_keras.training import conjugate_gradient
+from ptsne_keras.estimators import _encoders, _fit_graph, _placer
+from ptsne_keras.estimators._encoders import mapped
+from ptsne_keras.estimators._fit_graph import Graph
+from ptsne_keras.estimators._placer import Placer
+from ptsne_keras.estimators._settings import (
+    PLACED_NEIGHBORS,
+    PLACED_PERPLEXITY,
+    PRETRAINING_ROWS,
+    Settings,
+)
+from ptsne_keras.training import conjugate_gradient, stages
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 from ptsne_keras.utils.stopwatch import Stopwatch
 
 
+class Placed(NamedTuple):
+    """The rows of a map, freed, and what places new ones among them."""
+
+    encoder: keras.Model
+    embedding: FloatArray
+    placer: Placer
+
+
 class Fitted(NamedTuple):
     """The result of a fit, or what an unfinished one goes on from."""
 
-    encoder: keras.Model
+    network: keras.Model
     dof: float
     history: dict[str, Any]
     left: Unfinished | None
     """None if fine-tuning reached its end."""
+    placed: Placed | None = None
+    """None for a network alone."""
 
 
 def fit(
@@ -44,21 +61,24 @@ def fit(
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
     watch = Stopwatch(start.history["seconds"] if start else None)
-    encoder = _encoders.copied(start.encoder) if start else None
+    network = _encoders.copied(start.network) if start else None
     recorder = Recorder(start.left if start else None)
-    X, rows, reduced = _project(X, settings, seeds[0], encoder, watch)
+    X, rows, reduced = _project(X, settings, seeds[0], watch)
+    graph = None
+    if settings.placement or settings.sampling == "graph":
+        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1])
+        watch.lap("neighbors")
     # Resumed, a fit draws new batches; fixed batches stay the same.
     later = 0 if settings.sampling == "fixed" else recorder.before
     # Before any training, so that a perplexity that cannot work costs no time.
-    data = _batches(rows, settings, seeds[1], seeds[2] + later)
-    watch.lap("neighbors" if settings.sampling == "graph" else "batches")
+    data = _batches(rows, settings, graph, seeds[2] + later)
+    watch.lap("batches")
     pretrained = start.history["pretrain"] if start else []
-    if encoder is None:
-        encoder, pretrained = _untrained(X, settings, reduced, seeds[3], verbose, watch)
+    if network is None:
+        network, pretrained = _untrained(X, settings, reduced, seeds[3], verbose, watch)
     passes = _passes(settings, int(data.cardinality()))
-    finetuned = _finetune(
-        encoder, data, settings, len(rows), passes, [*callbacks, recorder], verbose
-    )
+    head = networks.head(network) if settings.initial_dims is not None else network
+    finetuned = _finetune(head, data, settings, len(rows), passes, [*callbacks, recorder], verbose)
     watch.lap("finetune")
     before = start.history["finetune"] if start else {}
     curves = {
@@ -66,11 +86,28 @@ def fit(
         for name, values in finetuned.history.items()
     }
     history = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
-    left = None
+    left, placed = None, None
     if recorder.weights is not None:
         left = Unfinished(recorder.epochs, seed, recorder.weights)
         history["stopped"] = recorder.epochs * passes
-    return Fitted(encoder, finetuned.model.dof, history, left)
+    dof = finetuned.model.dof
+    if settings.placement and graph is not None:
+        Y = mapped(head, rows)
+        # Who stops a fit does not wait for its last stage.
+        refined = left is None and Y.shape[1] <= stages.TREE_DIMS
+        if refined:
+            Y, history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
+            watch.lap("refine")
+        placed = _placed(X, Y, graph, network, dof)
+        watch.lap("placement")
+    return Fitted(network, dof, history, left, placed)
+
+
+def _placed(X: Any, Y: FloatArray, graph: Graph, network: keras.Model, dof: float) -> Placed:
+    """Return the whole of network and placement among the rows of the map."""
+    options = {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY, "dof": dof}
+    encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, network=network, **options)
+    return Placed(encoder, Y, Placer(encoder, graph.index))
 
 
 def _check_optimizer(settings: Settings) -> None:
@@ -83,34 +120,28 @@ def _check_optimizer(settings: Settings) -> None:
 
 
 def _project(
-    X: Any, settings: Settings, seed: int, encoder: keras.Model | None, watch: Stopwatch
+    X: Any, settings: Settings, seed: int, watch: Stopwatch
 ) -> tuple[Any, FloatArray, pca.Projection | None]:
-    """Return X, the rows that the trained layers see, and the projection if it is a new one."""
+    """Return X, the rows that the trained layers see, and the projection that makes them."""
     if settings.initial_dims is None:
         X = X.toarray() if scipy.sparse.issparse(X) else X
         return X, X, None
-    reduced = None
-    if encoder is None:
-        reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
-    rows = reduced.apply(X) if reduced else _encoders.projected(encoder, X)
+    reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
+    rows = reduced.apply(X)
     watch.lap("project")
     return X, rows, reduced
 
 
-def _batches(rows: FloatArray, settings: Settings, search_seed: int, seed: int) -> tf.data.Dataset:
+def _batches(
+    rows: FloatArray, settings: Settings, graph: Graph | None, seed: int
+) -> tf.data.Dataset:
     """Return the batches (X, P) by the sampling of the settings."""
     common = rows, settings.perplexity, settings.batch_size
-    if settings.sampling != "graph":
-        shuffle: Any = "once" if settings.sampling == "fixed" else True
-        return batches.from_array(*common, shuffle=shuffle, seed=seed)
-    n = len(rows)
-    largest = max(several(settings.perplexity))
-    if not largest < n - 1:
-        raise ValueError(
-            f"perplexity should be below N - 1 = {n - 1}. Received: {settings.perplexity!r}."
-        )
-    found = _fit_graph.search(rows, largest, search_seed)
-    return batches.from_graph(*common, neighbors=found, jitter=settings.jitter, seed=seed)
+    if settings.sampling == "graph" and graph is not None:
+        found = graph.neighbors
+        return batches.from_graph(*common, neighbors=found, jitter=settings.jitter, seed=seed)
+    shuffle: Any = "once" if settings.sampling == "fixed" else True
+    return batches.from_array(*common, shuffle=shuffle, seed=seed)
 
 
 def _untrained(
@@ -180,7 +211,7 @@ def _finetune(
     title = "Stage 3, fine-tuning on KL(P||Q)"
     with progress.stage(title, epochs, passes * n, verbose=verbose) as shown:
         return training.finetune(
-            networks.head(encoder) if settings.initial_dims is not None else encoder,
+            encoder,
             data.repeat(passes),
             dof=settings.dof,
             exaggeration=settings.exaggeration,

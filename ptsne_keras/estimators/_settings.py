@@ -24,8 +24,18 @@ _CG_EPOCHS, _CG_BATCHES = 30, 120
 _BATCH_STEPS = 500
 # Steps along the graph for "auto" epochs: 1.6 per row within these bounds, and the fewest passes.
 _GRAPH_STEPS, _GRAPH_EPOCHS = (8000, 16_000), 8
+# The same for a network that only starts what is then refined and placed.
+_PLACED_STEPS, _PLACED_EPOCHS = (200, 3000), 4
+# Rows in a batch: Q takes most of the time of a step, and few rows with placement need less.
+_FEW, _FEW_BATCH, _GRAPH_BATCH = 5000, 256, 1024
 # The most principal components that the network takes.
 INITIAL_DIMS = 100
+# The most principal components that neighbours are sought by.
+SEARCH_DIMS = 50
+# The neighbours that a new row is placed among, and their effective number.
+PLACED_NEIGHBORS, PLACED_PERPLEXITY = 15, 5.0
+# Weight of the attraction for a network alone, and for one whose rows are freed.
+_EXAGGERATION, _FREED_EXAGGERATION = 1.5, 1.2
 # Passes of regression on squares.
 _REGRESSION_EPOCHS = 1000
 # The most rows held out, enough to know an error to a few percent, and the fewest to train on.
@@ -38,6 +48,7 @@ class Settings:
 
     n_components: int
     perplexity: float | tuple[float, ...]
+    placement: bool
     sampling: str
     jitter: float
     initial_dims: int | None
@@ -134,12 +145,14 @@ def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbms else "gelu")
     auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else _learning_rate(own))
-    auto("batch_size", 1024 if graph else 2500)
+    few = p["placement"] and n <= _FEW
+    auto("batch_size", (_FEW_BATCH if few else _GRAPH_BATCH) if graph else 2500)
     auto("perplexity", _perplexity(p["sampling"], n))
     # RBMs learn from the rows themselves, such as pixels, and so may a network of the user's own.
     auto("initial_dims", None if rbms or own else INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
         p["initial_dims"] = None
+    auto("exaggeration", _FREED_EXAGGERATION if p["placement"] else _EXAGGERATION)
     auto("epochs", _epochs(p, n))
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
@@ -172,10 +185,13 @@ def batches_per_epoch(sampling: str, batch_size: int, n: int) -> int:
     return batch_count(n, batch_size // 2, batches.GRAPH_MULTIPLE)
 
 
-def graph_epochs(n: int, batch_size: int) -> int:
-    """Return the number of passes over n rows that make a good map."""
-    steps = int(np.clip(1.6 * n, *_GRAPH_STEPS))
-    return max(_GRAPH_EPOCHS, math.ceil(steps / batches_per_epoch("graph", batch_size, n)))
+def graph_epochs(n: int, batch_size: int, *, placement: bool = False) -> int:
+    """Return the number of passes over n rows that make a good map, or a start of one."""
+    if placement:
+        steps, least = int(np.clip(0.03 * n, *_PLACED_STEPS)), _PLACED_EPOCHS
+    else:
+        steps, least = int(np.clip(1.6 * n, *_GRAPH_STEPS)), _GRAPH_EPOCHS
+    return max(least, math.ceil(steps / batches_per_epoch("graph", batch_size, n)))
 
 
 def _epochs(p: Mapping[str, Any], n: int) -> int:
@@ -183,7 +199,7 @@ def _epochs(p: Mapping[str, Any], n: int) -> int:
     if p["optimizer"] == "cg":
         return max(_CG_EPOCHS, math.ceil(_CG_BATCHES / count))
     if p["sampling"] == "graph":
-        return graph_epochs(n, p["batch_size"])
+        return graph_epochs(n, p["batch_size"], placement=p["placement"])
     return math.ceil(_BATCH_STEPS / count)
 
 

@@ -1,6 +1,5 @@
 """`MapRegressor`: new rows on a map that exists, as a scikit-learn estimator."""
 
-import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,14 +11,12 @@ import numpy as np
 import sklearn
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
 from ptsne_keras.estimators._base import MapEstimator
 from ptsne_keras.estimators._settings import MapSettings, check_learning_rate, resolve_map
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, validation
-from ptsne_keras.utils.novelty import Landmarks, scale_of
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 5
@@ -190,10 +187,10 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self._validate_params()
         self._check_parameters()
         X, Y = self._checked_pairs(X, y)
-        seeds = self._seeds(2)
+        seed = self._seeds(1)[0]
         settings = resolve_map(self.get_params(), X.shape[0])
         with sklearn.config_context(assume_finite=True):  # X and y have been checked
-            self._fit_checked(X, Y, settings, seeds, callbacks)
+            self._fit_checked(X, Y, settings, seed, callbacks)
         return self
 
     def _fit_checked(
@@ -201,24 +198,22 @@ class MapRegressor(RegressorMixin, MapEstimator):
         X: Any,
         Y: FloatArray,
         settings: MapSettings,
-        seeds: list[int],
+        seed: int,
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
         """Fit to rows and places, and measure the fit."""
         placer = None
         if self.objective == "squares":
             self.encoder_, self.history_, self.held_out_ = _fit_regression.fit(
-                X, Y, settings, seed=seeds[0], callbacks=callbacks, verbose=self.verbose
+                X, Y, settings, seed=seed, callbacks=callbacks, verbose=self.verbose
             )
         else:
-            fitted = _fit_placement.fit(X, Y, settings, seed=seeds[0])
+            fitted = _fit_placement.fit(X, Y, settings, seed=seed)
             self.encoder_, self.history_, placer = fitted
             n = len(Y)
             self.held_out_ = _fit_regression.thinned(np.arange(n), min(n, _MEASURED))
         self._settings, self._placer = settings, placer
         self._measure(X, Y)
-        scale = scale_of(self.encoder_)
-        self._landmarks = Landmarks.of(X, scale=scale, seed=seeds[1]).arrays()
 
     def predict(self, X: Any) -> FloatArray:
         """Return the map coordinates of rows in float64, as regressors do.
@@ -234,33 +229,6 @@ class MapRegressor(RegressorMixin, MapEstimator):
         """
         Y = self.transform(X).astype(np.float64)
         return Y[:, 0] if self._single else Y
-
-    def novelty(self, X: Any) -> FloatArray:
-        """Return how new rows are, compared with the training rows.
-
-        The distance of a row to the nearest of at most 4,096 training rows, scaled as the encoder
-        scales them, as a quantile of these distances among training rows. It recognises
-        strangers well, and rows of a known kind in the wrong cluster less well: they land there
-        because they resemble its rows.
-
-        Parameters
-        ----------
-        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            0 for a training row, about 0.5 for a usual row, and 1 for a row that is farther away
-            than any training row.
-
-        Examples
-        --------
-        >>> regressor = MapRegressor(random_state=0).fit(X, Y)
-        >>> strangers = X_new[regressor.novelty(X_new) > 0.99]
-        """
-        check_is_fitted(self, "encoder_")
-        landmarks = Landmarks.from_arrays(self._landmarks, scale=scale_of(self.encoder_))
-        return landmarks.novelty(self._checked(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -308,10 +276,6 @@ class MapRegressor(RegressorMixin, MapEstimator):
                 f"Received: {self.encoder.name!r}."
             )
 
-    def _map(self, X: Any) -> FloatArray:
-        """Return the map coordinates of checked rows, by the search index if there is one."""
-        return super()._map(X) if self._placer is None else self._placer.place(X)
-
     def _measure(self, X: Any, Y: FloatArray) -> None:
         """Compare held-out rows with their places, and warn if a network knows only the others."""
         rows = self.held_out_
@@ -345,18 +309,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state = {"correlation": self.correlation_, "r2": self.r2_, "single": self._single}
-        return state, {"held_out": self.held_out_, **self._landmarks}
+        return state, {"held_out": self.held_out_}
 
     def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
         self.correlation_, self.r2_ = state["correlation"], state["r2"]
         self._single, self.held_out_ = state["single"], saved["held_out"]
-        self._landmarks = {name: saved[name] for name in saved if name != "held_out"}
-
-    @functools.cached_property
-    def _placer(self) -> _fit_placement.Placer | None:
-        """What places rows in Python, unless a network does; built when it is first needed."""
-        return _fit_placement.placer(self.encoder_)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_placer"}

@@ -10,10 +10,11 @@ import sklearn
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras import metrics
+from ptsne_keras import networks
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _persistence
 from ptsne_keras.estimators._base import MapEstimator
+from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Dof, FloatArray
@@ -25,12 +26,16 @@ _NOT_COMPARED = ("encoder", "random_state", "verbose")
 
 
 class ParametricTSNE(MapEstimator):
-    """Parametric t-SNE: a network that maps rows, new ones too, to a t-SNE map.
+    """Parametric t-SNE: a t-SNE map that places new rows, too.
 
-    By default a network of three GELU layers learns from pairs of rows drawn along the
-    neighbourhood graph of all rows. With ``pretraining="cd1"`` the estimator follows the method of
-    2009: a stack of RBMs is trained layer by layer, unrolled into an encoder, and fine-tuned on
-    KL(P‖Q) of random batches. `ParametricTSNE.paper` has all settings of the paper.
+    A network of three GELU layers learns from pairs of rows drawn along the neighbour graph of all
+    rows. Its map is smooth, so the training rows are then freed: a short t-SNE moves each of them
+    by itself. A new row starts where the network puts it and goes to the Student-t weighted mode of
+    its neighbours' places; see `networks.Placement`.
+
+    With ``placement=False`` the network alone is the map. With ``pretraining="cd1"`` it is trained
+    by the method of 2009: a stack of RBMs is trained layer by layer, unrolled into an encoder, and
+    fine-tuned on KL(P‖Q) of random batches. `ParametricTSNE.paper` has all settings of the paper.
 
     Parameters
     ----------
@@ -40,6 +45,11 @@ class ParametricTSNE(MapEstimator):
         The effective number of neighbours, above 1 and below n_samples - 1, or for batches below
         the batch's rows - 1. "auto" is 15, or 30 for batches, and at most (n_samples - 1) / 3. Of
         several perplexities, P is the mean.
+    placement : bool, default=True
+        Whether the training rows are freed, and new rows placed among them. The map is finer, and
+        the network needs a fraction of the steps; `encoder_` then contains 50 principal components
+        of each training row at most. Maps of more than three dimensions are not freed: rows are
+        placed among the network's own places.
     sampling : {"auto", "graph", "batch", "fixed"}, default="auto"
         How a batch and its P are drawn. "graph": rows with one neighbour each, by one search among
         all rows. "batch": random rows, with P calibrated among them; perplexity u then acts like
@@ -67,16 +77,18 @@ class ParametricTSNE(MapEstimator):
     dof : float, "auto" or "learn", default=1.0
         The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1).
         "learn" starts there and trains α with the weights from the second epoch on.
-    exaggeration : float, default=1.5
+    exaggeration : float or "auto", default="auto"
         The weight c of the attraction in the loss. 1 is plain t-SNE; with more, clusters are
-        tighter, and new rows land in the right one more often.
+        tighter, and new rows land in the right one more often. "auto" is 1.2, or 1.5 without
+        placement.
     batch_size : int or "auto", default="auto"
         The most rows in a batch. Q takes batch_size² numbers, and so does P unless sampling is
-        "graph". "auto" is 1,024, or 2,500 for sampling="batch" and "fixed".
+        "graph". "auto" is 1,024, or 256 up to 5,000 rows with placement, or 2,500 for
+        sampling="batch" and "fixed".
     epochs : int or "auto", default="auto"
-        The passes of fine-tuning over the rows. "auto" is 8,000 to 16,000 steps, by n_samples, and
-        at least 8 passes; 500 steps for sampling="batch" and "fixed"; for "cg" 30 passes and at
-        least 120 batches.
+        The passes of fine-tuning over the rows. "auto" is 200 to 3,000 steps, by n_samples, and at
+        least 4 passes; without placement 8,000 to 16,000 and at least 8. It is 500 steps for
+        sampling="batch" and "fixed", and 30 passes and at least 120 batches for "cg".
     pretraining_epochs : int or "auto", default="auto"
         The passes over the rows for each RBM, in batches of 100; the top one takes 5/3 as many.
         "auto" is 30, or 100 for "pcd", or as many as make 1,300 updates.
@@ -101,13 +113,18 @@ class ParametricTSNE(MapEstimator):
     Attributes
     ----------
     encoder_ : keras.Model
-        The encoder from raw rows [B, D] to the map [B, d], of standard Keras layers only.
+        The whole model from raw rows [B, D] to the map [B, d]: the network and a `Placement` layer,
+        which needs this package to be loaded; or the network alone without placement.
+    network_ : keras.Model
+        The network from raw rows to the map, of standard Keras layers only.
     embedding_ : ndarray of shape (n_samples, n_components)
         The map of the training rows.
     history_ : dict
         "pretrain": the curves of each RBM. "finetune": the curves of fine-tuning, per epoch, or per
         several where they are many and short: "loss" in nats, which is KL(P‖Q) at exaggeration 1;
         "seconds"; "dof" if it is learned; those of `training.ConjugateGradientTrainer` with "cg".
+        "refine", if rows are freed: "loss", KL(P‖Q) over the graph of all rows after as many
+        "steps".
         "seconds": the seconds of each stage. "stopped": the passes over the rows that are done, if
         a callback stopped the fit early.
     dof_ : float
@@ -138,6 +155,7 @@ class ParametricTSNE(MapEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
+        "placement": ["boolean"],
         "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
         "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
@@ -146,7 +164,7 @@ class ParametricTSNE(MapEstimator):
         "activation": [str],
         "scaling": [StrOptions({"auto", "unit", "standard"})],
         "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
-        "exaggeration": [Interval(Real, 0, None, closed="neither")],
+        "exaggeration": [Interval(Real, 0, None, closed="neither"), _AUTO],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
         "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
         "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
@@ -162,6 +180,7 @@ class ParametricTSNE(MapEstimator):
         n_components: int = 2,
         *,
         perplexity: float | tuple[float, ...] | str = "auto",
+        placement: bool = True,
         sampling: str = "auto",
         jitter: float = 0.5,
         initial_dims: int | str | None = "auto",
@@ -170,7 +189,7 @@ class ParametricTSNE(MapEstimator):
         activation: str = "auto",
         scaling: str = "auto",
         dof: Dof | Literal["learn"] = 1.0,
-        exaggeration: float = 1.5,
+        exaggeration: float | str = "auto",
         batch_size: int | str = "auto",
         epochs: int | str = "auto",
         pretraining_epochs: int | str = "auto",
@@ -182,6 +201,7 @@ class ParametricTSNE(MapEstimator):
     ) -> None:
         self.n_components = n_components
         self.perplexity = perplexity
+        self.placement = placement
         self.sampling = sampling
         self.jitter = jitter
         self.initial_dims = initial_dims
@@ -226,6 +246,7 @@ class ParametricTSNE(MapEstimator):
         >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining=None, optimizer="adam")
         """
         settings: dict[str, Any] = {
+            "placement": False,
             "pretraining": "cd1",
             "sampling": "fixed",
             "jitter": 0.0,
@@ -286,11 +307,39 @@ class ParametricTSNE(MapEstimator):
                 X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
             )
             self._settings = settings
-            self.encoder_, self.dof_, self.history_, left = found
+            self.network_, self.dof_, self.history_, left, placed = found
             self._left = left and left._replace(parameters=self._compared_parameters())
-            self.embedding_ = self._map(X)
-            self.kl_divergence_ = self._mean_divergence(X)
+            if placed is None:
+                self.encoder_, self._placer = self.network_, None
+                self.embedding_ = mapped(self.network_, X)
+            else:
+                self.encoder_, self.embedding_, self._placer = placed
+            self.kl_divergence_ = scored_rows(self, X).divergence(self.embedding_, self.dof_)
         return self
+
+    def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
+        """Return the map coordinates of rows.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+            A `np.memmap` is read block by block.
+        placement : bool, default=True
+            False gives the answer of the network alone: quick, and coarser.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            float32. Training rows come back to their places in `embedding_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If X does not consist of finite numeric rows with `n_features_in_` columns.
+        """
+        return super().transform(X) if placement else self._network_map(X)
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
         """Learn the map of rows as `fit` does, and return `embedding_`."""
@@ -319,7 +368,8 @@ class ParametricTSNE(MapEstimator):
             If X does not consist of finite rows of `n_features_in_` numbers, or has too few.
         """
         check_is_fitted(self)
-        return -self._mean_divergence(self._checked(X))
+        X = self._checked(X)
+        return -scored_rows(self, X).divergence(self._map(X), self.dof_)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
@@ -331,15 +381,16 @@ class ParametricTSNE(MapEstimator):
 
     def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
         self.embedding_ = saved["embedding"]
+        self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
         n = len(self.embedding_)
         self._settings = resolve(self.get_params(), n, self.n_features_in_)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)
 
-    def _mean_divergence(self, X: Any) -> float:
-        scored = scored_rows(self, X)
-        return metrics.mean_kl_divergence(scored.model, scored.batches(), dof=self.dof_)
+    def _network_map(self, X: Any) -> FloatArray:
+        check_is_fitted(self)
+        return mapped(self.network_, self._checked(X))
 
     def _unfinished(self) -> _fit_stages.Fitted:
         """Return what a stopped fit goes on from, or raise if there is none."""
@@ -356,17 +407,20 @@ class ParametricTSNE(MapEstimator):
                 "resume should be used with the parameters that the fit began with. "
                 f"Received: another {', '.join(changed)}."
             )
-        return _fit_stages.Fitted(self.encoder_, self.dof_, self.history_, self._left)
+        return _fit_stages.Fitted(self.network_, self.dof_, self.history_, self._left)
 
     def _compared_parameters(self) -> dict[str, Any]:
         """Return the parameters that have to be the same when a fit is resumed."""
         return _persistence.parameters(self, without=_NOT_COMPARED)
 
     def _check_same_rows(self, X: Any) -> None:
-        """Raise unless the rows are those of the unfinished fit, judged by their places."""
-        same = X.shape[0] == len(self.embedding_) and np.allclose(
-            self._map(X), self.embedding_, atol=1e-3 * np.ptp(self.embedding_)
-        )
+        """Raise unless the rows are those of the unfinished fit, judged as the model knows them."""
+        same = X.shape[0] == len(self.embedding_)
+        if same and self._placer is not None:
+            same = self._placer.holds(X)
+        elif same:
+            atol = 1e-3 * np.ptp(self.embedding_)
+            same = np.allclose(mapped(self.network_, X), self.embedding_, atol=atol)
         if not same:
             raise ValueError(
                 "X should be the rows of the unfinished fit, in the same order. "

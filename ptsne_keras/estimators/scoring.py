@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-import tensorflow as tf
 
-from ptsne_keras import networks
+from ptsne_keras import metrics
 from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.data import batches, order
 from ptsne_keras.estimators import _encoders
@@ -22,34 +21,29 @@ _PERPLEXITY = 15.0
 
 
 class ScoredRows(NamedTuple):
-    """The rows on which a map is scored, as the trained part of the encoder sees them."""
+    """The rows on which a map is scored, as the trained part of a network sees them."""
 
-    model: Any
-    """Maps these rows; None for an estimator without an encoder."""
     rows: FloatArray
     numbers: Any
     """The indices of these rows in X."""
     perplexity: float | tuple[float, ...]
     batch_size: int
 
-    def batches(self) -> tf.data.Dataset:
-        """Return the batches (X, P)."""
+    def joint(self) -> Iterator[tuple[Any, Any]]:
+        """Yield P [b, b] of each batch and the indices of its rows; raise for too few rows."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-            return batches.from_array(
+            data = batches.from_array(
                 self.rows, self.perplexity, self.batch_size, shuffle="once", seed=0
             )
-
-    def joint(self) -> Iterator[tuple[Any, Any]]:
-        """Yield P [b, b] of each batch and the indices of its rows; nothing for too few rows."""
-        n = len(self.rows)
-        try:
-            order.check_batches(n, self.perplexity, self.batch_size)
-        except ValueError:
-            return
-        indices = order.index_batches(n, self.batch_size, shuffle="once", seed=0)
-        for (_, P), i in zip(self.batches(), indices, strict=True):
+        indices = order.index_batches(len(self.rows), self.batch_size, shuffle="once", seed=0)
+        for (_, P), i in zip(data, indices, strict=True):
             yield P, self.numbers[i.numpy()]
+
+    def divergence(self, Y: FloatArray, dof: float) -> float:
+        """Return the mean KL(P‖Q) in nats of a map Y [N, d] of X; raise for too few rows."""
+        values = [(len(i), metrics.kl_divergence(P, Y[i], dof=dof)) for P, i in self.joint()]
+        return float(np.average([kl for _, kl in values], weights=[n for n, _ in values]))
 
 
 def scored_rows(estimator: Any, X: Any) -> ScoredRows:
@@ -69,11 +63,11 @@ def scored_rows(estimator: Any, X: Any) -> ScoredRows:
         numbers = np.random.default_rng(0).choice(len(numbers), _BATCHES * size, replace=False)
         numbers.sort()
         X = X[numbers]
-    encoder = getattr(estimator, "encoder_", None)
-    layers = getattr(encoder, "layers", ())
+    network = getattr(estimator, "network_", getattr(estimator, "encoder_", None))
+    layers = getattr(network, "layers", ())
     fixed = getattr(estimator, "encoder", None) is None  # ours, not one of the user's own
     if fixed and any(layer.name == "projection" for layer in layers):
-        encoder, X = networks.head(encoder), _encoders.projected(encoder, X)
+        X = _encoders.projected(network, X)
     elif scipy.sparse.issparse(X):
         X = X.toarray()
-    return ScoredRows(encoder, X, numbers, perplexity, size)
+    return ScoredRows(X, numbers, perplexity, size)

@@ -11,6 +11,8 @@ import numpy as np
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
 
+# Rows whose distances to a smaller reference are measured, and how many at a time.
+_MEASURED, _MEASURED_AT_ONCE = 4096, 512
 _HE_ACTIVATIONS = ("relu", "elu", "leaky_relu", "silu", "gelu")
 
 
@@ -125,7 +127,12 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
 
 
 def placed(
-    layer: keras.layers.Layer, features: int, *, scaling: Scaling, components: FloatArray
+    layer: keras.layers.Layer,
+    features: int,
+    *,
+    scaling: Scaling,
+    components: FloatArray,
+    network: keras.Model | None = None,
 ) -> keras.Model:
     """Return a model that places raw rows [B, D] by a layer that sees their components [B, m].
 
@@ -135,6 +142,8 @@ def placed(
         The last layer, such as `Placement`.
     features, scaling, components
         As in :func:`encoder`.
+    network : keras.Model, default=None
+        A model from raw rows [B, D] to the starting places [B, d].
 
     Returns
     -------
@@ -147,7 +156,90 @@ def placed(
     >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
     TensorShape([200, 2])
     """
-    return _chain(features, [layer], scaling, components)
+    front = _chain(features, [], scaling, components)
+    rows, z = front.inputs[0], front.outputs[0]
+    y = layer(z if network is None else [z, network(rows)])
+    return keras.Model(rows, y, name="encoder")
+
+
+def network(model: keras.Model) -> keras.Model | None:
+    """Return the network of a model that :func:`placed` made, or None if it has none.
+
+    Examples
+    --------
+    >>> network(tsne.encoder_) is tsne.network_
+    True
+    """
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+
+
+def front(model: keras.Model) -> keras.Model:
+    """Return the fixed first layers of a model that :func:`placed` made.
+
+    Parameters
+    ----------
+    model : keras.Model
+
+    Returns
+    -------
+    keras.Model
+        From raw rows [B, D] to their components [B, m], and their squared distances [B] to the
+        space of the components.
+
+    Examples
+    --------
+    >>> z, outside2 = front(tsne.encoder_)(X)
+    """
+    projection = model.get_layer("projection")
+    scaled = inputs = keras.Input(model.inputs[0].shape[1:], name="features")
+    for layer in model.layers[1 : model.layers.index(projection)]:
+        if not isinstance(layer, keras.Model):  # the network is beside these layers
+            scaled = layer(scaled)
+    z = projection(scaled)
+    length2 = float(np.square(np.asarray(projection.kernel)[:, 0], dtype=np.float64).sum())
+    inside2 = keras.ops.sum(keras.ops.square(z), axis=1)
+    outside2 = length2 * keras.ops.sum(keras.ops.square(scaled), axis=1) - inside2
+    return keras.Model(inputs, [z, keras.ops.maximum(outside2, 0.0)], name="front")
+
+
+def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Model:
+    """Return a model that :func:`placed` made, with a part of its reference rows.
+
+    Parameters
+    ----------
+    model : keras.Model
+    n_references : int
+        Number of reference rows to keep, drawn at random.
+    seed : int, default=0
+
+    Returns
+    -------
+    keras.Model
+        The model itself if it has no more reference rows; else one that shares its network, and
+        that compares with the distances between the other rows and those it keeps for `novelty`.
+
+    Examples
+    --------
+    >>> smaller(tsne.encoder_, 50).layers[-1].n_references
+    50
+    """
+    layer = model.layers[-1]
+    if layer.n_references <= n_references:
+        return model
+    order = np.random.default_rng(seed).permutation(layer.n_references)
+    kept, others = np.sort(order[:n_references]), order[n_references:][:_MEASURED]
+    features, places, outside2 = layer.reference()
+    options = {name: getattr(layer, name) for name in ("n_neighbors", "perplexity", "dof", "steps")}
+    part = type(layer).from_reference(
+        features[kept], places[kept], outside2[kept], name=layer.name, **options
+    )
+    distances = [
+        np.asarray(part.distance(part.nearest(features[i])[0], outside2[i]))
+        for i in np.array_split(others, -(-len(others) // _MEASURED_AT_ONCE))
+    ]
+    part.set_usual(np.concatenate(distances))
+    # All other layers are shared.
+    return keras.models.clone_model(model, clone_function=lambda old: part if old is layer else old)
 
 
 def from_rows(model: keras.Model, features: int) -> keras.Model:

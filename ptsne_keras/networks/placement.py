@@ -21,6 +21,8 @@ _LOW, _HIGH, _BISECTIONS = -9.0, 23.0, 32
 _SAME = 1e-3
 # Features and starting places are clipped here, so that squared distances stay finite.
 _FARTHEST = 1e15
+# Quantiles of the distances of the reference rows that are kept.
+_QUANTILES = 1001
 
 
 @keras.saving.register_keras_serializable(package="ptsne_keras")
@@ -40,6 +42,9 @@ class Placement(keras.layers.Layer):
     Rows that coincide with reference rows land on their places. Of fewer than k reference rows all
     are used, at a perplexity of at most half their number. Rows with NaN or infinity are placed at
     NaN.
+
+    The distance of a row to its neighbours, as a quantile of the distances that reference rows have
+    to theirs, is its `novelty`.
 
     Parameters
     ----------
@@ -99,7 +104,9 @@ class Placement(keras.layers.Layer):
         self.dof: float = float(dof)
 
     @classmethod
-    def from_reference(cls, features: Any, places: Any, **options: Any) -> Self:
+    def from_reference(
+        cls, features: Any, places: Any, outside2: Any = None, **options: Any
+    ) -> Self:
         """Return a layer with these reference rows [M, c] and their places [M, d].
 
         Parameters
@@ -108,6 +115,8 @@ class Placement(keras.layers.Layer):
             Reference rows, as the layer will see new rows.
         places : array-like of shape (n_references, n_components)
             Their places on the map.
+        outside2 : array-like of shape (n_references,), default=None
+            Their squared distances to the space that the features span; by default 0.
         **options
             Options of `Placement`.
         """
@@ -119,7 +128,7 @@ class Placement(keras.layers.Layer):
             )
         layer = cls(len(Z), Y.shape[1], **options)
         layer.build((None, Z.shape[1]))
-        layer.set_reference(Z, Y)
+        layer.set_reference(Z, Y, outside2)
         return layer
 
     def build(self, input_shape: Any) -> None:
@@ -131,31 +140,57 @@ class Placement(keras.layers.Layer):
         self.features = self.add_weight(shape=(rows, features[-1]), name="features", **weights)
         self.half_squares = self.add_weight(shape=(rows,), name="half_squares", **weights)
         self.places = self.add_weight(shape=(rows, self.dimensions), name="places", **weights)
+        self.outside2 = self.add_weight(shape=(rows,), name="outside2", **weights)
+        self.usual = self.add_weight(shape=(_QUANTILES,), name="usual", **weights)
         self.built = True
 
-    def set_reference(self, features: FloatArray, places: FloatArray) -> None:
-        """Set the reference rows [M, c] and their places [M, d]."""
+    def set_reference(
+        self, features: FloatArray, places: FloatArray, outside2: FloatArray | None = None
+    ) -> None:
+        """Set the reference rows [M, c], their places [M, d], and what they are outside by [M]."""
         missing = -self.n_references % self._block
         squares = 0.5 * np.einsum("ij,ij->i", features, features, dtype=np.float64)
         self.features.assign(np.pad(features, ((0, missing), (0, 0))))
         # Rows that fill the last block are nobody's neighbours.
         self.half_squares.assign(np.pad(squares, (0, missing), constant_values=np.inf))
         self.places.assign(np.pad(places, ((0, missing), (0, 0))))
+        if outside2 is not None:
+            self.outside2.assign(np.pad(outside2, (0, missing)))
+
+    def set_usual(self, distances: FloatArray) -> None:
+        """Set what `novelty` compares with: the `distance` of rows to others, as training rows."""
+        quantiles = np.quantile(distances, np.linspace(0, 1, _QUANTILES))
+        self.usual.assign(quantiles.astype(np.float32))
+
+    def reference(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the features [M, c], places [M, d] and outside2 [M] of the reference."""
+        weights = (self.features, self.places, self.outside2)
+        features, places, outside2 = (ops.convert_to_numpy(w)[: self.n_references] for w in weights)
+        return features, places, outside2
 
     def call(self, inputs: Any) -> Tensor:
         """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
         given, start = inputs if isinstance(inputs, list | tuple) else (inputs, None)
-        x = ops.clip(given, -_FARTHEST, _FARTHEST)
-        near = self._nearest(x)  # [B, k + spare]
-        D2 = ops.sum(ops.square(x[:, None] - ops.take(self.features, near, axis=0)), axis=-1)
-        D2 = ops.where(near < self.n_references, D2, math.inf)
-        closest, order = ops.top_k(-D2, self._neighbors)
-        near = ops.take_along_axis(near, order, axis=1)
-        y = self.among(-closest, ops.take(self.places, near, axis=0), start)
+        D2, near = self.nearest(given)
+        y = self.among(D2, ops.take(self.places, near, axis=0), start)
         finite = ops.all(ops.isfinite(given), axis=1, keepdims=True)
         if start is not None:
             finite = finite & ops.all(ops.isfinite(start), axis=1, keepdims=True)
         return ops.where(finite, y, math.nan)
+
+    def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared distances [B, k], in ascending order, and indices of the neighbours.
+
+        Parameters
+        ----------
+        features : tensor of shape [B, c]
+        """
+        x = ops.clip(features, -_FARTHEST, _FARTHEST)
+        near = self._candidate_rows(x)  # [B, k + spare]
+        D2 = ops.sum(ops.square(x[:, None] - ops.take(self.features, near, axis=0)), axis=-1)
+        D2 = ops.where(near < self.n_references, D2, math.inf)
+        closest, order = ops.top_k(-D2, self._neighbors)
+        return -closest, ops.take_along_axis(near, order, axis=1)
 
     def among(self, D2: Tensor, places: Tensor, start: Tensor | None = None) -> Tensor:
         """Return places [B, d] among neighbours found elsewhere.
@@ -185,6 +220,35 @@ class Placement(keras.layers.Layer):
             y = ops.sum(weights[:, :, None] * places, axis=1)
         return origin + unit * y
 
+    def distance(self, D2: Tensor, outside2: Tensor = 0.0) -> Tensor:
+        """Return the root mean square distances [B] of rows to their neighbours.
+
+        Parameters
+        ----------
+        D2 : tensor of shape [B, k]
+            Squared distances of the rows to their neighbours.
+        outside2 : tensor of shape [B], default=0.0
+            Squared distances of the rows to the space that the features span, such as that of
+            principal components.
+        """
+        return ops.sqrt(ops.mean(D2, axis=1) + outside2)
+
+    def novelty(self, D2: Tensor, outside2: Tensor = 0.0) -> Tensor:
+        """Return the distances [B] of rows as quantiles of the usual distances.
+
+        0 is a row that coincides with a reference row, 0.5 a usual row, and 1 a row that is farther
+        away than any, or not finite. The parameters are those of `distance`.
+        """
+        distance = self.distance(D2, outside2)
+        last = _QUANTILES - 1
+        above = ops.clip(ops.searchsorted(self.usual, distance, side="right"), 1, last)
+        low, high = ops.take(self.usual, above - 1), ops.take(self.usual, above)
+        inside = ops.clip(ops.divide_no_nan(distance - low, high - low), 0.0, 1.0)
+        inside = ops.where(high > low, inside, ops.cast(distance >= high, "float32"))
+        quantile = (ops.cast(above - 1, "float32") + inside) / last
+        known = ops.any(self._same(D2), axis=1) & (outside2 <= ops.mean(D2, axis=1))
+        return ops.where(ops.isfinite(distance), ops.where(known, 0.0, quantile), 1.0)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the places."""
         features = input_shape if isinstance(input_shape[-1], int) else input_shape[0]
@@ -208,7 +272,11 @@ class Placement(keras.layers.Layer):
         # A second level pays where the best blocks are a small part of all.
         return _BLOCK if self.n_references > 4 * _BLOCK * self._candidates else 1
 
-    def _nearest(self, x: Tensor) -> Tensor:
+    def _same(self, D2: Tensor) -> Tensor:
+        """Return which neighbours [B, k] are the row itself."""
+        return ops.mean(D2, axis=1, keepdims=True) * _SAME**2 >= D2
+
+    def _candidate_rows(self, x: Tensor) -> Tensor:
         """Return the indices of the nearest reference rows [B, k + spare], in no order."""
         scores = ops.matmul(x, ops.transpose(self.features)) - self.half_squares  # [B, M]
         scores = ops.stop_gradient(scores)
@@ -227,8 +295,7 @@ class Placement(keras.layers.Layer):
         perplexity = self.perplexity
         if self.n_references < self.n_neighbors:
             perplexity = min(perplexity, max(1.0, self.n_references / 2))
-        scale = ops.mean(D2, axis=1, keepdims=True)
-        same = scale * _SAME**2 >= D2
+        same = self._same(D2)
         delta = D2 - D2[:, :1]
         delta = delta / ops.maximum(ops.mean(delta, axis=1, keepdims=True), 1e-30)
         low, high = (ops.full_like(D2[:, :1], value) for value in (_LOW, _HIGH))

@@ -5,12 +5,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from ptsne_keras import networks
 from ptsne_keras.typing import FloatArray
 
 
 def bfloat16(encoder: keras.Model) -> keras.Model:
-    """Copy an encoder with all layers but the last in bfloat16."""
-    learned = [layer for layer in _flat(encoder) if layer.weights and not _scales(layer)]
+    """Copy an encoder with all layers but the last in bfloat16; a reference stays as it is."""
+    placed = isinstance(encoder.layers[-1], networks.Placement)
+    network = networks.network(encoder) if placed else encoder
+    layers = [] if network is None else _flat(network)
+    learned = [layer for layer in layers if layer.weights and not _scales(layer)]
     changed = {id(layer) for layer in learned[:-1]}
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -15,18 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from ptsne_keras import networks
 from ptsne_keras.serving import _saved_model, signatures
-from ptsne_keras.serving._saved_model import Options, Reference
-from ptsne_keras.utils import arrays, files, novelty, validation
+from ptsne_keras.serving._saved_model import Options
+from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays, files, pca, validation
 
-# Rows of the reference that the map error is measured on, and that warm up a server.
+# Training rows that the map error is measured on, and that warm up a server.
 _SAMPLE = 2000
-# The program of the other process.
-_REBUILD = """
-import sys
-from ptsne_keras.serving import _saved_model
-_saved_model.rebuild(*sys.argv[1:])
-"""
+# Training rows that tell the novelty for an encoder without placement, and their components.
+_LANDMARKS, _DIMS = 4096, 50
 # Characters that TensorFlow reads as a file name pattern.
 _PATTERN = set("*?[]")
 
@@ -37,6 +35,7 @@ def export_saved_model(
     version: int | None = None,
     *,
     reference: Any = None,
+    reference_size: int = 65_536,
     precision: str = "float32",
     dof: float | None = None,
 ) -> Path:
@@ -47,9 +46,11 @@ def export_saved_model(
     - `serving_default`: `features` float32 [N, D] → `embedding` float32 [N, d].
     - `embed_examples`: `examples` string [N], serialised `tf.train.Example` with the feature
       "features", a float list of D numbers → `embedding`.
-    - `embed_with_novelty`, if there is a `reference`: `features` → `embedding` and `novelty`
-      float32 [N], the distance to the nearest of at most 4,096 training rows, as a quantile of the
-      distances that training rows have: 0.5 is usual, 1 is farther than any, or not finite.
+    - `embed_fast`, if the encoder places rows from where a network puts them: `features` →
+      `embedding` of the network alone.
+    - `embed_with_novelty`, if the encoder places rows or there is a `reference`: `features` →
+      `embedding` and `novelty` float32 [N], the distance to the nearest training rows as a quantile
+      of the distances that training rows have: 0.5 is usual, 1 is farther than any, or not finite.
 
     The encoder's standardisation is included, and warm-up records for each signature. :func:`check`
     inspects the model, and only then does the version appear, in one rename.
@@ -57,13 +58,19 @@ def export_saved_model(
     Parameters
     ----------
     encoder : keras.Model
-        A model with one input [N, D] and one output [N, d].
+        A model with one input [N, D] and one output [N, d], such as `ParametricTSNE.encoder_`, or
+        `network_` for an export without reference rows.
     directory : path-like
         The model's base path, created if it is missing.
     version : int, default=None
         A number of at least 0. By default one more than the highest version there is, or 1.
     reference : array-like or sparse matrix of shape (n_samples, n_features), default=None
-        Raw training rows; `np.memmap` is fine. At most 64 MB of them are served as landmarks.
+        Raw training rows; `np.memmap` is fine. They warm up the server and measure `precision`. A
+        network without placement needs them for novelty: 50 principal components of at most 4,096
+        of them are served.
+    reference_size : int, default=65536
+        The most reference rows that an encoder with placement keeps, drawn at random; each takes
+        220 bytes. With fewer, the map of new rows is coarser.
     precision : {"float32", "bfloat16"}, default="float32"
         "bfloat16" stores and computes all layers but the last in half the memory. It requires a
         `reference`; how far its rows move is noted in `assets.extra/ptsne_keras.json`.
@@ -97,9 +104,18 @@ def export_saved_model(
     features = signatures.feature_count(encoder)
     base = Path(directory).expanduser()
     _check(base, version, precision, reference, dof)
+    validation.check_integer(reference_size, "reference_size", 2)
+    judge, sample = None, None
+    if isinstance(encoder.layers[-1], networks.Placement):
+        encoder = judge = networks.smaller(encoder, reference_size)
+    if reference is not None:
+        X = _rows(reference, features)
+        order = np.random.default_rng(0).permutation(X.shape[0])
+        sample = _chosen(X, order, _SAMPLE)
+        judge = judge or _judge(X, order)
     options = Options(
         model=base.resolve().name,
-        reference=None if reference is None else _reference(encoder, reference, features),
+        sample=sample,
         bfloat16=precision == "bfloat16",
         facts={} if dof is None else {"dof": float(dof)},
     )
@@ -108,7 +124,7 @@ def export_saved_model(
     with files.made(base):
         try:
             beside.mkdir()
-            _write(encoder, beside / "1", options)
+            _write(encoder, judge, beside / "1", options)
             return _appear(beside / "1", base, version)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -140,35 +156,53 @@ def _check(
     _refuse_existing(base, version)
 
 
-def _reference(encoder: keras.Model, X: Any, features: int) -> Reference:
+def _rows(X: Any, features: int) -> Any:
+    """Return training rows as something with a shape, or raise if they do not fit the encoder."""
     X = X if hasattr(X, "shape") else np.asarray(X)
     if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
         raise ValueError(
             f"reference should be two or more rows of {features} columns, as the encoder "
             f"takes. Received: shape {tuple(X.shape)}."
         )
-    scale = novelty.scale_of(encoder)
-    landmarks = novelty.Landmarks.of(X, scale=scale, name="reference")
-    chosen = np.sort(np.random.default_rng(0).permutation(X.shape[0])[:_SAMPLE])
-    sample = arrays.rows_at(X, chosen)
-    sample = validation.check_rows(sample, name="reference", dtype=np.float32)
-    # Without the encoder that scales them: it goes to another process by itself.
-    return Reference(novelty.Landmarks.from_arrays(landmarks.arrays()), sample)
+    return X
 
 
-def _write(encoder: keras.Model, path: Path, options: Options) -> None:
+def _chosen(X: Any, order: Any, most: int) -> FloatArray:
+    rows = arrays.rows_at(X, np.sort(order[:most]))
+    return validation.check_rows(rows, name="reference", dtype=np.float32)
+
+
+def _judge(X: Any, order: Any) -> keras.Model:
+    """Return a model whose placement tells the novelty of rows by some of the training rows."""
+    m = max(1, min(_LANDMARKS, len(order) // 2))
+    rows = _chosen(X, order, 2 * m)
+    reduced = pca.principal_components(rows, min(_DIMS, *rows.shape), seed=0)
+    Z, outside2 = reduced.apply(rows), reduced.outside2(rows)
+    layer = networks.Placement.from_reference(Z, np.zeros((len(Z), 1)), outside2)
+    scaling, components = reduced[:2], reduced.components
+    whole = networks.placed(layer, X.shape[1], scaling=scaling, components=components)
+    judge = networks.smaller(whole, m)
+    farthest = float(np.max(judge.layers[-1].usual))
+    if not 0 < farthest < np.inf:
+        raise ValueError(
+            "reference should have rows that differ, with squared distances within float32. "
+            f"Received: distances up to {farthest:g}."
+        )
+    return judge
+
+
+def _write(encoder: keras.Model, judge: keras.Model | None, path: Path, options: Options) -> None:
     """Write and check the SavedModel, with TensorFlow whatever the backend."""
-    here = keras.backend.backend() == "tensorflow"
-    (_saved_model.write if here else _write_elsewhere)(encoder, path, options)
-
-
-def _write_elsewhere(encoder: keras.Model, path: Path, options: Options) -> None:
-    """Write the SavedModel in a process that runs TensorFlow."""
+    if keras.backend.backend() == "tensorflow":
+        _saved_model.write(encoder, judge, path, options)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         encoder.save(Path(scratch) / "encoder.keras")
+        if judge is not None:
+            judge.save(Path(scratch) / "judge.keras")
         (Path(scratch) / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
-            [sys.executable, "-c", _REBUILD, scratch, path],
+            [sys.executable, "-m", _saved_model.__name__, scratch, path],
             # No GPU: this process may hold all of its memory.
             env={
                 **os.environ,

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ptsne_keras import networks
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import novelty
-from ptsne_keras.utils.novelty import Landmarks
 
-SERVING, EXAMPLES, NOVELTY = "serving_default", "embed_examples", "embed_with_novelty"
+SERVING, EXAMPLES, FAST = "serving_default", "embed_examples", "embed_fast"
+NOVELTY = "embed_with_novelty"
 
 Endpoint: TypeAlias = tuple[Callable[[tf.Tensor], dict[str, Any]], tf.TensorSpec]
 
@@ -53,36 +53,70 @@ def embedding(encoder: keras.Model) -> Callable[[Any], dict[str, Any]]:
     return embed
 
 
-def endpoints(encoder: keras.Model, landmarks: Landmarks | None) -> dict[str, Endpoint]:
-    """Return the functions to export by signature, each with the spec of its input."""
+def endpoints(encoder: keras.Model, judge: keras.Model | None = None) -> dict[str, Endpoint]:
+    """Return the functions to export by signature, each with the spec of its input.
+
+    `judge` is the model whose placement tells novelty, the encoder itself or another.
+    """
     features = feature_count(encoder)
-    matrix, plain = spec(features), embedding(encoder)
+    matrix = spec(features)
     strings = tf.TensorSpec((None,), tf.string, name="examples")
     parsed = {"features": tf.io.FixedLenFeature([features], tf.float32)}
-
-    def embed(rows: tf.Tensor) -> dict[str, Any]:
-        # Servers do not check the shape of a request, and one column would be broadcast to all.
-        rows = tf.ensure_shape(rows, [None, features])
-        Y = plain(rows)["embedding"]
-        # ReLU turns NaN into 0, and so into a place on the map. Raising an error instead would
-        # fail all requests that the server has put into the same batch.
-        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1, keepdims=True)
-        return {"embedding": tf.where(finite, Y, float("nan"))}
+    embed = _finite(embedding(encoder), features)
 
     def embed_examples(examples: tf.Tensor) -> dict[str, Any]:
         return embed(tf.io.parse_example(examples, parsed)["features"])
 
     found = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
-    if landmarks is not None:
-        scale = novelty.scale_of(encoder)
-        # Variables, which are written once; constants would be a part of each graph.
-        known = [tf.Variable(array, trainable=False) for array in landmarks.tensors()]
-
-        def embed_with_novelty(rows: tf.Tensor) -> dict[str, Any]:
-            return embed(rows) | {"novelty": novelty.novelty(scale(rows), *known)}
-
-        found[NOVELTY] = (embed_with_novelty, matrix)
+    network = networks.network(encoder)
+    if network is not None and isinstance(encoder.layers[-1], networks.Placement):
+        found[FAST] = (_finite(embedding(network), features), matrix)
+    if judge is not None:
+        found[NOVELTY] = (_with_novelty(encoder, judge, embed), matrix)
     return found
+
+
+def _finite(embed: Callable[[Any], dict[str, Any]], features: int) -> Callable[..., dict[str, Any]]:
+    """Return the function with NaN in place of the answers to rows that are not finite."""
+
+    def checked(rows: tf.Tensor) -> dict[str, Any]:
+        # Servers do not check the shape of a request, and one column would be broadcast to all.
+        rows = tf.ensure_shape(rows, [None, features])
+        # ReLU turns NaN into 0, and so into a place on the map. Raising an error instead would
+        # fail all requests that the server has put into the same batch.
+        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1, keepdims=True)
+        return {"embedding": tf.where(finite, embed(rows)["embedding"], float("nan"))}
+
+    return checked
+
+
+def _with_novelty(
+    encoder: keras.Model, judge: keras.Model, embed: Callable[[Any], dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
+    """Return the function that gives the novelty of rows beside their places, by one search."""
+    front, layer, network = networks.front(judge), judge.layers[-1], networks.network(encoder)
+    features = feature_count(encoder)
+
+    def of_both(rows: tf.Tensor) -> dict[str, Any]:
+        z, outside2 = front(rows)
+        D2, near = layer.nearest(z)
+        found = {"novelty": layer.novelty(D2, outside2)}
+        if judge is not encoder:
+            return found | embed(rows)
+        start = None if network is None else network(rows, training=False)
+        Y = layer.among(D2, tf.gather(layer.places, near), start)
+        return found | {"embedding": Y}
+
+    def checked(rows: tf.Tensor) -> dict[str, Any]:
+        rows = tf.ensure_shape(rows, [None, features])
+        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
+        found = of_both(rows)
+        return {
+            "embedding": tf.where(finite[:, None], found["embedding"], float("nan")),
+            "novelty": tf.where(finite, found["novelty"], 1.0),
+        }
+
+    return checked
 
 
 def example(row: FloatArray) -> bytes:
@@ -103,8 +137,22 @@ def normal_rows(encoder: keras.Model, n: int) -> FloatArray:
     """Return random rows [n, D] that are standard normal once the encoder has scaled them."""
     z = np.random.default_rng(0).normal(size=(n, feature_count(encoder)))
     edges = np.stack([np.zeros(z.shape[1]), np.ones(z.shape[1])]).astype(np.float32)
-    low, high = np.asarray(novelty.scale_of(encoder)(edges), np.float64)
+    low, high = np.asarray(_scaler(encoder)(edges), np.float64)
     slope = np.where(high == low, 1.0, high - low)
     with np.errstate(over="ignore"):
         rows = ((z - low) / slope).astype(np.float32)
     return np.nan_to_num(rows, posinf=0.0, neginf=0.0)
+
+
+def _scaler(encoder: keras.Model) -> keras.Model:
+    """Return a model of the encoder's first layers, as far as they scale each column by itself."""
+    x = inputs = keras.Input(encoder.inputs[0].shape[1:], name="features")
+    end = encoder.inputs[0]
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        scales = isinstance(layer, keras.layers.Normalization | keras.layers.Rescaling)
+        if not scales or layer.input is not end:
+            break
+        end, x = layer.output, layer(x)
+    return keras.Model(inputs, keras.ops.cast(x, "float32"), name="scaler")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from support.fits import GRAPH, SMALL
+from support.fits import GRAPH, PLACED, SMALL
 
 from ptsne_keras import ParametricTSNE
 
@@ -29,3 +29,8 @@ def wide(X):
 @pytest.fixture(scope="session")
 def mapped(wide):
     return ParametricTSNE(**GRAPH).fit(wide)
+
+
+@pytest.fixture(scope="session")
+def placed(wide):
+    return ParametricTSNE(**PLACED).fit(wide)

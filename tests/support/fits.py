@@ -3,8 +3,9 @@
 import keras
 import pytest
 
-# The method of 2009, in small.
+# The method of 2009, in small: the network alone.
 SMALL = {
+    "placement": False,
     "pretraining": "cd1",
     "sampling": "batch",
     "hidden_units": (100, 100),
@@ -14,8 +15,16 @@ SMALL = {
     "perplexity": 15,
     "random_state": 0,
 }
-# The default method, in small.
-GRAPH = {"hidden_units": (100, 100), "epochs": 30, "batch_size": 200, "random_state": 0}
+# The default network, in small and alone.
+GRAPH = {
+    "placement": False,
+    "hidden_units": (100, 100),
+    "epochs": 30,
+    "batch_size": 200,
+    "random_state": 0,
+}
+# The default method, in small: the network, its rows freed, new rows placed among them.
+PLACED = GRAPH | {"placement": True}
 BOTH = pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
 FEW = {"hidden_units": (20, 10), "pretraining_epochs": 2, "epochs": 3, "batch_size": 150}
 

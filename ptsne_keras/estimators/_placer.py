@@ -1,0 +1,99 @@
+"""Rows placed in Python: by the layers of an encoder, and a search index for its reference."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptsne_keras import networks
+from ptsne_keras.affinities.neighbors import Index, Neighbors
+from ptsne_keras.networks import Placement
+from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays, pca
+
+# Rows placed at a time.
+_BLOCK = 4096
+# The most training rows whose distances to others are measured.
+_MEASURED = 10_000
+
+
+class Placer:
+    """Places raw rows where the encoder does, with a search index in place of its exact search."""
+
+    def __init__(self, encoder: keras.Model, index: Index | None = None) -> None:
+        self._layer: Placement = encoder.layers[-1]
+        self._network = networks.network(encoder)
+        self._front = networks.front(encoder)
+        features, self._places, _ = self._layer.reference()
+        self._index = index_of(features) if index is None else index
+
+    def place(self, X: Any, *, skip: Any = None) -> FloatArray:
+        """Place rows [n, D]; `skip` names a reference row [n] that each does without."""
+        Y = np.empty((X.shape[0], self._places.shape[1]), np.float32)
+        for part, rows, near, _, lost in self._searched(X, skip):
+            start = None if self._network is None else self._network(rows, training=False)
+            D2, places = np.square(near.distances), self._places[near.indices]
+            Y[part] = self._layer.among(D2, places, start)
+            Y[part][lost] = np.nan
+        return Y
+
+    def novelty(self, X: Any) -> FloatArray:
+        """Return the novelty [n] of rows [n, D]."""
+        found = np.empty(X.shape[0], np.float32)
+        for part, _, near, outside2, lost in self._searched(X):
+            found[part] = self._layer.novelty(np.square(near.distances), outside2)
+            found[part][lost] = 1.0
+        return found
+
+    def holds(self, X: Any) -> bool:
+        """Return whether rows [M, D] are those of the reference, in the same order."""
+        features, _, _ = self._layer.reference()
+        found = [np.asarray(self._front(x, training=False)[0]) for x in arrays.row_blocks(X)]
+        return np.allclose(np.concatenate(found), features, atol=1e-3 * np.abs(features).max())
+
+    def _searched(self, X: Any, skip: Any = None) -> Iterator[tuple[Any, Any, Neighbors, Any, Any]]:
+        """Yield the slice, rows, neighbours, outside2 and whether not finite, by blocks."""
+        k = min(self._layer.n_neighbors, self._layer.n_references - (skip is not None))
+        step = arrays.block_size(X.shape[1], rows=_BLOCK)
+        for part in arrays.row_slices(X.shape[0], step):
+            rows = np.asarray(arrays.dense(X[part]), np.float32)
+            z, outside2 = (np.asarray(v) for v in self._front(rows, training=False))
+            lost = ~np.isfinite(z).all(axis=1)  # rows at the limits of float32
+            z = np.where(lost[:, None], np.float32(0), z)
+            own = None if skip is None else skip[part]
+            yield part, rows, self._index.search(z, k, skip=own), outside2, lost
+
+
+def index_of(Z: FloatArray) -> Index:
+    """Return the index of reference rows, the same whenever it is built."""
+    return Index(Z, seed=0)
+
+
+def encoder(
+    X: Any,
+    Z: FloatArray,
+    Y: FloatArray,
+    reduced: pca.Projection,
+    index: Index,
+    *,
+    network: keras.Model | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Return the model that places rows among X [N, D] by their components Z [N, m], at Y."""
+    layer = Placement.from_reference(Z, Y, reduced.outside2(X), name="placement", **options)
+    whole = networks.placed(
+        layer, X.shape[1], scaling=reduced[:2], components=reduced.components, network=network
+    )
+    n = len(Z)
+    chosen = np.sort(np.random.default_rng(0).permutation(n)[:_MEASURED])
+    k = min(layer.n_neighbors, n - 1)
+    near = index.search(Z[chosen], k, skip=chosen)
+    outside2 = layer.reference()[2][chosen]
+    layer.set_usual(np.asarray(layer.distance(np.square(near.distances), outside2)))
+    return whole
+
+
+def placer(encoder: keras.Model, index: Index | None = None) -> Placer | None:
+    """Return what places rows in Python for an encoder, or None for a network."""
+    return Placer(encoder, index) if isinstance(encoder.layers[-1], Placement) else None

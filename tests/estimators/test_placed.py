@@ -1,0 +1,169 @@
+"""`ParametricTSNE` by default: a network, its rows freed, and new rows placed among them."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from support.fits import GRAPH, PLACED, SMALL, conv
+
+from ptsne_keras import MapRegressor, ParametricTSNE, load, metrics, networks
+
+QUICK = PLACED | {"epochs": 2, "hidden_units": (16,)}
+
+
+def radius(Y):
+    return np.linalg.norm(Y - Y.mean(axis=0), axis=1).max()
+
+
+def test_the_whole_is_the_network_and_one_registered_layer(placed, wide):
+    assert isinstance(placed.encoder_.layers[-1], networks.Placement)
+    assert networks.network(placed.encoder_) is placed.network_
+    assert placed.encoder_.layers[-1].n_references == len(wide)
+    found = placed.encoder_.predict(wide[:50], verbose=0)
+    np.testing.assert_allclose(found, placed.transform(wide[:50]), atol=1e-3)
+    curve = placed.history_["refine"]
+    assert curve["steps"] == [50, 100, 150, 200, 250]
+    assert curve["loss"][-1] < curve["loss"][0]
+
+
+def test_training_rows_come_back_to_their_places(placed, wide):
+    moved = np.linalg.norm(placed.transform(wide) - placed.embedding_, axis=1)
+    assert np.median(moved) < 0.01 * radius(placed.embedding_)
+
+
+def test_new_rows_find_more_of_their_neighbours_than_by_the_network(placed, mapped, wide, new):
+    rows = np.column_stack([new, new[:, ::-1] * 0.3, new[:, ::2] - 0.1])
+    recall = {
+        name: metrics.neighborhood_recall(wide, tsne.embedding_, rows, tsne.transform(rows), 10)
+        for name, tsne in (("network", mapped), ("placed", placed))
+    }
+    assert recall["placed"] > recall["network"] + 0.1
+
+
+def test_the_network_alone_answers_if_asked(placed, mapped, wide):
+    np.testing.assert_allclose(
+        placed.transform(wide[:9], placement=False), placed.network_(wide[:9]), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        mapped.transform(wide[:9]), mapped.transform(wide[:9], placement=False)
+    )
+    assert mapped.encoder_ is mapped.network_
+
+
+def test_a_saved_model_places_rows_to_the_bit(placed, wide, tmp_path):
+    placed.save(tmp_path / "map")
+    again = load(tmp_path / "map")
+    new = wide[:40] * 1.1
+    np.testing.assert_array_equal(again.transform(new), placed.transform(new))
+    np.testing.assert_array_equal(again.novelty(new), placed.novelty(new))
+    np.testing.assert_array_equal(
+        again.transform(new, placement=False), placed.transform(new, placement=False)
+    )
+    assert again.history_ == placed.history_
+    assert again.score(wide) == pytest.approx(placed.score(wide))
+
+
+def test_the_network_loads_without_this_package(placed, tmp_path):
+    placed.network_.save(tmp_path / "network.keras")
+    program = "import sys, keras; keras.saving.load_model(sys.argv[1]); "
+    program += "assert 'ptsne_keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program, tmp_path / "network.keras"], check=True)
+
+
+def test_novelty_is_0_for_training_rows_uniform_for_usual_ones_and_1_for_strangers(placed, wide):
+    assert placed.novelty(wide).max() < 0.01
+    rng = np.random.default_rng(0)
+    near = wide + 1e-2 * rng.normal(size=wide.shape).astype("float32")
+    assert placed.novelty(near).mean() < 0.6
+    assert placed.novelty(rng.permuted(wide, axis=1)).min() > 0.9
+    assert (placed.novelty(1e3 * near) == 1).all()
+
+
+def test_novelty_needs_rows_to_compare_with(mapped, wide):
+    with pytest.raises(ValueError, match="novelty needs the training rows"):
+        mapped.novelty(wide)
+
+
+def test_kl_divergence_and_score_are_of_the_freed_rows(placed, mapped, wide):
+    assert placed.kl_divergence_ < mapped.kl_divergence_
+    assert placed.score(wide) == pytest.approx(-placed.kl_divergence_, abs=1e-3)
+
+
+def test_two_fits_are_equal(wide):
+    maps = [ParametricTSNE(**QUICK).fit(wide) for _ in range(2)]
+    np.testing.assert_array_equal(maps[0].embedding_, maps[1].embedding_)
+    np.testing.assert_array_equal(*(tsne.transform(wide * 1.01) for tsne in maps))
+
+
+@pytest.mark.parametrize("n", [4, 5, 8, 30])
+def test_few_rows(n, X, new):
+    tsne = ParametricTSNE(epochs=2, random_state=0).fit(X[:n])
+    assert np.isfinite(tsne.transform(new)).all()
+    assert ((tsne.novelty(new) >= 0) & (tsne.novelty(new) <= 1)).all()
+
+
+@pytest.mark.parametrize("d", [1, 3, 4])
+def test_other_dimensions(d, X, new):
+    tsne = ParametricTSNE(d, **QUICK).fit(X)
+    assert tsne.transform(new).shape == (len(new), d)
+    assert ("refine" in tsne.history_) == (d <= 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SMALL | {"pretraining_epochs": 1}, {"encoder": conv(), "random_state": 0}],
+    ids=["pretrained", "own network"],
+)
+def test_whatever_the_network(options, X, new):
+    tsne = ParametricTSNE(**options | {"placement": True, "epochs": 2}).fit(X)
+    assert np.isfinite(tsne.transform(new)).all()
+    np.testing.assert_allclose(tsne.encoder_(new), tsne.transform(new), atol=1e-2)
+
+
+def test_sparse_rows(wide):
+    dense, sparse = (
+        ParametricTSNE(**QUICK).fit(rows) for rows in (wide, scipy.sparse.csr_matrix(wide))
+    )
+    new = wide[:30] * 1.05
+    assert radius(sparse.embedding_) == pytest.approx(radius(dense.embedding_), rel=0.5)
+    np.testing.assert_array_equal(
+        sparse.transform(scipy.sparse.csr_matrix(new)), sparse.transform(new)
+    )
+
+
+def test_learned_degrees_of_freedom_are_those_of_the_placement(X):
+    tsne = ParametricTSNE(**QUICK | {"dof": "learn", "epochs": 3}).fit(X)
+    assert tsne.encoder_.layers[-1].dof == pytest.approx(tsne.dof_)
+
+
+def test_a_stopped_fit_places_rows_and_is_freed_when_it_is_resumed(wide, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    tsne = ParametricTSNE(**QUICK | {"epochs": 4}).fit(wide, callbacks=[Stop()])
+    assert "refine" not in tsne.history_
+    np.testing.assert_allclose(tsne.transform(wide), tsne.embedding_, atol=1e-3)
+    tsne.save(tmp_path / "map")
+    again = ParametricTSNE.load(tmp_path / "map")
+    with pytest.raises(ValueError, match="rows of the unfinished fit"):
+        again.fit(wide[::-1], resume=True)
+    again.fit(wide, resume=True)
+    assert "refine" in again.history_
+
+
+def test_maps_of_both_estimators_place_rows_alike(placed, wide):
+    regressor = MapRegressor(random_state=0).fit(wide, placed.embedding_)
+    new = wide[:50] * 1.02
+    moved = np.linalg.norm(regressor.transform(new) - placed.transform(new), axis=1)
+    assert np.median(moved) < 0.05 * radius(placed.embedding_)
+    np.testing.assert_allclose(regressor.novelty(new), placed.novelty(new), atol=0.02)
+
+
+def test_a_network_alone_is_as_before_on_request(wide):
+    tsne = ParametricTSNE(**GRAPH | {"epochs": 2}).fit(wide)
+    assert "refine" not in tsne.history_
+    np.testing.assert_array_equal(tsne.embedding_, tsne.transform(wide))
