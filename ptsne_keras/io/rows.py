@@ -136,11 +136,15 @@ class Reader:
         there = set(self.source.names)
         missing = [name for name in asked if name not in there]
         if missing:
-            text = isinstance(self.source, tables.TextTable) and not self.source.named
-            hint = "; header=True if its first line has them" if text else ""
             raise ValueError(
-                f"{rule} {listed(self.source.names)}{hint}. Received: {received}{listed(missing)}."
+                f"{rule} {listed(self.source.names)}{self._hint()}. "
+                f"Received: {received}{listed(missing)}."
             )
+
+    def _hint(self) -> str:
+        """Return how a text file gets names of columns, if it was read without."""
+        text = isinstance(self.source, tables.TextTable) and not self.source.named
+        return "; header=True if its first line has them" if text else ""
 
     def _from_file(self, argument: str, name: str) -> Any:
         """Return ids or labels from a file of their own."""
@@ -149,7 +153,7 @@ class Reader:
             have = [*self.source.names, *self.source.beside]
             raise ValueError(
                 f"{argument} should be one of what {self.source.file} has, or a .npy or .txt file "
-                f"with one entry for each row: {listed(have)}. Received: {name!r}."
+                f"with one entry for each row: {listed(have)}{self._hint()}. Received: {name!r}."
             )
         if file.suffix == ".txt":
             with tables.reading(file) as stream:
