@@ -1,4 +1,8 @@
-"""Progress on the terminal or in a log, and the seconds of each epoch."""
+"""Progress on the terminal or in a log, and the seconds of each epoch.
+
+`Meter` takes the place of `keras.utils.Progbar` because it also shows stages that are no Keras fit,
+rows per second and the time left, and writes to a log a line each 30 s.
+"""
 
 import contextlib
 import sys
