@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from ptsne_keras.io import _sources, tables
-from ptsne_keras.io._sources import ArrayRows, Choice, Source, listed
+from ptsne_keras.io._sources import ArrayRows, Choice, RowFile, listed
 from ptsne_keras.utils import labels as labels_of
 from ptsne_keras.utils.arrays import dense
 
@@ -37,13 +37,13 @@ class Reader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | Source,
+        path: str | os.PathLike[str] | RowFile,
         choice: Choice | None = None,
         *,
         like: Sequence[str] | None = None,
     ) -> None:
         choice = choice or Choice()
-        self.source = path if isinstance(path, Source) else open_source(path, choice)
+        self.source = path if isinstance(path, RowFile) else open_source(path, choice)
         self.count = self.source.count
         self._ids = self.source.ids if choice.ids is None else choice.ids
         self._labels = choice.labels
@@ -188,7 +188,7 @@ class Reader:
         )
 
 
-def open_source(path: str | os.PathLike[str], choice: Choice) -> Source:
+def open_source(path: str | os.PathLike[str], choice: Choice) -> RowFile:
     """Open a file of rows by its ending, and read no more than tells its shape."""
     file = Path(path).expanduser()
     if not file.exists():

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras.io._sources import Blocks, Choice, Source, not_numbers
+from ptsne_keras.io._sources import Blocks, Choice, RowFile, not_numbers
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils.labels import MISSING
 
@@ -30,7 +30,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
-class TextTable(Source):
+class TextTable(RowFile):
     """Rows in a text file, which may be compressed by gzip."""
 
     def __init__(self, file: Path, choice: Choice) -> None:
