@@ -35,7 +35,7 @@ class Neighbors(NamedTuple):
     --------
     >>> from sklearn.neighbors import NearestNeighbors
     >>> distances, indices = NearestNeighbors(n_neighbors=45).fit(X).kneighbors()
-    >>> data = batches.from_graph(X, 15, 50, neighbors=Neighbors(indices, distances))
+    >>> dataset = data.from_graph(X, 15, 50, neighbors=Neighbors(indices, distances))
     """
 
     indices: npt.NDArray[np.int32]

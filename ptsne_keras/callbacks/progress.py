@@ -119,8 +119,8 @@ class EpochSeconds(keras.callbacks.Callback):
     Examples
     --------
     >>> model.compile("adam", loss=ptsne_keras.losses.TSNE())
-    >>> data = batches.from_array(X, 30, seed=0)
-    >>> history = model.fit(data, callbacks=[EpochSeconds()], verbose=0)
+    >>> dataset = data.from_array(X, 30, seed=0)
+    >>> history = model.fit(dataset, callbacks=[EpochSeconds()], shuffle=False, verbose=0)
     >>> len(history.history["seconds"])
     1
     """

@@ -325,7 +325,7 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
 
     Examples
     --------
-    >>> mean_kl_divergence(tsne.encoder_, batches.from_array(X_test, 30, shuffle=False))
+    >>> mean_kl_divergence(tsne.encoder_, data.from_array(X_test, 30, shuffle=False))
     """
     total, count = 0.0, 0
     for X, P in batches:
