@@ -272,6 +272,13 @@ def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch
         assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
 
 
+def test_a_page_without_bokeh_is_refused_at_once(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    run("plot", "map", "--out", tmp_path / "p.png", "--html", tmp_path / "p.html", code=1)
+    assert "--html needs bokeh: pip install 'ptsne_keras[plots]'" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
 READ = " should not be a file that the command reads"
 WRONG = {
