@@ -21,8 +21,8 @@ import kept
 import numpy as np
 import scaling
 
-HERE = str(Path(__file__).parent)
-RESULTS = Path(HERE, "results")
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 K = 45
 LIBRARIES = {
     "faiss exact": "faiss-cpu==1.15.1",
@@ -32,50 +32,6 @@ LIBRARIES = {
     "hnswlib": "hnswlib==0.8.0",
     "usearch": "usearch==2.26.6",
 }
-CHILD = """
-import sys, time
-import numpy as np
-sys.path.insert(0, sys.argv[4])
-import kept
-name, folder, k = sys.argv[1], sys.argv[2], int(sys.argv[3])
-X = np.load(folder + "/X.npy")
-n, d = X.shape
-start = time.perf_counter()
-if name.startswith("faiss"):
-    import faiss
-    if name == "faiss exact":
-        index = faiss.IndexFlatL2(d)
-    elif name == "faiss HNSW":
-        index = faiss.IndexHNSWFlat(d, 16)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 64
-    else:
-        cells = int(2 * n**0.5)
-        flat = faiss.IndexFlatL2(d)
-        index = faiss.IndexIVFFlat(flat, d, cells)
-        index.cp.max_points_per_centroid = 64
-        index.nprobe = 24
-        index.train(X)
-    index.add(X)
-    found = index.search(X, k + 1)[1]
-elif name == "pynndescent":
-    from pynndescent import NNDescent
-    found = NNDescent(X, n_neighbors=k + 1, random_state=0).neighbor_graph[0]
-elif name == "hnswlib":
-    import hnswlib
-    index = hnswlib.Index("l2", d)
-    index.init_index(n, M=16, ef_construction=80)
-    index.add_items(X)
-    index.set_ef(64)
-    found = index.knn_query(X, k + 1)[0]
-else:
-    from usearch.index import Index
-    index = Index(ndim=d, metric="l2sq", connectivity=16, expansion_add=80, expansion_search=64)
-    index.add(np.arange(n), X)
-    found = index.search(X, k + 1).keys
-seconds = time.perf_counter() - start
-np.savez(folder + "/out.npz", found=found, seconds=seconds,
-         peak=kept.peak_gigabytes())
-"""
 
 
 def rows(shape: str) -> Any:
@@ -102,7 +58,7 @@ def measure(library: str, X: Any, sample: Any, true: list[Any]) -> dict[str, flo
         np.save(Path(folder) / "X.npy", X)
         package = LIBRARIES[library]
         python = kept.python(package.split("==")[0], [[package, "numpy"]])
-        subprocess.run([python, "-c", CHILD, library, folder, str(K), HERE], check=True)
+        subprocess.run([python, str(HERE / "neighbor.py"), library, folder, str(K)], check=True)
         with np.load(Path(folder) / "out.npz") as out:
             found, seconds, peak = out["found"][sample], float(out["seconds"]), float(out["peak"])
     shares = [

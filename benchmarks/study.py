@@ -112,13 +112,13 @@ def arm(name: str, pretrained: Any) -> dict[str, Any]:
 
 def table(arms: dict[str, dict[str, Any]]) -> str:
     """One line an arm."""
-    lines = ["| units | start | trained by | 1-NN error % | T(12) | KL | PFLOP | fine-tuning, s |"]
+    lines = ["| units | start | trained by | 1-NN error % | T(12) | KL | TFLOP | fine-tuning, s |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for name, found in arms.items():
         labels = " | ".join(NAMES.get(part, part) for part in name.split(":")[1:])
         lines.append(
             f"| {labels} | {found['1-NN error %']:.2f} | {found['T(12)']:.3f} | {found['KL']:.3f} "
-            f"| {found['PFLOP']:.3f} | {found['fine-tuning s']:.0f} |"
+            f"| {1000 * found['PFLOP']:.0f} | {found['fine-tuning s']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from ptsne_keras.utils import arrays
 from ptsne_keras.utils.validation import check_rows
 
 # Above this many rows the search is approximate, because exact search takes time ∝ N².
-_EXACT_ROWS = 100_000
+_EXACT_ROWS = 20_000
 # The approximate search has √N times this many cells, and searches the cells nearest to a row.
 _CELLS = 2.0
 _PROBES = 24
@@ -35,7 +35,7 @@ class Neighbors(NamedTuple):
     --------
     >>> from sklearn.neighbors import NearestNeighbors
     >>> distances, indices = NearestNeighbors(n_neighbors=45).fit(X).kneighbors()
-    >>> data = batches.from_graph(X, 15, 50, neighbors=Neighbors(indices, distances))
+    >>> dataset = data.from_graph(X, 15, 50, neighbors=Neighbors(indices, distances))
     """
 
     indices: npt.NDArray[np.int32]
@@ -53,7 +53,7 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
         Number of neighbours, below `n_samples`.
     exact : bool, default=None
         Whether to search exactly. False uses an inverted file, which finds about 98 % of the true
-        neighbours in time ∝ N^1.5. By default exact up to 100,000 rows.
+        neighbours in time ∝ N^1.5. By default exact up to 20,000 rows.
     seed : int, default=None
         Seed of the k-means clustering of the inverted file.
 

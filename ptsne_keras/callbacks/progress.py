@@ -1,4 +1,8 @@
-"""Progress on the terminal or in a log, and the seconds of each epoch."""
+"""Progress on the terminal or in a log, and the seconds of each epoch.
+
+`Meter` takes the place of `keras.utils.Progbar` because it also shows stages that are no Keras fit,
+rows per second and the time left, and writes to a log a line each 30 s.
+"""
 
 import contextlib
 import sys
@@ -115,8 +119,8 @@ class EpochSeconds(keras.callbacks.Callback):
     Examples
     --------
     >>> model.compile("adam", loss=ptsne_keras.losses.TSNE())
-    >>> data = batches.from_array(X, 30, seed=0)
-    >>> history = model.fit(data, callbacks=[EpochSeconds()], verbose=0)
+    >>> dataset = data.from_array(X, 30, seed=0)
+    >>> history = model.fit(dataset, callbacks=[EpochSeconds()], shuffle=False, verbose=0)
     >>> len(history.history["seconds"])
     1
     """

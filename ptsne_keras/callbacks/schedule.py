@@ -56,9 +56,9 @@ class Schedule(keras.callbacks.Callback):
     Perplexity annealing, from large neighbourhoods to small ones:
 
     >>> perplexity = Schedule(geometric(60, 10, epochs=20))
-    >>> data = batches.from_array(X, perplexity.value, seed=0)
+    >>> dataset = data.from_array(X, perplexity.value, seed=0)
     >>> model.compile("adam", loss=losses.TSNE())
-    >>> history = model.fit(data, epochs=5, callbacks=[perplexity])
+    >>> history = model.fit(dataset, epochs=5, callbacks=[perplexity], shuffle=False)
     """
 
     def __init__(self, schedule: Callable[[int], float] | None = None) -> None:

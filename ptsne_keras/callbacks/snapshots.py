@@ -133,7 +133,8 @@ class MapSnapshots(_MapCallback):
     --------
     >>> snapshots = MapSnapshots(X, "growth", labels=labels, epochs=2)
     >>> model.compile("adam", loss=losses.TSNE())
-    >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5, callbacks=[snapshots])
+    >>> dataset = data.from_array(X, 30, seed=0)
+    >>> history = model.fit(dataset, epochs=5, callbacks=[snapshots], shuffle=False)
     >>> sorted(os.listdir("growth"))[::2]
     ['epoch_0002.npy', 'epoch_0004.npy', 'epoch_0005.npy', 'map.gif']
     """
@@ -233,8 +234,9 @@ class Projector(_MapCallback):
     --------
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(
-    ...     batches.from_array(X, 30, seed=0),
+    ...     data.from_array(X, 30, seed=0),
     ...     epochs=2,
+    ...     shuffle=False,
     ...     callbacks=[Projector(X, "logs", labels=labels), keras.callbacks.TensorBoard("logs")],
     ... )
     >>> sorted(os.listdir("logs"))

@@ -1,4 +1,4 @@
-"""What several commands need: the rows that the options mean, output files, the report."""
+"""What several commands need: models, rows that the options mean, output files, the answer."""
 
 import dataclasses
 import warnings
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptsne_keras.estimators import MapRegressor, ParametricTSNE
+from ptsne_keras.estimators import Model, is_model, load
 from ptsne_keras.io.rows import Choice, Reader
 from ptsne_keras.utils import files
-
-Model = ParametricTSNE | MapRegressor
 
 MAP = "map.csv"
 """The map of the training rows in a model folder."""
@@ -21,7 +19,7 @@ _INPUTS = ("rows", "map", "train", "test", "reference", "of", "id", "label")
 _OUTPUTS = ("out", "embedding", "html", "picture", "export")
 
 
-class Report(NamedTuple):
+class Answer(NamedTuple):
     """What a command has done."""
 
     facts: dict[str, Any]
@@ -38,15 +36,25 @@ def choice(options: Namespace) -> Choice:
     return Choice(**{name: own[name] if name in own else getattr(options, name) for name in names})
 
 
+def load_model(path: str) -> Model:
+    """Return the model that the argument MODEL names."""
+    if not is_model(path):
+        raise FileNotFoundError(
+            f"MODEL should be a folder that `ptsne fit` wrote. Received: {path}, without a model."
+        )
+    return load(path)
+
+
 def reader_for(model: Model, path: str, options: Namespace) -> Reader:
     """Open rows for a model: columns by its names, and as many as it expects."""
     like = getattr(model, "feature_names_in_", None)
     reader = Reader(path, choice(options), like=None if like is None else like.tolist())
     if reader.ignored:
         shown = ", ".join(map(repr, reader.ignored[:3]))
+        number = len(reader.ignored)
+        columns = "1 column" if number == 1 else f"{number} columns"
         warnings.warn(
-            f"{path}: {len(reader.ignored)} columns that the model was not fitted with are "
-            f"ignored: {shown}",
+            f"{path}: ignoring {columns} that the model was not fitted with: {shown}",
             stacklevel=2,
         )
     width = len(reader.features)

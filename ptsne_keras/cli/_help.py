@@ -11,7 +11,7 @@ A session, from a table of rows to a picture, new rows and a server:
   ptsne fit train.csv --id sample --label kind --out map/
   ptsne plot map/ --out map.png
   ptsne transform map/ new.csv --id sample --out new_map.csv
-  ptsne evaluate map/ --train train.csv --test test.csv --label kind
+  ptsne evaluate map/ --train train.csv --test test.csv --id sample --label kind
   ptsne export map/ --out saved_models/mine
 
 To see it at work without rows of your own:  ptsne demo
@@ -61,8 +61,9 @@ ends training after the current step and saves the model, which works, and
 which --resume trains further. A second Ctrl-C ends at once. Before fine-tuning
 has begun, in the pretraining of RBMs too, there is nothing to save yet.
 
-With --map the map is one that you have, from any program, and the network
-learns to place rows on it.
+With --map the map is one that you have, from any program. Nothing is trained:
+new rows are placed among their neighbours. (With --objective squares a network
+is trained on the places.)
 """,
         """\
 examples
@@ -93,7 +94,7 @@ accuracy (with --label) and Spearman's correlation of distances.
 """,
         """\
 examples
-  ptsne evaluate map/ --train train.csv --test test.csv --label kind
+  ptsne evaluate map/ --train train.csv --test test.csv --id sample --label kind
   ptsne evaluate map/ --train train.npy --json
 """,
     ),
@@ -104,7 +105,7 @@ Write the network for a server or another runtime: a TensorFlow SavedModel in
 """,
         """\
 examples
-  ptsne export map/ --out saved_models/mine --reference train.csv
+  ptsne export map/ --out served --reference train.csv --id sample --label kind
   ptsne export map/ --out mine.onnx --format onnx
   ptsne export map/ --out mine.tflite --format litert
 """,
@@ -124,9 +125,9 @@ and zoom.
         """\
 examples
   ptsne plot map/ --out map.png
-  ptsne plot map/ --test test.csv --label kind --kind overlay --out map.svg
+  ptsne plot map/ --test test.csv --id sample --label kind --out o.svg
   ptsne plot new_map.csv --html new_map.html
-  ptsne plot map/ --rows train.csv --label kind --kind quality --out q.pdf
+  ptsne plot map/ --rows train.csv --drop sample,kind --kind quality --out q.pdf
 """,
     ),
     "demo": (

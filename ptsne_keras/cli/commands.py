@@ -1,4 +1,4 @@
-"""The commands: each takes the options and returns a report."""
+"""The commands: each takes the options and returns an answer."""
 
 import json
 import math
@@ -12,22 +12,27 @@ import numpy as np
 
 from ptsne_keras import serving
 from ptsne_keras.callbacks.progress import Meter
-from ptsne_keras.cli._common import Report, check_inputs_stay, check_output, reader_for
+from ptsne_keras.cli._common import (
+    Answer,
+    check_inputs_stay,
+    check_output,
+    load_model,
+    reader_for,
+)
 from ptsne_keras.cli.fit import beside, fit
 from ptsne_keras.cli.plot import PICTURES, plot
-from ptsne_keras.estimators import ParametricTSNE, load
+from ptsne_keras.estimators import Model, ParametricTSNE
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
 
 
-def transform(options: Namespace) -> Report:
+def transform(options: Namespace) -> Answer:
     """Place new rows on a map: `ptsne transform`."""
     out = check_output(options.out, maps.ENDINGS)
-    model = load(options.model)
-    network = {"placement": False} if options.network else {}
-    if network and not isinstance(model, ParametricTSNE):
-        raise ValueError("--network should be left out for a model fitted with --map.")
+    model = load_model(options.model)
+    _check_network(options, model)
+    alone = {"placement": False} if options.network else {}
     if options.novelty and out.suffix == ".npy":
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reader = reader_for(model, options.rows, options)
@@ -40,7 +45,7 @@ def transform(options: Namespace) -> Report:
             columns = beside(rows)
             if options.novelty:
                 columns["novelty"] = model.novelty(rows.X)
-            yield model.transform(rows.X, **network), columns
+            yield model.transform(rows.X, **alone), columns
             done += rows.X.shape[0]
             if not options.quiet:
                 meter.update(done)
@@ -56,14 +61,20 @@ def transform(options: Namespace) -> Report:
         "ignored": reader.ignored,
         "seconds": time.perf_counter() - start,
     }
-    return Report(facts, f"{count:,} rows in {facts['seconds']:.1f} s: {out}")
+    return Answer(facts, f"{count:,} rows in {facts['seconds']:.1f} s: {out}")
 
 
-def evaluate(options: Namespace) -> Report:
+def _check_network(options: Namespace, model: Model) -> None:
+    """Raise if a network is asked for that the model does not have."""
+    if options.network and not isinstance(model, ParametricTSNE):
+        raise ValueError("--network should be left out for a model fitted with --map.")
+
+
+def evaluate(options: Namespace) -> Answer:
     """Measure a map on training and on test rows: `ptsne evaluate`."""
     from ptsne_keras import evaluation
 
-    model = load(options.model)
+    model = load_model(options.model)
     train, test = (
         reader_for(model, path, options).read() if path else Rows(None, None, None)
         for path in (options.train, options.test)
@@ -81,30 +92,38 @@ def evaluate(options: Namespace) -> Report:
         random_state=options.seed,
     )
     facts = {"command": "evaluate", "model": str(options.model), **results}
-    return Report(facts, evaluation.table(results))
+    return Answer(facts, evaluation.table(results))
 
 
 # Options of a SavedModel that have the names of the parameters.
 _EXPORTED = ("reference_size", "precision")
 
 
-def export(options: Namespace) -> Report:
+def export(options: Namespace) -> Answer:
     """Write a model for a server or another runtime: `ptsne export`."""
-    model = load(options.model)
     form = options.format
+    meant = {".onnx": "onnx", ".tflite": "litert"}.get(Path(options.out).suffix.lower())
+    if form == "savedmodel" and meant:
+        raise ValueError(
+            f"--out should be a folder for a SavedModel; for this file give --format {meant}. "
+            f"Received: {options.out}."
+        )
+    model = load_model(options.model)
+    _check_network(options, model)
+    encoder = model.network_ if options.network else model.encoder_
     of_saved_model = ("reference", "reference_size", "precision", "version")
     given = [name for name in of_saved_model if getattr(options, name) is not None]
     if form != "savedmodel" and given:
         option = given[0].replace("_", "-")
         raise ValueError(f"--{option} should be left out with --format {form}.")
     if form == "onnx":
-        path = serving.export_onnx(model.encoder_, options.out)
+        path = serving.export_onnx(encoder, options.out)
     elif form == "litert":
-        path = serving.export_litert(model.encoder_, options.out)
+        path = serving.export_litert(encoder, options.out)
     else:
         rows = options.reference and reader_for(model, options.reference, options).read()
         path = serving.export_saved_model(
-            model.encoder_,
+            encoder,
             options.out,
             options.version,
             reference=rows and rows.X,
@@ -112,10 +131,10 @@ def export(options: Namespace) -> Report:
             **{name: getattr(options, name) for name in given if name in _EXPORTED},
         )
     facts = {"command": "export", "model": str(options.model), "format": form, "path": str(path)}
-    return Report(facts, f"{form}  {path}")
+    return Answer(facts, f"{form}  {path}")
 
 
-def demo(options: Namespace) -> Report:
+def demo(options: Namespace) -> Answer:
     """Fit digits, measure, draw and export: `ptsne demo`."""
     from ptsne_keras.cli import demo as on_digits
 
@@ -124,10 +143,10 @@ def demo(options: Namespace) -> Report:
     # With --json nothing but the object goes to stdout.
     verbose = {"verbose": 0} if options.json or options.quiet else {}
     results = on_digits.run(options.picture, options.export, seed=options.seed, **verbose)
-    return Report({"command": "demo", **results}, on_digits.table(results))
+    return Answer({"command": "demo", **results}, on_digits.table(results))
 
 
-COMMANDS: dict[str, Callable[[Namespace], Report]] = {
+COMMANDS: dict[str, Callable[[Namespace], Answer]] = {
     "fit": fit,
     "transform": transform,
     "evaluate": evaluate,
@@ -137,7 +156,7 @@ COMMANDS: dict[str, Callable[[Namespace], Report]] = {
 }
 
 
-def run(options: Namespace) -> Report:
+def run(options: Namespace) -> Answer:
     """Run the command that the options name."""
     check_inputs_stay(options)
     return COMMANDS[options.command](options)

@@ -10,13 +10,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from ptsne_keras.callbacks import Interruption
 from ptsne_keras.callbacks.progress import duration
 from ptsne_keras.cli import parser
-from ptsne_keras.cli._common import MAP, Model, Report, check_output, choice
-from ptsne_keras.estimators import MapRegressor, ParametricTSNE, is_model, load, unfinished
+from ptsne_keras.cli._common import MAP, Answer, check_output, choice
+from ptsne_keras.estimators import MapRegressor, Model, ParametricTSNE, is_model, load, unfinished
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
@@ -29,7 +30,7 @@ _OF_ROWS = [*("id", "label", "columns", "drop", "array", "layer", "obsm"), "deli
 _OF_ROWS += ["decimal", "thousands", "embedding"]
 
 
-def fit(options: Namespace) -> Report:
+def fit(options: Namespace) -> Answer:
     """Fit a model and write it with the map of its rows: `ptsne fit`."""
     out = Path(options.out).expanduser()
     _check_folder(out, force=options.force, resume=options.resume)
@@ -52,7 +53,7 @@ def fit(options: Namespace) -> Report:
     Y = places(options.map, rows, options.map_id, options.map_columns) if options.map else None
     start = time.perf_counter()
     finished, folder = _fit_and_save(options, model, rows, reader.names, Y, out)
-    return _report(options, model, rows, finished, time.perf_counter() - start, folder)
+    return _answer(options, model, rows, finished, time.perf_counter() - start, folder)
 
 
 def _check_folder(out: Path, *, force: bool, resume: bool) -> None:
@@ -77,6 +78,7 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
             if given:
                 raise ValueError(f"{option} should be left out with --resume.")
         return _unfinished(out, parameters)
+    _check_activation(parameters.get("activation", "auto"))
     parameters.setdefault("random_state", 0)
     of_maps = parser.given(options, "map_parameters")
     if not options.map:
@@ -90,6 +92,14 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
     if isinstance(parameters.get("perplexity"), tuple):
         raise ValueError("perplexity should be one number with --map.")
     return MapRegressor(**parameters, **of_maps)
+
+
+def _check_activation(name: str) -> None:
+    """Raise unless Keras has an activation of this name, or it is "auto"."""
+    known = set(vars(keras.activations)) - {"deserialize", "get", "serialize"}
+    names = ["auto", *sorted(name for name in known if not name.startswith("_"))]
+    if name not in names:
+        raise ValueError(f"activation should be one of {', '.join(names)}. Received: {name!r}.")
 
 
 def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
@@ -150,7 +160,7 @@ def _fit_and_save(
 
 
 def _check_finite(found: Any, model: Model) -> None:
-    """Raise if training diverged, be it only to places that are far away."""
+    """Raise if training diverged, or its places are too far away for a finite KL."""
     divergence = getattr(model, "kl_divergence_", 0.0)
     if not (np.isfinite(found).all() and np.isfinite(divergence)):
         raise ValueError(
@@ -167,7 +177,7 @@ def _free(out: Path) -> Path:
         free = out.with_name(f"{out.name}-{number}")
     if free != out:
         warnings.warn(
-            f"{out} has got a model while this one was fitted; this one goes to {free}.",
+            f"{out} received a model while this one was fitted; this one goes to {free}.",
             stacklevel=2,
         )
     return free
@@ -179,9 +189,9 @@ def beside(rows: Rows) -> dict[str, Any]:
     return {name: values for name, values in columns.items() if values is not None}
 
 
-def _report(
+def _answer(
     options: Namespace, model: Model, rows: Rows, finished: bool, seconds: float, folder: Path
-) -> Report:
+) -> Answer:
     written = Path(options.embedding).expanduser() if options.embedding else folder / MAP
     facts: dict[str, Any] = {
         "command": "fit",
@@ -209,8 +219,8 @@ def _report(
         result = f"{explained:.0%} of the variance of held-out rows' places is explained"
     lines = [result, f"model  {folder}", f"map    {written}"]
     if finished:
-        return Report(facts, "\n".join(lines))
-    return Report(facts, "\n".join([*lines, f"interrupted: the model works; {hint}"]), 130)
+        return Answer(facts, "\n".join(lines))
+    return Answer(facts, "\n".join([*lines, f"interrupted: the model works; {hint}"]), 130)
 
 
 def _resume_command(options: Namespace, folder: Path) -> str:

@@ -18,8 +18,8 @@ from ptsne_keras.utils import files
 # TensorFlow's start-up notices are not part of the answer. To be set before its first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses."""
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+"""Exit statuses other than 0."""
 
 # Wrong input or usage; any other error is work that failed.
 _WRONG = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError)
@@ -47,8 +47,8 @@ def main(words: Sequence[str] | None = None) -> int:
             with _silenced():
                 from ptsne_keras.cli import commands
 
-            report = commands.run(options)
-            _say(commands.dumps(report.facts) if options.json else report.text)
+            answer = commands.run(options)
+            _say(commands.dumps(answer.facts) if options.json else answer.text)
         except KeyboardInterrupt:
             return _failed(options, "interrupted; nothing was written", INTERRUPTED)
         except Exception as error:
@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 traceback.print_exc()
             code = WRONG if isinstance(error, _WRONG) else FAILED
             return _failed(options, _message(error), code)
-        return int(report.code)
+        return int(answer.code)
 
 
 def _say(text: str) -> None:
@@ -105,7 +105,8 @@ def _message(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     found = re.match(r"The '(\w+)' parameter of \w+ must be (.*)\. Got (.*) instead\.", text)
     if found:
-        text = f"{found[1]} should be {found[2]}. Received: {found[3]}."
+        allowed = re.sub(r" or an instance of '[\w.]+'", "", found[2])  # not for words
+        text = f"{found[1]} should be {allowed}. Received: {found[3]}."
     text = in_options(text)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = str(files.explained(error, Path(error.filename), "read or written"))

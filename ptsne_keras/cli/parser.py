@@ -117,6 +117,7 @@ def _export(command: _Group) -> None:
     text = "the most training rows among which it places others (65536)"
     _add(command, "--reference-size", "N", text, type=int)
     text = "of a SavedModel (float32)"
+    _flag(command, "--network", "the network alone: small, and coarser")
     _add(command, "--precision", None, text, choices=("float32", "bfloat16"))
     _add(command, "--version", "VERSION", "of a SavedModel (the next one)", type=int)
     _rows_options(command)

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from ptsne_keras import plotting
-from ptsne_keras.cli._common import MAP, Model, Report, check_output, reader_for
-from ptsne_keras.estimators import load
+from ptsne_keras.cli._common import MAP, Answer, check_output, load_model, reader_for
+from ptsne_keras.estimators import Model
 from ptsne_keras.io import maps
 from ptsne_keras.io.maps import Map
 from ptsne_keras.io.rows import Rows
 from ptsne_keras.utils import files
 from ptsne_keras.utils.arrays import dense
+from ptsne_keras.utils.optional import require
 
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of pictures."""
 
 
-def plot(options: Namespace) -> Report:
+def plot(options: Namespace) -> Answer:
     """Draw a map, or how good it is: `ptsne plot`."""
     import matplotlib.pyplot as plt
 
@@ -36,6 +37,7 @@ def plot(options: Namespace) -> Report:
         facts["out"] = str(check_output(options.out, PICTURES))
     if options.html:
         facts["html"] = str(check_output(options.html, (".html",), option="--html"))
+        require("bokeh", extra="plots", purpose="--html")
     subject = Subject(options, kind)
     if options.out:
         ax = _DRAW[kind](subject)
@@ -48,14 +50,14 @@ def plot(options: Namespace) -> Report:
         found, title = subject.map, options.title or "Map"
         with files.replacing(facts["html"], make_parents=True) as beside:
             plotting.html(found.Y, beside, found.labels, names=found.ids, title=title)
-    return Report(facts, "\n".join(f"{k:<7}{facts[k]}" for k in ("out", "html") if k in facts))
+    return Answer(facts, "\n".join(f"{k:<7}{facts[k]}" for k in ("out", "html") if k in facts))
 
 
 class Subject:
     """What is drawn: a model or a map alone, with rows if they are given."""
 
     def __init__(self, options: Namespace, kind: str) -> None:
-        self._options, self._kind = options, kind
+        self.options, self.kind = options, kind
         of = Path(options.of).expanduser()
         self.model: Model | None = None
         self.rows: Rows | None = None
@@ -69,7 +71,7 @@ class Subject:
                 obsm=options.obsm, header=options.header,
             )  # fmt: skip
             return
-        self.model = load(of)
+        self.model = load_model(options.of)
         columns = [f"--{name}" for name in ("id", "label") if getattr(options, name)]
         if columns and not (options.rows or options.test):
             raise ValueError(
@@ -84,15 +86,15 @@ class Subject:
 
     def test(self) -> tuple[Rows, Any]:
         """Return the test rows and their places."""
-        if not self._options.test or self.model is None:
-            raise ValueError(f"--test should give rows, for --kind {self._kind}.")
-        rows = reader_for(self.model, self._options.test, self._options).read()
+        if not self.options.test or self.model is None:
+            raise ValueError(f"--test should give rows, for --kind {self.kind}.")
+        rows = reader_for(self.model, self.options.test, self.options).read()
         return rows, self.model.transform(rows.X)
 
     def X(self) -> Any:
         """Return the rows that the map is of, dense."""
         if self.rows is None:
-            raise ValueError(f"--rows should give the rows, for --kind {self._kind}.")
+            raise ValueError(f"--rows should give the rows, for --kind {self.kind}.")
         return dense(self.rows.X)
 
 
@@ -130,7 +132,7 @@ def _kl(subject: Subject) -> Any:
 
 def _recall(subject: Subject) -> Any:
     X = subject.X()
-    if subject._options.test is None:
+    if subject.options.test is None:
         return plotting.recall_curve(X, subject.map.Y)
     rows, Y_test = subject.test()
     return plotting.recall_curve(X, subject.map.Y, X_test=dense(rows.X), Y_test=Y_test)

@@ -82,7 +82,8 @@ def from_array(
     Examples
     --------
     >>> model.compile("adam", loss=ptsne_keras.losses.TSNE())
-    >>> model.fit(from_array(X, perplexity=30, batch_size=1000, seed=0), epochs=50)
+    >>> dataset = from_array(X, perplexity=30, batch_size=1000, seed=0)
+    >>> model.fit(dataset, epochs=50, shuffle=False)
 
     References
     ----------
@@ -161,7 +162,8 @@ def from_graph(
     Examples
     --------
     >>> model.compile("adam", loss=ptsne_keras.losses.TSNE(exaggeration=2))
-    >>> model.fit(from_graph(X, perplexity=15, batch_size=200, seed=0), epochs=50)
+    >>> dataset = from_graph(X, perplexity=15, batch_size=200, seed=0)
+    >>> model.fit(dataset, epochs=50, shuffle=False)
 
     References
     ----------

@@ -36,7 +36,7 @@ def from_array(
 ) -> tf.data.Dataset:
     """Make batches whose P is computed by the workers of a `tf.data` service.
 
-    The batches of an epoch are those of `batches.from_array` with the same seed, as the workers
+    The batches of an epoch are those of `data.from_array` with the same seed, as the workers
     finish them. Those lost with a worker are computed by this process, at the end of the epoch.
 
     Parameters
@@ -44,7 +44,7 @@ def from_array(
     X : array-like or np.memmap of shape (n_samples, n_features)
         Rows. Each worker holds all of them in memory.
     perplexity : float or sequence of float, default=30.0
-        As in `batches.from_array`, but not a variable, whose value workers do not see.
+        As in `data.from_array`, but not a variable, whose value workers do not see.
     service : str
         Address of the dispatcher, "grpc://host:port".
     folder : str
@@ -52,7 +52,7 @@ def from_array(
         there and, in each epoch, the number that its order derives from, so that only one
         iteration over the data set can run at a time. Files are not removed.
     batch_size, seed, epoch, replicas
-        As in `batches.from_array`.
+        As in `data.from_array`.
 
     Returns
     -------

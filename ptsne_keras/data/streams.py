@@ -55,7 +55,7 @@ def from_dataset(
     --------
     >>> data = tf.data.Dataset.from_tensor_slices(X)
     >>> model.compile("adam", loss=losses.TSNE())
-    >>> history = model.fit(from_dataset(data, 30, 100, seed=0), epochs=2)
+    >>> history = model.fit(from_dataset(data, 30, 100, seed=0), epochs=2, shuffle=False)
     """
     data, n = _rows_of(data, count)
     check_batches(n, perplexity, batch_size)
@@ -207,7 +207,7 @@ def _rows_of(data: Any, count: Any) -> tuple[tf.data.Dataset, int]:
     """Return a data set of single rows [D], and their number."""
     if not isinstance(data, tf.data.Dataset):
         raise ValueError(
-            "data should be a tf.data.Dataset; batches.from_array takes arrays. "
+            "data should be a tf.data.Dataset; data.from_array takes arrays. "
             f"Received: {type(data).__name__}."
         )
     rank = getattr(getattr(data.element_spec, "shape", None), "rank", None)

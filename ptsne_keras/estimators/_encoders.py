@@ -13,6 +13,8 @@ from ptsne_keras.utils import arrays
 
 # The rows mapped at a time: 130 MB a layer of 2,000 units.
 _BLOCK = 1 << 14
+# Keeps the least squares of the last layer solvable, relative to the mean square of its inputs.
+_RIDGE = 1e-6
 
 
 def copied(encoder: keras.Model) -> keras.Model:
@@ -43,6 +45,30 @@ def mapped(network: keras.Model, X: Any) -> FloatArray:
     blocks = arrays.row_blocks(X, rows=_BLOCK)
     # float32 under whatever policy the user's own encoder was built.
     return np.concatenate([np.asarray(network(x, training=False), np.float32) for x in blocks])
+
+
+def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
+    """Return the network with its last layer solved by least squares for the places Y of X.
+
+    The rows have moved since it was trained: it should answer in the coordinates of their new map.
+    """
+    last = network.layers[-1]
+    if not (isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear):
+        last = keras.layers.Dense(Y.shape[1], dtype="float32", name="alignment")
+        network = keras.Model(network.inputs[0], last(network.outputs[0]), name=network.name)
+    hidden = keras.Model(network.inputs[0], last.input)
+    mean = Y.mean(axis=0, dtype=np.float64)
+    gram, moments, count = 0.0, 0.0, 0
+    for part in arrays.row_blocks(X, rows=_BLOCK):
+        H = np.asarray(hidden(part, training=False), np.float64)
+        H = np.column_stack([H, np.ones(len(H))])
+        gram, moments = gram + H.T @ H, moments + H.T @ (Y[count : count + len(H)] - mean)
+        count += len(H)
+    ridge = _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    solved = np.linalg.solve(gram + ridge, moments)  # [m + 1, d]
+    weights = [solved[:-1], solved[-1] + mean] if last.use_bias else [solved[:-1]]
+    last.set_weights(weights)
+    return network
 
 
 def projected(encoder: keras.Model, X: Any) -> FloatArray:

@@ -97,6 +97,7 @@ def fit(
         refined = left is None and Y.shape[1] <= stages.TREE_DIMS
         if refined:
             Y, history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
+            network = _encoders.aligned(network, X, Y)
             watch.lap("refine")
         placed = _placed(X, Y, graph, network, dof)
         watch.lap("placement")

@@ -48,7 +48,7 @@ class Choice:
                 raise ValueError(f"{name} should be one character. Received: {given!r}.")
 
 
-class Source:
+class RowFile:
     """Rows in a file."""
 
     names: list[str]
@@ -78,7 +78,7 @@ class Source:
         raise NotImplementedError
 
 
-class ArrayRows(Source):
+class ArrayRows(RowFile):
     """Rows [N, D] of an array, `np.memmap`, HDF5 data set or sparse matrix."""
 
     def __init__(
@@ -109,7 +109,7 @@ class ArrayRows(Source):
             yield part if list(features) == self.names else part[:, chosen], others
 
 
-class ParquetRows(Source):
+class ParquetRows(RowFile):
     """Rows of a Parquet file."""
 
     def __init__(self, file: Path) -> None:
@@ -141,7 +141,7 @@ class ParquetRows(Source):
             raise damaged(self.file, error) from error
 
 
-def archive(file: Path, array: str | None) -> Source:
+def archive(file: Path, array: str | None) -> RowFile:
     """Open a sparse matrix, or one array of an .npz file with the others beside it."""
     with np.load(file, allow_pickle=False) as arrays:
         if {"format", "shape", "data"} <= set(arrays.files):
@@ -161,7 +161,7 @@ def archive(file: Path, array: str | None) -> Source:
     return ArrayRows(file, X, beside=beside)
 
 
-def anndata(file: Path, layer: str | None, obsm: str | None) -> Source:
+def anndata(file: Path, layer: str | None, obsm: str | None) -> RowFile:
     """Open an AnnData file; dense rows stay on the disk, sparse ones and obsm are read."""
     if layer is not None and obsm is not None:
         raise ValueError(f"layer and obsm should not both be given for {file}.")
@@ -186,6 +186,8 @@ def anndata(file: Path, layer: str | None, obsm: str | None) -> Source:
 def damaged(file: Path, error: Exception) -> ValueError:
     """Return the error for a file that is not what its ending says."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "pickle" in reason:  # NumPy advises to load, as Python objects, whatever it does not know
+        reason = "the first bytes are not those of a NumPy file"
     return ValueError(
         f"{file} should be a whole {file.suffix} file of numbers; this one cannot be read: fetch "
         f"or save it again. Received: {reason}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptsne_keras.io._sources import Choice, Source, listed
+from ptsne_keras.io._sources import Choice, RowFile, listed
 from ptsne_keras.io.rows import Reader, open_source
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files, validation
@@ -116,8 +116,8 @@ def read(
         `obs_names` of AnnData, the "id" of `ptsne`, a first column of text, or none.
     labels : str, default=None
         Name of the column with labels. By default the "label" of `ptsne`, or none.
-    obsm : str, default="X_tsne"
-        Which `obsm` of an AnnData file.
+    obsm : str, default=None
+        Which `obsm` of an AnnData file; by default "X_tsne".
     header : bool, default=None
         Whether the first line of a text file has the names of the columns; by default the file
         tells.
@@ -175,7 +175,7 @@ def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
     Raises
     ------
     ValueError
-        If there is no such `obsm`; those that there are are listed.
+        If there is no such `obsm`; the error lists those of the data.
 
     Examples
     --------
@@ -201,6 +201,11 @@ def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
     parts : iterable of (ndarray of shape (b, n_components), dict)
         Coordinates, and columns of b values beside them, such as "id" and "label".
 
+    Raises
+    ------
+    ValueError
+        If the path has another ending.
+
     Examples
     --------
     >>> write("map.csv", [(Y, {"label": np.repeat(["a", "b"], 100)})])
@@ -208,6 +213,8 @@ def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
     """
     file = Path(path)
     writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
+    if file.suffix.lower() not in writer:
+        raise ValueError(f"path should end in {', '.join(ENDINGS)}. Received: {file}.")
     with files.replacing(file, make_parents=True) as beside:
         return writer[file.suffix.lower()](beside, parts)
 
@@ -218,7 +225,7 @@ def coordinate_names(d: int) -> list[str]:
 
 
 def _choice(
-    source: Source, columns: Sequence[str] | None, ids: str | None, labels: str | None
+    source: RowFile, columns: Sequence[str] | None, ids: str | None, labels: str | None
 ) -> Choice:
     """Return the columns of coordinates, ids and labels: those asked for, or what suits."""
     names = source.names

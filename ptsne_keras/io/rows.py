@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from ptsne_keras.io import _sources, tables
-from ptsne_keras.io._sources import ArrayRows, Choice, Source, listed
+from ptsne_keras.io._sources import ArrayRows, Choice, RowFile, listed
 from ptsne_keras.utils import labels as labels_of
 from ptsne_keras.utils.arrays import dense
 
@@ -37,13 +37,13 @@ class Reader:
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | Source,
+        path: str | os.PathLike[str] | RowFile,
         choice: Choice | None = None,
         *,
         like: Sequence[str] | None = None,
     ) -> None:
         choice = choice or Choice()
-        self.source = path if isinstance(path, Source) else open_source(path, choice)
+        self.source = path if isinstance(path, RowFile) else open_source(path, choice)
         self.count = self.source.count
         self._ids = self.source.ids if choice.ids is None else choice.ids
         self._labels = choice.labels
@@ -136,11 +136,15 @@ class Reader:
         there = set(self.source.names)
         missing = [name for name in asked if name not in there]
         if missing:
-            text = isinstance(self.source, tables.TextTable) and not self.source.named
-            hint = "; header=True if its first line has them" if text else ""
             raise ValueError(
-                f"{rule} {listed(self.source.names)}{hint}. Received: {received}{listed(missing)}."
+                f"{rule} {listed(self.source.names)}{self._hint()}. "
+                f"Received: {received}{listed(missing)}."
             )
+
+    def _hint(self) -> str:
+        """Return how a text file gets names of columns, if it was read without."""
+        text = isinstance(self.source, tables.TextTable) and not self.source.named
+        return "; header=True if its first line has them" if text else ""
 
     def _from_file(self, argument: str, name: str) -> Any:
         """Return ids or labels from a file of their own."""
@@ -149,7 +153,7 @@ class Reader:
             have = [*self.source.names, *self.source.beside]
             raise ValueError(
                 f"{argument} should be one of what {self.source.file} has, or a .npy or .txt file "
-                f"with one entry for each row: {listed(have)}. Received: {name!r}."
+                f"with one entry for each row: {listed(have)}{self._hint()}. Received: {name!r}."
             )
         if file.suffix == ".txt":
             with tables.reading(file) as stream:
@@ -184,7 +188,7 @@ class Reader:
         )
 
 
-def open_source(path: str | os.PathLike[str], choice: Choice) -> Source:
+def open_source(path: str | os.PathLike[str], choice: Choice) -> RowFile:
     """Open a file of rows by its ending, and read no more than tells its shape."""
     file = Path(path).expanduser()
     if not file.exists():

@@ -9,7 +9,6 @@ import csv
 import gzip
 import itertools
 import re
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras.io._sources import Blocks, Choice, Source, not_numbers
+from ptsne_keras.io._sources import Blocks, Choice, RowFile, not_numbers
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils.labels import MISSING
 
@@ -31,7 +30,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
-class TextTable(Source):
+class TextTable(RowFile):
     """Rows in a text file, which may be compressed by gzip."""
 
     def __init__(self, file: Path, choice: Choice) -> None:
@@ -40,7 +39,7 @@ class TextTable(Source):
         lines, rows = [line for line, _ in records], [cells for _, cells in records]
         header = header or choice.header
         if header is None:
-            header = len(rows) > 0 and _is_header(file, rows[0], rows[1:])
+            header = len(rows) > 0 and _is_header(rows[0])
         head = rows.pop(0) if header and rows else None
         if not rows:
             raise ValueError(f"{file} should be a table of rows. Received: {len(lines)} lines.")
@@ -113,7 +112,7 @@ class TextTable(Source):
             return
         with reading(self.file) as stream:
             body = itertools.islice(stream, self._above, None)
-            for line, cells in _records(body, self._mark, self._above):
+            for row, (line, cells) in enumerate(_records(body, self._mark, self._above)):
                 width = len(cells) - (self._width > len(self.names) and not cells[-1].strip())
                 if width != len(self.names):
                     raise ValueError(
@@ -122,7 +121,10 @@ class TextTable(Source):
                     )
                 for j in numbers:
                     if not self._is_number(cells[j]):
-                        raise not_numbers(self.names[j], self.file, f"{cells[j]!r} in line {line}")
+                        received = f"{cells[j]!r} in line {line}"
+                        if row == 0 and not self.named:
+                            received += " (header=True if that line names the columns)"
+                        raise not_numbers(self.names[j], self.file, received)
         self._checked = True
 
 
@@ -221,35 +223,15 @@ def _delimiter(lines: list[str]) -> str:
     return next((mark for mark in widths if widths[mark][0] > 1), " " if lines else ",")
 
 
-def _is_header(file: Path, head: list[str], rows: list[list[str]]) -> bool:
-    """Return whether the first line has names: words above numbers, or what pandas writes."""
-    there = [j for j in range(-len(head), 0) if head[j].strip() not in MISSING]
-    numeric = [j for j in there if _any_number(head[j]) is not None]
-    if not numeric or not rows:
-        return bool(there) and not numeric
-    if not head[0].strip():
-        return True  # the corner above the index of pandas
-    for j in set(there) - set(numeric):
-        cells = [row[j] for row in rows if len(row) >= -j and row[j].strip() not in MISSING]
-        if any(map(str.isalpha, head[j])) and cells and None not in map(_any_number, cells):
-            return True  # a word above numbers
-    whole = [head, *(row for row in rows if len(row) >= len(head))]
-    values = np.array([[_any_number(row[j]) for j in numeric] for row in whole], np.float64)
-    with np.errstate(invalid="ignore"):
-        fractions = (values[1:] % 1 > 0).any()
-        ordered = np.abs(np.sign(np.diff(values)).sum(axis=1)) == len(numeric) - 1
-    start = values[0, 0]  # pandas counts columns from 0, and people from 1
-    counted = start in (0, 1) and (values[0] == start + np.arange(len(numeric))).all()
-    if counted and (fractions or (start == 0 and len(numeric) > 2)):
-        return True
-    if len(numeric) > 2 and len(whole) > 3 and ordered[0] and ordered[1:].mean() < 0.25:
-        shown = ", ".join(head[:3]) + (", …" if len(head) > 3 else "")
-        warnings.warn(
-            f"{file}: the first line, {shown}, is read as a row of data; header=True says that it "
-            "has the names of the columns, header=False that it has not.",
-            stacklevel=5,
-        )
-    return False
+def _is_header(head: list[str]) -> bool:
+    """Return whether the first line has names: words and no numbers, or what pandas writes."""
+    cells = [cell.strip() for cell in head]
+    if all(_any_number(cell) is None for cell in cells if cell not in MISSING):
+        return any(cell not in MISSING for cell in cells)
+    # Numbers are data, except the names that pandas gives columns by default: nobody would notice
+    # such a row among the data.
+    counted = len(cells) > 2 and cells == [str(j) for j in range(len(cells))]
+    return counted or not cells[0]  # the corner above the index
 
 
 def _names(head: list[str] | None, rows: list[list[str]]) -> tuple[list[str], int]:

@@ -91,7 +91,7 @@ def tsne(
         c, the weight of the attraction.
     blocks : int, default=1
         R, the number of batches that are stacked as P [R b, b] or [R b, 1] and Y [R b, d], as by
-        `batches.from_array(replicas=R)`. Rows repel rows of their own batch only.
+        `data.from_array(replicas=R)`. Rows repel rows of their own batch only.
 
     Returns
     -------
@@ -250,13 +250,14 @@ class TSNE(keras.losses.Loss):
     --------
     >>> model = keras.Sequential([keras.layers.Dense(64, "relu"), keras.layers.Dense(2)])
     >>> model.compile("adam", loss=TSNE())
-    >>> model.fit(batches.from_array(X, perplexity=30), epochs=100)
+    >>> model.fit(data.from_array(X, perplexity=30), epochs=100, shuffle=False)
 
     Early exaggeration:
 
     >>> exaggeration = ptsne_keras.callbacks.Schedule(lambda epoch: 12.0 if epoch < 10 else 1.0)
     >>> model.compile("adam", loss=TSNE(exaggeration=exaggeration.value))
-    >>> model.fit(batches.from_array(X, perplexity=30), epochs=50, callbacks=[exaggeration])
+    >>> dataset = data.from_array(X, perplexity=30)
+    >>> model.fit(dataset, epochs=50, callbacks=[exaggeration], shuffle=False)
 
     References
     ----------

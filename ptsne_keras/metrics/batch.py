@@ -97,7 +97,7 @@ class NeighborRecall(_NeighborMetric):
     Examples
     --------
     >>> model.compile("adam", loss=losses.TSNE(), metrics=[NeighborRecall(n_neighbors=10)])
-    >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5)
+    >>> history = model.fit(data.from_array(X, 30, seed=0), epochs=5, shuffle=False)
     """
 
     def __init__(self, n_neighbors: int = 10, sample_size: int = _SAMPLE, **options: Any) -> None:
@@ -135,7 +135,7 @@ class Trustworthiness(_NeighborMetric):
     Examples
     --------
     >>> model.compile("adam", loss=losses.TSNE(), metrics=[Trustworthiness(n_neighbors=12)])
-    >>> history = model.fit(batches.from_array(X, 30, seed=0), epochs=5)
+    >>> history = model.fit(data.from_array(X, 30, seed=0), epochs=5, shuffle=False)
 
     References
     ----------
@@ -158,6 +158,6 @@ class Trustworthiness(_NeighborMetric):
 
     def _of_pairs(self, partners: Tensor, neighbors: Tensor) -> Tensor:
         raise ValueError(
-            "Trustworthiness should have P [B, B], such as batches.from_array gives, to rank "
+            "Trustworthiness should have P [B, B], such as data.from_array gives, to rank "
             "neighbours. Received: P [B, 1], of pairs."
         )

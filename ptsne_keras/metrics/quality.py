@@ -10,7 +10,14 @@ from ptsne_keras import losses
 from ptsne_keras.metrics import ranks
 from ptsne_keras.typing import Dof, FloatArray
 from ptsne_keras.utils import arrays
-from ptsne_keras.utils.validation import check_integer, check_pair, check_rows
+from ptsne_keras.utils.validation import (
+    check_integer,
+    check_pair,
+    check_rows,
+    check_same_width,
+    check_test_pair,
+    check_together,
+)
 
 
 def trustworthiness(
@@ -110,7 +117,8 @@ def knn_accuracy(
     Raises
     ------
     ValueError
-        If a map is not finite and numeric, or `n_neighbors` is out of range.
+        If a map is not finite and numeric, labels or widths do not match, one of `Y_test` and
+        `labels_test` is missing, or `n_neighbors` is out of range.
 
     Examples
     --------
@@ -121,33 +129,64 @@ def knn_accuracy(
     ----------
     van der Maaten (2009), section 4.2, which gives the error for k = 1.
     """
-    classes, codes = np.unique(np.asarray(labels_train), return_inverse=True)
+    check_together(Y_test=Y_test, labels_test=labels_test)
+    Y_train, labels_train = _labelled(Y_train, labels_train, "train")
     if Y_test is None:
         labels_test = labels_train
     else:
-        Y_test = check_rows(Y_test, name="Y_test")
-    near = ranks.nearest(check_rows(Y_train, name="Y_train"), n_neighbors, X_new=Y_test)
+        Y_test, labels_test = _labelled(Y_test, labels_test, "test")
+        check_same_width(Y_test, Y_train, names=("Y_test", "Y_train"))
+    near = ranks.nearest(Y_train, n_neighbors, X_new=Y_test)
+    classes, codes = np.unique(labels_train, return_inverse=True)
     found = classes[scipy.stats.mode(codes[near], axis=1).mode]
-    return float(np.mean(found == np.asarray(labels_test)))
+    return float(np.mean(found == labels_test))
+
+
+def _labelled(Y: Any, labels: Any, part: str) -> tuple[FloatArray, Any]:
+    """Return a finite map and its labels [N], or raise unless there is one for each row."""
+    Y, labels = check_rows(Y, name=f"Y_{part}"), np.asarray(labels)
+    if labels.shape != (len(Y),):
+        raise ValueError(
+            f"labels_{part} should have one label for each of the {len(Y)} rows of Y_{part}. "
+            f"Received: shape {labels.shape}."
+        )
+    return Y, labels
 
 
 def neighborhood_recall(
-    X_train: Any, Y_train: Any, X_test: Any, Y_test: Any, n_neighbors: int = 10
+    X: Any,
+    Y: Any,
+    X_test: Any = None,
+    Y_test: Any = None,
+    n_neighbors: int = 10,
+    *,
+    sample_size: int | None = None,
+    random_state: int = 0,
 ) -> float:
-    """Return how many of the nearest training rows of test rows are nearest on the map, too.
+    """Return the mean share of the k nearest rows in the data that are k nearest on the map.
 
     This is the mean of :func:`neighborhood_recall_per_row`, and takes the same parameters.
 
     Examples
     --------
+    >>> neighborhood_recall(X, Y)
     >>> neighborhood_recall(X_train, tsne.embedding_, X_test, tsne.transform(X_test))
     """
-    each = neighborhood_recall_per_row(X_train, Y_train, n_neighbors, X_test=X_test, Y_test=Y_test)
+    each = neighborhood_recall_per_row(
+        X, Y, X_test, Y_test, n_neighbors, sample_size=sample_size, random_state=random_state
+    )
     return float(each.mean())
 
 
 def neighborhood_recall_per_row(
-    X: Any, Y: Any, n_neighbors: int = 10, *, X_test: Any = None, Y_test: Any = None
+    X: Any,
+    Y: Any,
+    X_test: Any = None,
+    Y_test: Any = None,
+    n_neighbors: int = 10,
+    *,
+    sample_size: int | None = None,
+    random_state: int = 0,
 ) -> FloatArray:
     """Return the share of each row's k nearest rows in the data that are k nearest on the map.
 
@@ -155,29 +194,41 @@ def neighborhood_recall_per_row(
     ----------
     X, Y : {array-like, sparse matrix} of shape (n_samples, n_features), (n_samples, n_dimensions)
         Data to choose neighbours from, and their map.
-    n_neighbors : int, default=10
-        k.
     X_test, Y_test : array-like or sparse matrix, default=None
         Rows whose neighbours are found, and their map. By default X and Y, each without itself.
+    n_neighbors : int, default=10
+        k.
+    sample_size : int, default=None
+        Number of rows, drawn at random, whose neighbours are found among all. By default all rows.
+    random_state : int, default=0
+        Seed of the draw.
 
     Returns
     -------
-    ndarray of shape (n_samples,) or (n_queries,)
+    ndarray of shape (n_samples,), (n_test,) or (sample_size,)
+        Shares, in the order of the rows.
 
     Raises
     ------
     ValueError
-        If data and map are not finite with the same number of rows, or k is out of range.
+        If data and map are not finite with the same number of rows, test rows have other widths,
+        one of `X_test` and `Y_test` is missing, or a number is out of range.
 
     Examples
     --------
     >>> worst_first = np.argsort(neighborhood_recall_per_row(X, Y))
     """
     X, Y = check_pair(X, Y)
+    X_test, Y_test = check_test_pair(X, Y, X_test, Y_test)
+    n = (X if X_test is None else X_test).shape[0]
+    chosen = ranks.drawn(n, sample_size, random_state)
+    of = None
     if X_test is not None:
-        X_test, Y_test = check_pair(X_test, Y_test, names=("X_test", "Y_test"))
-    true = ranks.nearest(X, n_neighbors, X_new=X_test)
-    return ranks.recall(true, ranks.nearest(Y, n_neighbors, X_new=Y_test))
+        X_test, Y_test = X_test[chosen], Y_test[chosen]
+    elif len(chosen) < n:
+        of = chosen
+    true = ranks.nearest(X, n_neighbors, of=of, X_new=X_test)
+    return ranks.recall(true, ranks.nearest(Y, n_neighbors, of=of, X_new=Y_test))
 
 
 def distance_correlation(
@@ -274,7 +325,7 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
 
     Examples
     --------
-    >>> mean_kl_divergence(tsne.encoder_, batches.from_array(X_test, 30, shuffle=False))
+    >>> mean_kl_divergence(tsne.encoder_, data.from_array(X_test, 30, shuffle=False))
     """
     total, count = 0.0, 0
     for X, P in batches:

@@ -11,7 +11,7 @@ from scipy.spatial.distance import num_obs_y
 # What needs Keras is imported where it is used: drawing a map does not need it.
 from ptsne_keras.plotting.colors import PALETTE
 from ptsne_keras.plotting.scatter import scatter
-from ptsne_keras.utils.validation import check_pair
+from ptsne_keras.utils.validation import check_pair, check_test_pair
 
 
 def shepard(
@@ -120,8 +120,8 @@ def recall_curve(
     chosen = ranks.drawn(n, sample_size, random_state)
     near = [ranks.nearest(A, ks[-1], of=chosen) for A in both]
     curves = [("training rows", "o", near)]
+    new = check_test_pair(*both, X_test, Y_test)
     if X_test is not None:
-        new = check_pair(X_test, Y_test, names=("X_test", "Y_test"))
         chosen = ranks.drawn(new[0].shape[0], sample_size, random_state)
         near = [ranks.nearest(A, ks[-1], X_new=B[chosen]) for A, B in zip(both, new, strict=True)]
         curves.append(("test rows", "s", near))
@@ -166,7 +166,7 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
     """
     from ptsne_keras import metrics
 
-    recall = metrics.neighborhood_recall_per_row(X, Y, n_neighbors)
+    recall = metrics.neighborhood_recall_per_row(X, Y, n_neighbors=n_neighbors)
     order = np.argsort(-recall, kind="stable")
     ax = scatter(np.asarray(Y)[order], recall[order], ax=ax, continuous=True)
     title = f"fraction of the {n_neighbors} nearest rows kept: {recall.mean():.2f} on average"

@@ -44,7 +44,7 @@ def rbm_filters(
 
     Examples
     --------
-    >>> rbm = ptsne_keras.networks.rbm.RBM(30, seed=0)
+    >>> rbm = networks.RBM(30, seed=0)
     >>> history = rbm.fit(X, epochs=1, verbose=0)
     >>> plotting.rbm_filters(rbm).figure.savefig("filters.png")
     """

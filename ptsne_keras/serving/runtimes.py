@@ -146,11 +146,9 @@ def _to_litert(encoder: keras.Model, features: int) -> bytes:
 
 
 def _to_onnx(encoder: keras.Model, features: int) -> bytes:
-    """Convert the graph, with the weights as constants.
-
-    `keras.Model.export(format="onnx")` makes inputs of the model of the constants that a layer
-    holds, such as the mean of a Normalization, and has no place for a handler of Erfc.
-    """
+    """Convert the graph, with the weights as constants."""
+    # `keras.Model.export(format="onnx")` makes inputs of the model of the constants that a layer
+    # holds, such as the mean of a Normalization, and has no place for a handler of Erfc.
     import onnx
     import tf2onnx
 
@@ -207,19 +205,15 @@ def _erfc(graph: Any, node: Any, _name: str, _args: list[Any]) -> None:
 
 
 def _onnx_runtime(written: bytes) -> Run | None:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
+    onnxruntime = optional.found("onnxruntime")
+    if onnxruntime is None:
         return None
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     return lambda X: session.run(["embedding"], {"features": X})[0]
 
 
 def _litert_interpreter(written: bytes) -> Run:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError:
-        Interpreter = tf.lite.Interpreter
+    Interpreter = (optional.found("ai_edge_litert.interpreter") or tf.lite).Interpreter
     with warnings.catch_warnings():
         # TensorFlow announces that its interpreter moves to ai_edge_litert.
         warnings.simplefilter("ignore", UserWarning)

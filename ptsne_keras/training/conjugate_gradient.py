@@ -58,8 +58,8 @@ class ConjugateGradientTrainer(Trainer):
     --------
     >>> trainer = ConjugateGradientTrainer(networks.encoder(X.shape[1], 2))
     >>> trainer.compile()
-    >>> fixed = batches.from_array(X, 30, shuffle="once", seed=0)
-    >>> history = trainer.fit(fixed, epochs=2, verbose=0)
+    >>> fixed = data.from_array(X, 30, shuffle="once", seed=0)
+    >>> history = trainer.fit(fixed, epochs=2, shuffle=False, verbose=0)
 
     References
     ----------

@@ -49,7 +49,7 @@ class Trainer(keras.Model):
     --------
     >>> trainer = Trainer(networks.encoder(X.shape[1], 2), dof="learn")
     >>> trainer.compile("adam")
-    >>> history = trainer.fit(batches.from_array(X, 30, seed=0), epochs=5)
+    >>> history = trainer.fit(data.from_array(X, 30, seed=0), epochs=5, shuffle=False)
     >>> trainer.encoder.save("encoder.keras")
 
     References

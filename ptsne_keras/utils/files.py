@@ -79,10 +79,16 @@ def check_writable(folder: Path) -> None:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{folder} should be a folder. Received: {existing}, a file.")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    probe = existing / f".{uuid.uuid4().hex}"
+    try:  # os.access answers yes to root, even in /proc
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
         raise PermissionError(
-            f"{existing} should be a folder you can write to; choose another or change its mode."
-        )
+            f"{existing} should be a folder you can write to; choose another, or free space or "
+            f"change its mode. Received: {reason}."
+        ) from error
 
 
 def explained(error: OSError, path: Path, verb: str) -> OSError:

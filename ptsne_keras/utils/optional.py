@@ -16,6 +16,14 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
         ) from error
 
 
+def found(module: str) -> Any | None:
+    """Import a module of an optional package, or return None if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None
+
+
 def check_tensorflow() -> None:
     """Raise an error that names the extras if TensorFlow is not installed."""
     if importlib.util.find_spec("tensorflow") is None:

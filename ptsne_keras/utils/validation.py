@@ -95,6 +95,36 @@ def check_pair(
     return X, Y
 
 
+def check_test_pair(X: Any, Y: Any, X_test: Any, Y_test: Any) -> tuple[Any, Any]:
+    """Return finite test rows and their map, as wide as X and Y, or None for both."""
+    check_together(X_test=X_test, Y_test=Y_test)
+    if X_test is None:
+        return None, None
+    X_test, Y_test = check_pair(X_test, Y_test, names=("X_test", "Y_test"))
+    check_same_width(X_test, X, names=("X_test", "X"))
+    check_same_width(Y_test, Y, names=("Y_test", "Y"))
+    return X_test, Y_test
+
+
+def check_together(**arguments: Any) -> None:
+    """Raise a ValueError if some arguments are given and others are None."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if 0 < len(given) < len(arguments):
+        raise ValueError(
+            f"{' and '.join(arguments)} should both be given, or neither. "
+            f"Received: {given[0]} alone."
+        )
+
+
+def check_same_width(A: Any, B: Any, *, names: tuple[str, str]) -> None:
+    """Raise a ValueError unless two arrays [N, D] have the same number of columns."""
+    if A.shape[1] != B.shape[1]:
+        raise ValueError(
+            f"{names[0]} should have as many columns as {names[1]}, {B.shape[1]}. "
+            f"Received: {A.shape[1]}."
+        )
+
+
 def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Any:
     """Return X as finite float32 rows [N, D], dense or CSR, checked by scikit-learn's rules."""
     X = _as_table(X)

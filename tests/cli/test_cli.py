@@ -132,7 +132,7 @@ def test_transform_places_rows_as_python_does(form, here, frame, X, tmp_path, ca
     shown = capsys.readouterr()
     facts = json.loads(shown.out)
     assert (facts["rows"], facts["ignored"]) == (90, ["kind", "more"])
-    assert "ptsne: warning: new.csv: 2 columns that the model was not fitted with" in shown.err
+    assert "ptsne: warning: new.csv: ignoring 2 columns that the model was not" in shown.err
     Y = ParametricTSNE.load("map").encoder_(X)
     if form == ".npy":
         found = np.load(out)
@@ -272,6 +272,13 @@ def test_plot_gives_each_picture_what_it_wants(kind, here, tmp_path, monkeypatch
         assert sorted(options) == (["X_test", "Y_test"] if kind == "recall" else [])
 
 
+def test_a_page_without_bokeh_is_refused_at_once(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    run("plot", "map", "--out", tmp_path / "p.png", "--html", tmp_path / "p.html", code=1)
+    assert "--html needs bokeh: pip install 'ptsne_keras[plots]'" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 FIT = ["fit", "rows.npy", "--out", "new", "--quiet"]
 READ = " should not be a file that the command reads"
 WRONG = {
@@ -290,7 +297,10 @@ WRONG = {
     "nothing to resume": ([*FIT, "--resume"], "--resume should be of a model folder"),
     "finished": (["fit", "rows.npy", "--out", "plain", "--resume"], "plain, which is finished"),
     "resume a map": (["fit", "rows.npy", "--out", "placed", "--resume"], "a fit without --map"),
-    "no model": (["transform", "none", "rows.npy", "--out", "o.csv"], "without model.json"),
+    "no model": (
+        ["transform", "none", "rows.npy", "--out", "o.csv"],
+        "MODEL should be a folder that",
+    ),
     "width": (["transform", "map", "map/map.csv", "--out", "o.csv"], "none called 'a', 'b'"),
     "width of rows without names": (
         ["transform", "plain", "rows.npy", "--drop", "5", "--out", "o.csv"],
@@ -324,6 +334,9 @@ WRONG = {
         "export map --out x.onnx --format onnx --reference train.csv",
         "--reference should be left out with --format onnx",
     ),
+    "export without --format": ("export map --out x.onnx", "give --format onnx. Received: x.onnx"),
+    "activation": ([*FIT, "--activation", "foo"], "--activation should be one of auto, celu,"),
+    "optimizer": ([*FIT, "--optimizer", "sgd"], "'}. Received: 'sgd'"),
     "exists": ("export map --out train.csv --format litert", "train.csv"),
     "an input": ("transform map train.csv --out train.csv", "--out" + READ),
     "its ids": ("transform map train.csv --id ids.npy --out ids.npy", "--out" + READ),
@@ -358,6 +371,13 @@ def test_work_that_fails_is_exit_1(here, at_once, capsys, monkeypatch, tmp_path)
     monkeypatch.setenv("PTSNE_DEBUG", "1")
     run("transform", "none", "rows.npy", "--out", "o.csv", code=2)
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_fit(here, at_once, capsys):
+    if not Path("/proc/self").exists():
+        pytest.skip("no folder that even root cannot write to")
+    run("fit", "rows.npy", "--out", "/proc/x/new", *QUICK, code=1)
+    assert capsys.readouterr().err.startswith("ptsne: error: /proc should be a folder you can wri")
 
 
 def test_help_reads_like_a_page_and_needs_no_tensorflow():

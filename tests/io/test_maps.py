@@ -167,3 +167,8 @@ def test_a_header_of_numbers_is_asked_for(tmp_path):
     assert len(maps.read(tmp_path / "map.csv").Y) == 3
     found = maps.read(tmp_path / "map.csv", columns=["3", "7"], header=True)
     np.testing.assert_array_equal(found.Y, [[2, 1], [4, 3]])
+
+
+def test_other_endings_are_refused():
+    with pytest.raises(ValueError, match=r"path should end in .csv, .npy, .parquet. Received: m"):
+        maps.write("m.txt", [(np.zeros((3, 2)), {})])

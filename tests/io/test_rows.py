@@ -167,6 +167,7 @@ def test_files_that_are_not_what_their_ending_says(ending, tmp_path):
     with pytest.raises(ValueError, match=words) as raised:
         Reader(file)
     assert "\n" not in str(raised.value)
+    assert "pickle" not in str(raised.value)
 
 
 WRONG = {

@@ -2,7 +2,6 @@
 
 import gzip
 import tracemalloc
-import warnings
 
 import numpy as np
 import pandas
@@ -54,8 +53,6 @@ WRITERS = {
     "R write.table, decimal commas, no header": "1,5 2,0\n3,0 4,25\n",
     "pandas": ",x,y\n0,1.5,2.0\n1,3.0,4.25\n",
     "pandas without names": ",0,1\n0,1.5,2.0\n1,3.0,4.25\n",
-    "pandas without index": "0\t1\n1.5\t2.0\n3.0\t4.25\n",
-    "pandas, columns from 1": "1,2\n1.5,2.0\n3.0,4.25\n",
     "no header": "1.5\t2\n3\t4.25\n",
     "NumPy savetxt": "1.500000e+00 2.000000e+00\n3.000000e+00 4.250000e+00\n",
     "comments, blank lines and blanks above": "\n# by hand\n  \nx, y\n1.5, 2\n3, 4.25\n   \n",
@@ -110,18 +107,15 @@ def test_rows_below_the_header_are_not_comments(head, file):
 
 HEADERS = {
     "words": ("a,b\n1,2\n", True),
-    "a word above numbers": ("0,1,kind\n5,6,0\n7,8,1\n", True),
+    "words and numbers": ("id,2019,2020\nx,6,0\ny,8,1\n", False),
     "an empty corner": (",4000,3998\n0,1,2\n1,3,4\n", True),
     "as pandas numbers columns": ("0,1,2\n5,6,7\n8,9,1\n", True),
-    "as pandas numbers columns, beside words": ("0,1,2,id\n5,6,7,x\n8,9,1,y\n", True),
     "two numbers": ("3,1\n2,5\n", False),
-    "0 and 1 above whole numbers": ("0,1\n3,4\n", False),
-    "0 and 1 above fractions": ("0,1\n3.5,4\n", True),
-    "1, 2, 3 above whole numbers": ("1,2,3\n4,5,6\n", False),
-    "1 and 2 above fractions": ("1,2\n4.5,5\n", True),
+    "0 and 1": ("0,1\n3.5,4\n", False),
+    "1, 2, 3": ("1,2,3\n4.5,5,6\n", False),
+    "years": ("2019,2020,2021\n0.5,0.7,0.1\n", False),
     "a mark for a missing value": ("?,2,1\n1,2,3\n", False),
     "one row": ("1,2,3\n", False),
-    "rows that rise": ("3,5,9\n4,6,9\n8,10,11\n3,4,1\n", False),
     "names of rows": ("s0,1.5,2.5\ns1,3.5,4.5\n", False),
 }
 
@@ -129,23 +123,20 @@ HEADERS = {
 @pytest.mark.parametrize(("text", "header"), HEADERS.values(), ids=HEADERS)
 def test_a_header_is_words_or_what_pandas_writes(text, header, file):
     file.write_text(text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert Reader(file, Choice(drop=["id"] if "id" in text else [])).source.named is header
-        for asked in (True, False) if text.count("\n") > 1 else (False,):
-            found = Reader(file, Choice(header=asked)).source
-            assert found.named is asked
+    assert Reader(file).source.named is header
+    for asked in (True, False) if text.count("\n") > 1 else (False,):
+        assert Reader(file, Choice(header=asked)).source.named is asked
 
 
-@pytest.mark.parametrize("head", ["2019,2020,2021", "4000,3998,3996", "1.5,2.5,4", "3,5,9"])
-def test_numbers_that_may_be_names_are_said_to_be_read_as_data(head, file):
-    rows = "0.5,0.7,0.1\n0.5,0.2,1\n9,2,3\n5,1,2\n"
-    with pytest.warns(UserWarning, match=r"first line, .*, is read as a row of data; header=True"):
-        assert len(read(file, f"{head}\n{rows}").X) == 5
-    named = read(file, f"{head}\n{rows}", header=True, columns=head.split(",")[:2])
-    assert named.X.shape == (4, 2)
-    with pytest.raises(ValueError, match=r"columns should be among .*; header=True if its first"):
-        read(file, "7,3\n1,2\n", columns=["7"])
+def test_numbers_are_names_if_that_is_said(file):
+    years = "id,2019,2020\nx,6,0\ny,8,1\n"
+    rows = read(file, years, header=True, ids="id")
+    assert (rows.X.tolist(), rows.ids.tolist()) == ([[6, 0], [8, 1]], ["x", "y"])
+    for choice in ({"columns": ["2019"]}, {"ids": "id"}):
+        with pytest.raises(ValueError, match=r"should be .*; header=True if its first line has"):
+            read(file, years, **choice)
+    with pytest.raises(ValueError, match=r"'id' in line 1 \(header=True if that line names"):
+        read(file, years)
 
 
 HEAD = "a,b\n1,2\n"

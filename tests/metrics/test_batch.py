@@ -32,7 +32,7 @@ def test_of_all_rows_they_are_the_measures_of_arrays(k, X, Y):
     found = value(Trustworthiness(k, sample_size=60), conditional(X), Y)
     assert found == pytest.approx(metrics.trustworthiness(X, Y, k), abs=1e-6)
     found = value(NeighborRecall(k, sample_size=60), conditional(X), Y)
-    wanted = metrics.neighborhood_recall_per_row(X, Y, k).mean()
+    wanted = metrics.neighborhood_recall(X, Y, n_neighbors=k)
     assert found == pytest.approx(wanted, abs=1e-6)
 
 

@@ -55,7 +55,8 @@ def test_knn_accuracy_is_that_of_scikit_learn(k, rng):
 def test_neighborhood_recall_is_the_share_of_true_neighbours_found(rng):
     X = rng.normal(size=(80, 4))
     Y = X[:, :2]
-    np.testing.assert_allclose(metrics.neighborhood_recall_per_row(X, Y, 7), slow_recall(X, Y, 7))
+    found = metrics.neighborhood_recall_per_row(X, Y, n_neighbors=7)
+    np.testing.assert_allclose(found, slow_recall(X, Y, 7))
     by_k = ranks.recall(ranks.nearest(X, 7), ranks.nearest(Y, 7), ks=(1, 4, 7))
     np.testing.assert_allclose(by_k.T, [slow_recall(X, Y, k) for k in (1, 4, 7)])
 
@@ -64,8 +65,13 @@ def test_neighborhood_recall_is_the_share_of_true_neighbours_found(rng):
     D = [np.square(test[:, None, :d] - train[None, :, :d]).sum(axis=2) for d in (4, 2)]
     nearest = [np.argsort(each, axis=1)[:, :5] for each in D]
     each = [len(set(true) & set(found)) / 5 for true, found in zip(*nearest, strict=True)]
-    found = metrics.neighborhood_recall(train, train[:, :2], test, test[:, :2], 5)
-    assert found == pytest.approx(np.mean(each))
+    maps = train, train[:, :2], test, test[:, :2]
+    assert metrics.neighborhood_recall(*maps, 5) == pytest.approx(np.mean(each))
+    sample = {"sample_size": 20, "random_state": 1}
+    found = metrics.neighborhood_recall_per_row(*maps, 5, **sample)
+    np.testing.assert_allclose(found, np.array(each)[ranks.drawn(30, 20, 1)])
+    found = metrics.neighborhood_recall_per_row(X, Y, n_neighbors=7, **sample)
+    np.testing.assert_allclose(found, slow_recall(X, Y, 7)[ranks.drawn(80, 20, 1)])
 
 
 @pytest.mark.parametrize("dof", [1.0, 2.0])
@@ -161,7 +167,17 @@ def test_distance_correlation_sees_order_alone(rng):
         (lambda X: metrics.trustworthiness(X, X[:-1]), "same number of rows. Received: 40 and 39"),
         (lambda X: metrics.trustworthiness(X, X, 20), r"below N / 2 = 20. Received: 20"),
         (lambda X: metrics.continuity(X, X, sample_size=0), "sample_size should be an integer of"),
-        (lambda X: metrics.neighborhood_recall_per_row(X, X, 40), "from 1 to 39"),
+        (lambda X: metrics.neighborhood_recall(X, X, n_neighbors=40), "from 1 to 39"),
+        (lambda X: metrics.neighborhood_recall(X, X, X[:, :2], X), "X_test should have as many"),
+        (lambda X: metrics.neighborhood_recall(X, X, X, X[:, :2]), "Y_test should have .* 3. Rece"),
+        (lambda X: metrics.neighborhood_recall(X, X, X), "X_test and Y_test should both be given"),
+        (lambda X: metrics.neighborhood_recall(X, X, Y_test=X), "Received: Y_test alone"),
+        (lambda X: metrics.knn_accuracy(X, X[:, 0], X), "Y_test and labels_test should both be"),
+        (lambda X: metrics.knn_accuracy(X, X[:, 0], None, X[:, 0]), "Received: labels_test alone"),
+        (lambda X: metrics.knn_accuracy(X, X[:9, 0]), r"labels_train should have .* 40 rows"),
+        (lambda X: metrics.knn_accuracy(X, X), r"labels_train should .*shape \(40, 3\)"),
+        (lambda X: metrics.knn_accuracy(X, X[:, 0], X, [1, 2]), r"labels_test should .* \(2,\)"),
+        (lambda X: metrics.knn_accuracy(X, X[:, 0], X[:, :2], X[:, 0]), "as many columns as Y_tra"),
         (lambda X: metrics.trustworthiness(np.where(X > 0, np.nan, X), X), "X should be finite"),
         (lambda X: metrics.trustworthiness(scipy.sparse.csr_matrix(X / 0), X), "X should be finit"),
         (lambda X: metrics.distance_correlation(X[:2], X[:2]), "at least 3 rows"),

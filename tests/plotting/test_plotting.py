@@ -220,11 +220,11 @@ def test_recall_curve_shows_recall_by_k_beside_chance(X):
     test_rows = dict(zip(("X_test", "Y_test"), new, strict=True))
     ax = plotting.recall_curve(*rows, n_neighbors=(1, 5, 20, 100), **test_rows)
     for k, *found in zip((1, 5, 20), *(line.get_ydata() for line in ax.lines), strict=True):
-        recall = metrics.neighborhood_recall_per_row(*rows, k).mean()
+        recall = metrics.neighborhood_recall(*rows, n_neighbors=k)
         expected = [recall, metrics.neighborhood_recall(*rows, *new, k), k / 39]
         np.testing.assert_allclose(found, expected)
     drawn = plotting.recall_curve(X, Y, n_neighbors=(5,), sample_size=20).lines[0].get_ydata()
-    assert drawn == pytest.approx(metrics.neighborhood_recall_per_row(X, Y, 5).mean(), abs=0.2)
+    assert drawn == pytest.approx(metrics.neighborhood_recall(X, Y, n_neighbors=5), abs=0.2)
 
 
 def test_point_quality_colours_rows_by_their_recall_with_the_worst_on_top(X):
@@ -232,7 +232,7 @@ def test_point_quality_colours_rows_by_their_recall_with_the_worst_on_top(X):
     (drawn,) = plotting.point_quality(X, Y, n_neighbors=5).collections
     recall = drawn.get_array()
     assert (np.diff(recall) <= 0).all()
-    each = metrics.neighborhood_recall_per_row(X, Y, 5)
+    each = metrics.neighborhood_recall_per_row(X, Y, n_neighbors=5)
     by_place = {tuple(y): value for y, value in zip(Y, each, strict=True)}
     np.testing.assert_allclose(recall, [by_place[tuple(y)] for y in drawn.get_offsets().data])
 
