@@ -58,7 +58,7 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
         network = keras.Model(network.inputs[0], last(network.outputs[0]), name=network.name)
     hidden = keras.Model(network.inputs[0], last.input)
     mean = Y.mean(axis=0, dtype=np.float64)
-    gram, moments, count = 0.0, 0.0, 0
+    gram, moments, count = np.zeros((1, 1)), np.zeros((1, 1)), 0
     for part in arrays.row_blocks(X, rows=_BLOCK):
         H = np.asarray(hidden(part, training=False), np.float64)
         H = np.column_stack([H, np.ones(len(H))])

@@ -1,7 +1,8 @@
 """What a fit along the neighbour graph needs: the graph, optimizer, compilation, freed rows."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,8 @@ _CURVE = 100
 STEPS = 250
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True)
+class Graph:
     """The neighbour graph of the rows, and what finds the neighbours of others."""
 
     Z: FloatArray

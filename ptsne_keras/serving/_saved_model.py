@@ -61,12 +61,12 @@ def write(encoder: keras.Model, judge: keras.Model | None, path: Path, options: 
 
 def main(folder: str, path: str) -> None:
     """Write the encoder and the options that `export_saved_model` left in a folder."""
-    encoder, judge = (
-        keras.saving.load_model(file, compile=False) if file.exists() else None
-        for file in (Path(folder) / "encoder.keras", Path(folder) / "judge.keras")
-    )
+    encoder = keras.saving.load_model(Path(folder) / "encoder.keras", compile=False)
+    judge, file = None, Path(folder) / "judge.keras"
     if isinstance(encoder.layers[-1], networks.Placement):
         judge = encoder
+    elif file.exists():
+        judge = keras.saving.load_model(file, compile=False)
     write(encoder, judge, Path(path), pickle.loads((Path(folder) / "options").read_bytes()))
 
 

@@ -67,7 +67,7 @@ def endpoints(encoder: keras.Model, judge: keras.Model | None = None) -> dict[st
     def embed_examples(examples: tf.Tensor) -> dict[str, Any]:
         return embed(tf.io.parse_example(examples, parsed)["features"])
 
-    found = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
+    found: dict[str, Endpoint] = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
     network = networks.network(encoder)
     if network is not None and isinstance(encoder.layers[-1], networks.Placement):
         found[FAST] = (_finite(embedding(network), features), matrix)

@@ -307,13 +307,17 @@ def refine(
         dof=dof,
         n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
     )
+
+    def told(steps: int, loss: float, _: Any) -> Any:
+        return callback(steps, loss) if callback else None
+
     moving.optimize(
         iterations,
         inplace=True,
         exaggeration=exaggeration,
         momentum=0.8,
         learning_rate="auto",
-        callbacks=callback and (lambda steps, loss, _: callback(steps, loss)),
+        callbacks=told,
         callbacks_every_iters=_CALLBACK_STEPS,
         use_callbacks=callback is not None,
     )
