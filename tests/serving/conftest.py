@@ -1,8 +1,5 @@
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,12 +11,12 @@ from ptsne_keras.serving import Client
 
 
 @pytest.fixture(scope="session")
-def small_encoder() -> keras.Model:
+def small_encoder():
     return networks.encoder(3, 2, hidden_units=(4,), seed=0)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory):
     """Versions 1 and 2; only the newest has all three signatures."""
     base = tmp_path_factory.mktemp("served") / MODEL
     old, new = Served(0.5), Served(1.0)
@@ -34,30 +31,30 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(base: Path) -> Iterator[Loopback]:
+def running(base):
     with Loopback(base, MODEL, labels={"stable": 1}, slow=SLOW) as server:
         yield server
 
 
 @pytest.fixture
-def server(running: Loopback) -> Loopback:
+def server(running):
     running.clear()
     return running
 
 
 @pytest.fixture(params=["http", "grpc"])
-def way(request: pytest.FixtureRequest, server: Loopback) -> str:
+def way(request, server):
     address(server, request.param)  # skips
     return request.param
 
 
 @pytest.fixture
-def url(server: Loopback, way: str) -> str:
+def url(server, way):
     return address(server, way)
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
+def client(url):
     with Client(url, MODEL, backoff=0.01) as client:
         yield client
 

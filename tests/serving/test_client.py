@@ -3,7 +3,6 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from support.loopback import Loopback, free_port
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError, _rest, _transport
 from ptsne_keras.serving.signatures import example
-
-# ---------------------------------------------------------------- answers
 
 
 def test_embed_equals_the_encoder_of_an_export(tmp_path, way):
@@ -38,7 +35,7 @@ def test_every_signature(client, n):
     np.testing.assert_allclose(novelty, (X**2).sum(axis=1), rtol=1e-6)
 
 
-def memory_mapped(X: np.ndarray, folder: Path) -> np.ndarray:
+def memory_mapped(X, folder):
     np.save(folder / "X.npy", X)
     return np.load(folder / "X.npy", mmap_mode="r")
 
@@ -71,9 +68,6 @@ def test_numbers_arrive_over_rest_to_the_bit():
     text = _rest.json_rows(X)
     np.testing.assert_array_equal(np.array(json.loads(text), np.float32), X)
     assert all(isinstance(number, float) for row in json.loads(text) for number in row)
-
-
-# ---------------------------------------------------------------- requests
 
 
 def test_many_rows_go_in_requests_of_limited_rows_and_bytes(monkeypatch, url, server):
@@ -155,9 +149,6 @@ def test_not_ready(url, way):
     assert not Client(url, MODEL, label="canary").ready()
     assert not Client(url, "letters").ready()
     assert not Client(f"{way}://127.0.0.1:{free_port()}", MODEL, timeout=1.0).ready()
-
-
-# ---------------------------------------------------------------- what is not sent
 
 
 def test_no_rows_give_no_places(client, server):

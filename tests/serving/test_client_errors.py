@@ -4,7 +4,6 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from support.loopback import Loopback, free_port
 
 from ptsne_keras.serving import Client, ServingError, _grpc
 from ptsne_keras.serving._transport import Failure
-
-# ---------------------------------------------------------------- refusals
 
 
 def test_wrong_width(client):
@@ -57,7 +54,7 @@ def test_model_without_the_signature(url):
 def test_model_that_is_no_map(way, tmp_path):
     class Other(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float64, "x")])
-        def call(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        def call(self, x):
             return {"y": x}
 
     other = Other()
@@ -74,10 +71,10 @@ def test_bad_example(client):
 
 
 @contextlib.contextmanager
-def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+def answering(*pieces, pause=0.0):
     """A server of another kind: sends these pieces with pauses between."""
 
-    def serve(listening: socket.socket) -> None:
+    def serve(listening):
         connection, _ = listening.accept()
         with connection:
             request = b""
@@ -110,9 +107,6 @@ def test_answer_that_comes_in_drops_is_too_slow():
     ):
         Client(url, MODEL, timeout=0.4, deadline=0.5).embed(rows(1))
     assert 0.3 < time.monotonic() - began < 1.5
-
-
-# ---------------------------------------------------------------- faults
 
 
 def test_unavailable_for_ever_ends_at_the_deadline(url, server):

@@ -3,7 +3,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,21 +16,18 @@ FEATURES = 64
 
 
 @pytest.fixture
-def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_write(monkeypatch):
     """Replace the model by one small file, where only directories are looked at."""
 
-    def write(encoder: keras.Model, path: Path, options: Any) -> None:
+    def write(encoder, path, options):
         path.mkdir()
         (path / "saved_model.pb").write_text("new")
 
     monkeypatch.setattr(export, "_write", write)
 
 
-def names(directory: Path) -> list[str]:
+def names(directory):
     return sorted(path.name for path in directory.iterdir())
-
-
-# ---------------------------------------------------------------- the directory
 
 
 def test_facts_go_along_and_the_folder_holds_nothing_but_the_version(small_encoder, tmp_path):
@@ -128,9 +124,6 @@ def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monke
     assert Path("saved_model.pb") in seen["files"]
 
 
-# ---------------------------------------------------------------- the model
-
-
 def test_weights_are_written_once(tmp_path):
     encoder = networks.encoder(FEATURES, 2, seed=0)  # of the paper's widths
     path = serving.export_saved_model(encoder, tmp_path)
@@ -191,10 +184,7 @@ def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkey
     assert names(tmp_path) == []
 
 
-# ---------------------------------------------------------------- wrong arguments
-
-
-def no_maps() -> list[Any]:
+def no_maps():
     inputs = [keras.Input((3,)), keras.Input((3,))]
     dense, rows = keras.layers.Dense(2), keras.Input((5, 3))
     return [

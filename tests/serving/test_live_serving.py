@@ -9,9 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -48,7 +46,7 @@ CONFIGURATION = """model_config_list { config { name: "map" base_path: "BASE"
 """
 
 
-def started(folder: Path) -> Iterator[Live]:
+def started(folder):
     """Start the server over two versions of an exported model, the first with a label."""
     encoder = networks.encoder(D, 2, hidden_units=(8,), seed=0)
     base, file = folder / "map", folder / "models.config"
@@ -76,7 +74,7 @@ def started(folder: Path) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module", params=["binary", "url"])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def live(request, tmp_path_factory):
     if request.param == "url":
         if not URLS:
             pytest.skip("not run: PTSNE_TF_SERVING_URL is not set")
@@ -90,7 +88,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield from started(tmp_path_factory.mktemp("live"))
 
 
-def rows(client: Client, n: int = 7) -> np.ndarray:
+def rows(client, n=7):
     width = client.metadata()["serving_default"]["inputs"]["features"]["shape"][1]
     return np.random.default_rng(0).standard_normal((n, width)).astype("float32")
 

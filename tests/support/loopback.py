@@ -56,8 +56,8 @@ class Loopback:
         assert folders, f"no version in {base_path}"
         self._versions = {int(path.name): Version(path) for path in folders}
         self.name, self._labels, self._slow = name, dict(labels or {}), slow
-        self.requests: list[Request] = []
-        self._faults: list[str] = []
+        self.requests = []
+        self._faults = []
         self._lock = threading.Lock()
         self.closed = threading.Event()
         handler = type("Handler", (_Handler,), {"loopback": self})
@@ -168,11 +168,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# ---------------------------------------------------------------- REST
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
-    loopback: Loopback
     protocol_version = "HTTP/1.1"  # connections stay open
     wbufsize = -1  # header and body leave together: no wait for an acknowledgement between
 
@@ -246,9 +242,6 @@ def _from_json(value, dtype):
             message = f"Cannot convert JSON value: {number} to float without loss of precision."
             raise Failure("INVALID_ARGUMENT", message)
     return array.astype(dtype.as_numpy_dtype)
-
-
-# ---------------------------------------------------------------- gRPC
 
 
 def _start_grpc(loopback, port):
