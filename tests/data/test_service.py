@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from support.browser import until
 from support.pipelines import assert_every_row_once
+from support.processes import free_ports, until
 
 from ptsne_keras import losses
 from ptsne_keras.data import batches
 from ptsne_keras.data import service as data_service
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class Service:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.linear import MODEL, SLOW, Served, address
+from support.linear import MODEL, SLOW, Served
 from support.loopback import Loopback
 
 from ptsne_keras import networks, serving
@@ -43,14 +43,13 @@ def server(running):
 
 
 @pytest.fixture(params=["http", "grpc"])
-def way(request, server):
-    address(server, request.param)  # skips
+def way(request):
     return request.param
 
 
 @pytest.fixture
 def url(server, way):
-    return address(server, way)
+    return server.urls[way]
 
 
 @pytest.fixture

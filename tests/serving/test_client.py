@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import scipy.sparse
-from support.linear import MODEL, D, address, assert_embeds, counts, refusal, rows
-from support.loopback import Loopback, free_port
+from support.linear import MODEL, D, assert_embeds, counts, refusal, rows
+from support.loopback import Loopback
+from support.processes import free_ports
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError, _rest, _transport
@@ -19,7 +20,7 @@ def test_embed_equals_the_encoder_of_an_export(tmp_path, way):
     encoder = networks.encoder(D, 2, hidden_units=(16,), seed=0)
     serving.export_saved_model(encoder, tmp_path)
     X = rows(11)
-    with Loopback(tmp_path, MODEL) as server, Client(address(server, way), MODEL) as client:
+    with Loopback(tmp_path, MODEL) as server, Client(server.urls[way], MODEL) as client:
         Y = client.embed(X)
     np.testing.assert_allclose(Y, encoder(X, training=False), rtol=1e-6, atol=1e-6)
 
@@ -88,7 +89,7 @@ def test_wide_rows_fit_the_four_megabytes_of_grpc():
 
 
 def test_row_that_alone_is_too_large_is_refused_with_advice(server):
-    with Client(address(server, "grpc"), MODEL) as client:
+    with Client(server.urls["grpc"], MODEL) as client:
         error = refusal(lambda: client.embed(np.zeros((1, 1_200_000))))
     assert error.code == "PAYLOAD_TOO_LARGE"
     assert "larger than max" in str(error)
@@ -96,13 +97,13 @@ def test_row_that_alone_is_too_large_is_refused_with_advice(server):
 
 
 def test_connection_is_kept_over_rest_and_let_go_by_close(server):
-    with Client(server.rest_url, MODEL, rows=2) as client:
+    with Client(server.urls["http"], MODEL, rows=2) as client:
         client.embed(rows(9))
         with pytest.raises(ServingError):
             client.embed(np.zeros((1, D + 1)))
         client.embed(rows(2))
         pools = client._transport._pools
-        assert pools.connection_from_url(server.rest_url).num_connections == 1
+        assert pools.connection_from_url(server.urls["http"]).num_connections == 1
     assert len(pools.pools) == 0
     assert client.embed(rows(2)).shape == (2, 2)
 
@@ -148,7 +149,7 @@ def test_not_ready(url, way):
     assert not Client(url, MODEL, version=7).ready()
     assert not Client(url, MODEL, label="canary").ready()
     assert not Client(url, "letters").ready()
-    assert not Client(f"{way}://127.0.0.1:{free_port()}", MODEL, timeout=1.0).ready()
+    assert not Client(f"{way}://127.0.0.1:{free_ports(1)[0]}", MODEL, timeout=1.0).ready()
 
 
 def test_no_rows_give_no_places(client, server):

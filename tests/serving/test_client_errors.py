@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.linear import MODEL, SLOW, D, address, assert_embeds, counts, refusal, rows
-from support.loopback import Loopback, free_port
+from support.linear import MODEL, SLOW, D, assert_embeds, counts, refusal, rows
+from support.loopback import Loopback
+from support.processes import free_ports
 
 from ptsne_keras.serving import Client, ServingError, _grpc
 from ptsne_keras.serving._transport import Failure
@@ -60,7 +61,7 @@ def test_model_that_is_no_map(way, tmp_path):
     other = Other()
     tf.saved_model.save(other, str(tmp_path / "1"), signatures=other.call)
     with Loopback(tmp_path, "other") as server:
-        error = refusal(lambda: Client(address(server, way), "other").embed(rows(1)))
+        error = refusal(lambda: Client(server.urls[way], "other").embed(rows(1)))
     assert "The signature should take 'features' alone; it takes ['x']." in str(error)
 
 
@@ -168,14 +169,14 @@ def test_one_fault_does_not_repeat_the_chunks_before(url, server, fault):
 
 def test_server_that_starts_later_is_reached_soon_and_one_that_ends_is_unavailable(base, way):
     """The channel itself must not insist on waiting: gRPC's own pauses reach two minutes."""
-    port, X, began = free_port(), rows(2), time.monotonic()
+    (port,), X, began = free_ports(1), rows(2), time.monotonic()
     url = f"{way}://127.0.0.1:{port}"
     with Client(url, MODEL, deadline=0.4, backoff=0.02) as client:
         with pytest.raises(ServingError, match=r"(?i)refused|failed to connect") as caught:
             client.embed(X)
         assert time.monotonic() - began < 1.2
         assert caught.value.attempts > 1
-        with Loopback(base, MODEL, **{f"{'rest' if way == 'http' else way}_port": port}):
+        with Loopback(base, MODEL, ports={way: port}):
             Client(url, MODEL).embed(X)  # the first call of a model takes its time
             assert client.embed(X).shape == (2, 2)
         with pytest.raises(ServingError) as caught:

@@ -3,11 +3,12 @@
 import importlib.util
 import io
 import shutil
-import time
 
 import matplotlib.image
 import numpy as np
 import pytest
+
+from support.processes import until
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -38,15 +39,6 @@ const text = node => {
 };
 return text(document.body);
 """
-
-
-def until(condition, seconds=30):
-    """Return the first true value of a condition that is tried again and again."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
-    return found
 
 
 class Browser:

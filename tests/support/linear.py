@@ -44,12 +44,6 @@ def assert_embeds(Y, X, scale=1.0):
     np.testing.assert_allclose(Y, np.asarray(X, np.float32) @ weights, rtol=1e-6, atol=1e-4)
 
 
-def address(server, way):
-    if way == "grpc" and server.grpc_url is None:
-        pytest.skip("not run: grpcio or tensorflow-serving-api is not installed")
-    return server.rest_url if way == "http" else server.grpc_url
-
-
 def refusal(act):
     with pytest.raises(ServingError) as caught:
         act()
