@@ -185,17 +185,9 @@ def evaluate(
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return what `evaluate` returned as a table of text.
+    """Return the results of `evaluate` as a table of text.
 
-    Parameters
-    ----------
-    results : dict
-        What `evaluate` returned.
-
-    Returns
-    -------
-    str
-        A line for each measure, and a column for each map and each set of rows.
+    It has a line for each measure, and a column for each map and each set of rows.
 
     Examples
     --------

@@ -220,14 +220,12 @@ class Projector(_MapCallback):
 
     Parameters
     ----------
-    X : array-like or sparse matrix of shape (m, n_features), or a tuple or dict of them
-        Rows to show; a tuple or dict for a model of several inputs.
+    X, epochs
+        As in :class:`MapSnapshots`; by default every 50 epochs.
     log_dir : path-like
         As in `keras.callbacks.TensorBoard`, which writes the scalars.
     labels : array-like of shape (m,), default=None
         Shown beside each point.
-    epochs : int or collection of int, default=50
-        Every how many epochs, or which ones, counted from 1. The last epoch is always included.
 
     Examples
     --------

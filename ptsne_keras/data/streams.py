@@ -40,10 +40,6 @@ def from_dataset(
         Number of rows that the next one is drawn from; 4 · batch_size by default, and 0 keeps the
         order. Rows further apart never meet in a batch, so interleave files sorted by class.
 
-    Returns
-    -------
-    tf.data.Dataset
-
     Raises
     ------
     ValueError
@@ -98,10 +94,6 @@ def from_tfrecord(
     perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
 
-    Returns
-    -------
-    tf.data.Dataset
-
     Raises
     ------
     ValueError
@@ -154,10 +146,6 @@ def from_parquet(
         Columns that form a row. By default all columns of the first file.
     perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
-
-    Returns
-    -------
-    tf.data.Dataset
 
     Raises
     ------

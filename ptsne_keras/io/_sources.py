@@ -74,7 +74,7 @@ class Source:
             )
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
+        """Yield rows [b, D], dense or sparse, NaN where one is missing, and texts as arrays [b]."""
         raise NotImplementedError
 
 
@@ -95,7 +95,6 @@ class ArrayRows(Source):
         self.ids = "obs_names" if "obs_names" in self.beside else None
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], dense or sparse, and texts as arrays [b]."""
         place = {name: j for j, name in enumerate(self.names)}
         chosen = [place[name] for name in features]
         for rows in row_slices(self.X.shape[0], block_size(len(self.names), numbers=_NUMBERS)):
@@ -125,7 +124,6 @@ class ParquetRows(Source):
         self.count = self._table.metadata.num_rows
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
         for name in features:
             if name not in self.numeric:
                 raise not_numbers(name, self.file, self._types[name])

@@ -122,10 +122,6 @@ def read(
         Whether the first line of a text file has the names of the columns; by default the file
         tells.
 
-    Returns
-    -------
-    Map
-
     Raises
     ------
     FileNotFoundError, ModuleNotFoundError
@@ -159,18 +155,13 @@ def read(
 
 
 def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
-    """Return a map of an AnnData object in memory.
+    """Return a map of an AnnData object in memory, with `obs_names` as ids.
 
     Parameters
     ----------
     data : anndata.AnnData
     obsm : str, default="X_tsne"
         Which of its `obsm`.
-
-    Returns
-    -------
-    Map
-        With `obs_names` as ids.
 
     Raises
     ------

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -32,10 +31,6 @@ def degrees_of_freedom(dof: Dof | Tensor, d: int) -> float | Tensor:
         unchanged.
     d : int
         Dimensions of the map.
-
-    Returns
-    -------
-    float or tensor
 
     Raises
     ------
@@ -69,7 +64,7 @@ def tsne(
     exaggeration: float | Tensor = 1.0,
     blocks: int = 1,
 ) -> Tensor:
-    """Return the row terms of the t-SNE divergence in nats; at exaggeration 1 they sum to KL(P‖Q).
+    """Return the row terms [B] of the t-SNE divergence in nats; at c = 1 they sum to KL(P‖Q).
 
     With w_ij = (1 + ‖y_i - y_j‖²/α)^(-(α+1)/2) and Z = Σ_{k≠l} w_kl, the term of row i is ::
 
@@ -92,10 +87,6 @@ def tsne(
     blocks : int, default=1
         R, the number of batches that are stacked as P [R b, b] or [R b, 1] and Y [R b, d], as by
         `batches.from_array(replicas=R)`. Rows repel rows of their own batch only.
-
-    Returns
-    -------
-    tensor of shape [B]
 
     Raises
     ------
@@ -295,13 +286,9 @@ class TSNE(keras.losses.Loss):
         skips scalars.
         """
         distribution.check_backend()
-        terms = self._terms()
+        terms = functools.partial(tsne, **self._options())
         rows = (xla.compiled(terms) if self.jit_compile else terms)(P, Y)
         return rows * ops.cast(ops.shape(rows)[0] // self.blocks, rows.dtype)
-
-    def _terms(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the function of (y_true, Y) that gives the row terms."""
-        return functools.partial(tsne, **self._options())
 
     def _options(self) -> dict[str, Any]:
         return {"dof": self.dof, "exaggeration": self.exaggeration, "blocks": self.blocks}

@@ -16,7 +16,7 @@ from ptsne_keras.utils.validation import check_integer, check_pair, check_rows
 def trustworthiness(
     X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
 ) -> float:
-    """Return the trustworthiness T(k): whether neighbours on the map are neighbours in the data.
+    """Return the trustworthiness T(k), 0 to 1: whether neighbours on the map are so in the data.
 
     T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), where U_i(k) are the k map
     neighbours of i that are not among its k data neighbours, and r is their rank in the data.
@@ -34,11 +34,6 @@ def trustworthiness(
         By default all rows, which takes time ∝ N² D.
     random_state : int, default=0
         Seed of the draw.
-
-    Returns
-    -------
-    float
-        Between 0 and 1, which is best.
 
     Raises
     ------
@@ -101,11 +96,6 @@ def knn_accuracy(
         The same of test rows. By default each training row is classified by the others.
     n_neighbors : int, default=1
         k.
-
-    Returns
-    -------
-    float
-        Share of correct labels.
 
     Raises
     ------
@@ -183,7 +173,7 @@ def neighborhood_recall_per_row(
 def distance_correlation(
     X: Any, Y: Any, *, sample_size: int | None = 2000, random_state: int = 0
 ) -> float:
-    """Return Spearman's ρ between the distances in the data and on the map.
+    """Return Spearman's ρ, from -1 to 1, between the distances in the data and on the map.
 
     It measures the large-scale order of the map, which t-SNE does not optimise.
 
@@ -197,11 +187,6 @@ def distance_correlation(
         Number of rows, drawn at random, all pairs of which are compared, in memory. None for all.
     random_state : int, default=0
         Seed of the draw.
-
-    Returns
-    -------
-    float
-        Between -1 and 1.
 
     Raises
     ------
@@ -245,10 +230,6 @@ def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
     dof : float or "auto", default=1.0
         Degrees of freedom of the Student-t kernel.
 
-    Returns
-    -------
-    float
-
     Examples
     --------
     >>> kl_divergence(affinities.joint_probabilities(X, 30), Y)
@@ -267,10 +248,6 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
         Rows [B, D] and their joint probabilities [B, B].
     dof : float or "auto", default=1.0
         Degrees of freedom of the Student-t kernel.
-
-    Returns
-    -------
-    float
 
     Examples
     --------

@@ -25,10 +25,6 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     ValueError
@@ -68,10 +64,6 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
         Contains "error" and "val_error": `MapRegressor.history_`, or its "finetune".
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Examples
     --------

@@ -53,11 +53,6 @@ def html(
     title : str, default="Map"
         Title of the page.
 
-    Returns
-    -------
-    Path
-        The file.
-
     Raises
     ------
     ModuleNotFoundError

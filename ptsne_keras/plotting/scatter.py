@@ -61,11 +61,6 @@ def scatter(
     **options
         Passed to `Axes.scatter`, such as `s`; shading uses `alpha` and `norm` only.
 
-    Returns
-    -------
-    matplotlib Axes
-        Save it with ``.figure.savefig("map.svg")``.
-
     Raises
     ------
     ValueError
@@ -97,10 +92,6 @@ def overlay(
         Class or number of each row, as in `scatter`; None for both draws them without labels.
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------

@@ -39,11 +39,6 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     path : path-like
         The file, ending in ".onnx"; its folder is created if it is missing.
 
-    Returns
-    -------
-    pathlib.Path
-        The file.
-
     Raises
     ------
     FileExistsError
@@ -79,11 +74,6 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
         A model with one input [N, D] and one output [N, d].
     path : path-like
         The file, ending in ".tflite"; its folder is created if it is missing.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
 
     Examples
     --------

@@ -75,11 +75,6 @@ def configure(
     allowed_batch_sizes : sequence of int, default=()
         For XLA devices such as TPUs, which compile each size: batches are padded to these sizes.
 
-    Returns
-    -------
-    list of pathlib.Path
-        The four files.
-
     Raises
     ------
     FileNotFoundError
