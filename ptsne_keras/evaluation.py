@@ -52,34 +52,6 @@ class _Part:
     maps: dict[str, FloatArray]
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """How many neighbours are found, and of which rows."""
-
-    n_neighbors: int
-    recall_neighbors: int
-    sample_size: int | None
-    random_state: int
-
-    def check(self, n: int) -> None:
-        """Raise a ValueError unless n training rows are enough."""
-        k, K = self.n_neighbors, self.recall_neighbors
-        if self.sample_size is not None:
-            check_integer(self.sample_size, "sample_size")
-        if check_integer(k, "n_neighbors") >= n / 2:
-            raise ValueError(
-                f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."
-            )
-        if check_integer(K, "recall_neighbors") >= n:
-            raise ValueError(
-                f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {K}."
-            )
-
-    def drawn(self, n: int) -> ranks.Indices:
-        """Return the indices of the rows, of n, whose neighbours are found."""
-        return ranks.drawn(n, self.sample_size, self.random_state)
-
-
 def evaluate(
     estimator: Any,
     X: Any,
@@ -152,18 +124,21 @@ def evaluate(
     van der Maaten (2009), section 4.2; Venna & Kaski (2001) for trustworthiness and continuity.
     """
     watch = Stopwatch()
-    counts = _Counts(n_neighbors, recall_neighbors, sample_size, random_state)
     given = {"training": X} | ({} if X_test is None else {"test": X_test})
     parts = _parts(estimator, given, {"training": labels, "test": labels_test})
     watch.lap("transform")
-    counts.check(parts["training"].X.shape[0])
+    n = {name: part.X.shape[0] for name, part in parts.items()}
+    _check_counts(n["training"], n_neighbors, recall_neighbors)
+    chosen = {name: ranks.drawn(n[name], sample_size, random_state) for name in n}
     if pca:
         _add_pca(parts, random_state)
         watch.lap("PCA")
     scales = {type(estimator).__name__: 1.0} if isinstance(estimator, ParametricTSNE) else {}
     steps: dict[str, Callable[[str], dict[str, Measures]]] = {
         "divergence": lambda part: _divergences(estimator, parts[part], scales),
-        "neighbors": lambda part: _neighborhoods(parts, part, counts),
+        "neighbors": lambda part: _neighborhoods(
+            parts, part, chosen[part], n_neighbors, recall_neighbors
+        ),
         "accuracy": lambda part: _accuracies(parts["training"], parts[part]),
         "distances": lambda part: _distances(parts[part], random_state),
     }
@@ -173,10 +148,9 @@ def evaluate(
             for name, values in measured(part).items():
                 measures[name].setdefault(part, {}).update(values)
         watch.lap(step)
-    rows = {name: parts[name].X.shape[0] if name in parts else 0 for name in ("training", "test")}
     return {
-        "rows": rows,
-        "sample_size": {name: len(counts.drawn(n)) for name, n in rows.items()},
+        "rows": {name: n.get(name, 0) for name in _NAMES},
+        "sample_size": {name: len(chosen.get(name, ())) for name in _NAMES},
         "n_neighbors": int(n_neighbors),
         "recall_neighbors": int(recall_neighbors),
         "measures": measures,
@@ -213,6 +187,19 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"Neighbours of {' and '.join(drawn)}, drawn at random, among all rows."]
     seconds = ", ".join(f"{name} {s:.1f}" for name, s in results["seconds"].items())
     return "\n".join([*lines, "", f"seconds: {seconds}"])
+
+
+def _check_counts(n: int, n_neighbors: int, recall_neighbors: int) -> None:
+    """Raise a ValueError unless n training rows are enough."""
+    if check_integer(n_neighbors, "n_neighbors") >= n / 2:
+        raise ValueError(
+            f"n_neighbors should be below half the training rows, {n / 2:g}. "
+            f"Received: {n_neighbors}."
+        )
+    if check_integer(recall_neighbors, "recall_neighbors") >= n:
+        raise ValueError(
+            f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {recall_neighbors}."
+        )
 
 
 def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:
@@ -281,11 +268,12 @@ def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
     return float(np.exp(found.x)) / deviation
 
 
-def _neighborhoods(parts: dict[str, _Part], part: str, counts: _Counts) -> dict[str, Measures]:
+def _neighborhoods(
+    parts: dict[str, _Part], part: str, chosen: ranks.Indices, k: int, K: int
+) -> dict[str, Measures]:
     """Return trustworthiness, continuity and recall, by one pass over the rows for all maps."""
     training, X, maps = parts["training"], parts[part].X, parts[part].maps
-    n, k, K = X.shape[0], counts.n_neighbors, counts.recall_neighbors
-    chosen = counts.drawn(n)
+    n = X.shape[0]
     results: dict[str, Measures] = {
         name: {"trustworthiness": None, "continuity": None} for name in maps
     }
@@ -328,9 +316,7 @@ def _accuracies(training: _Part, part: _Part) -> dict[str, Measures]:
 
 def _distances(part: _Part, random_state: int) -> dict[str, Measures]:
     """Return Spearman's ρ of the distances between rows in the data and on each map."""
-    enough = part.X.shape[0] >= _PAIRED
-    measure = functools.partial(metrics.distance_correlation, random_state=random_state)
-    return {
-        name: {"distance_correlation": measure(part.X, Y) if enough else None}
-        for name, Y in part.maps.items()
-    }
+    if part.X.shape[0] < _PAIRED:
+        return {name: {"distance_correlation": None} for name in part.maps}
+    measure = functools.partial(metrics.distance_correlation, part.X, random_state=random_state)
+    return {name: {"distance_correlation": measure(Y)} for name, Y in part.maps.items()}
