@@ -248,10 +248,6 @@ class TSNE(keras.losses.Loss):
     >>> exaggeration = ptsne_keras.callbacks.Schedule(lambda epoch: 12.0 if epoch < 10 else 1.0)
     >>> model.compile("adam", loss=TSNE(exaggeration=exaggeration.value))
     >>> model.fit(batches.from_array(X, perplexity=30), epochs=50, callbacks=[exaggeration])
-
-    References
-    ----------
-    van der Maaten (2009), equations 1-4.
     """
 
     def __init__(

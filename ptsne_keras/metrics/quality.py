@@ -179,14 +179,10 @@ def distance_correlation(
 
     Parameters
     ----------
-    X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Data.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map.
+    X, Y, random_state
+        As in :func:`trustworthiness`.
     sample_size : int, default=2000
         Number of rows, drawn at random, all pairs of which are compared, in memory. None for all.
-    random_state : int, default=0
-        Seed of the draw.
 
     Raises
     ------
@@ -223,12 +219,8 @@ def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
 
     Parameters
     ----------
-    P : array-like of shape (n_samples, n_samples)
-        Joint probabilities.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map.
-    dof : float or "auto", default=1.0
-        Degrees of freedom of the Student-t kernel.
+    P, Y, dof
+        Joint probabilities, map and degrees of freedom, as in :func:`ptsne_keras.losses.tsne`.
 
     Examples
     --------

@@ -70,10 +70,8 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    encoder : keras.Model
-        A model with one input [N, D] and one output [N, d].
-    path : path-like
-        The file, ending in ".tflite"; its folder is created if it is missing.
+    encoder, path
+        As in :func:`export_onnx`, with a file that ends in ".tflite".
 
     Examples
     --------
