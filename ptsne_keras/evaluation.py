@@ -274,9 +274,8 @@ def _neighborhoods(
     """Return trustworthiness, continuity and recall, by one pass over the rows for all maps."""
     training, X, maps = parts["training"], parts[part].X, parts[part].maps
     n = X.shape[0]
-    results: dict[str, Measures] = {
-        name: {"trustworthiness": None, "continuity": None} for name in maps
-    }
+    unknown: Measures = {"trustworthiness": None, "continuity": None}
+    results = {name: dict(unknown) for name in maps}
     if 2 * k < n:  # always true of training rows
         wide = max(k, K) if part == "training" else k
         near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in maps.items()}

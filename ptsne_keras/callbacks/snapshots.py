@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 from ptsne_keras import plotting
 from ptsne_keras.metrics.procrustes import align
+from ptsne_keras.plotting.colors import check_length
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, files
 
@@ -41,11 +42,8 @@ class _MapCallback(keras.callbacks.Callback):
         shapes = [tuple(x.shape) for x in keras.tree.flatten(self.X)]
         if not shapes or any(len(shape) < 2 or 0 in shape for shape in shapes):
             raise ValueError(f"X should have one or more rows [m, D]. Received: shapes {shapes}.")
-        rows = shapes[0][0]
-        if self.labels is not None and len(self.labels) != rows:
-            raise ValueError(
-                f"labels should be {rows}, one per row. Received: {len(self.labels)} labels."
-            )
+        if self.labels is not None:
+            check_length(self.labels, shapes[0][0], "labels")
         self.folder = Path(folder).expanduser()
         self._is_chosen, self.pattern = _chooser(epochs), pattern
         self._epoch = self._saved = -1
@@ -273,18 +271,13 @@ def _chooser(epochs: Any) -> Callable[[int], bool]:
     numbers = [epochs] if every or not isinstance(epochs, Iterable) else list(epochs)
     fit = all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in numbers)
     if not numbers or not fit:
-        raise ValueError(
-            f"epochs should be an integer of at least 1, or several. Received: {epochs!r}."
-        )
+        raise ValueError(f"epochs should be integers of at least 1. Received: {epochs!r}.")
     return (lambda epoch: epoch % numbers[0] == 0) if every else (lambda epoch: epoch in numbers)
 
 
 def _check_dimensions(Y: Any) -> None:
-    if tuple(Y.shape)[1:] != (2,):
-        raise ValueError(
-            "The model should give a map [B, 2] for MapSnapshots to draw. "
-            f"Received: {tuple(Y.shape)}."
-        )
+    if (shape := tuple(Y.shape))[1:] != (2,):
+        raise ValueError(f"MapSnapshots should get maps [B, 2] from the model. Received: {shape}.")
 
 
 def _sliceable(X: Any) -> Any:

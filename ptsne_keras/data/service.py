@@ -78,7 +78,16 @@ def from_array(
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(dataset, epochs=2, shuffle=False)
     """
-    _check_sendable(X, perplexity)
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            "X should be dense, X.toarray(), because each worker holds all rows. "
+            f"Received: {type(X).__name__}."
+        )
+    if any(map(is_variable, several(perplexity))):
+        raise ValueError(
+            "perplexity should be one or more numbers, because workers do not see the variables of "
+            f"this process. Received: {perplexity!r}."
+        )
     folder = str(folder)
     if "://" not in folder:  # workers may have been started in another folder
         folder = os.path.abspath(folder)
@@ -198,20 +207,6 @@ def _little_endian(block: FloatArray) -> bytes:
     return block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _check_sendable(X: Any, perplexity: Perplexity) -> None:
-    """Raise a ValueError if workers cannot get the rows or the perplexity."""
-    if scipy.sparse.issparse(X):
-        raise ValueError(
-            "X should be dense, X.toarray(), because each worker holds all rows. "
-            f"Received: {type(X).__name__}."
-        )
-    if any(map(is_variable, several(perplexity))):
-        raise ValueError(
-            "perplexity should be one or more numbers, because workers do not see the variables of "
-            f"this process. Received: {perplexity!r}."
-        )
-
-
 def _connect(service: str) -> None:
     """Check that something accepts connections there; TensorFlow would try for an hour."""
     scheme, _, address = str(service).partition("://")
@@ -233,9 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="assigns work to the workers; run one")
     dispatcher.add_argument("--port", type=int, default=5050)
-    dispatcher.add_argument(
-        "--work-dir", help="folder for its state, from which it can be restarted"
-    )
+    dispatcher.add_argument("--work-dir", help="folder for its state, so that it can be restarted")
     worker = roles.add_parser("worker", help="computes P; run one on each machine")
     worker.add_argument("--dispatcher", default="localhost:5050", metavar="HOST:PORT")
     worker.add_argument("--port", type=int, default=5051, help="keep it when restarting the worker")

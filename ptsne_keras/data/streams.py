@@ -224,9 +224,7 @@ def _columns(columns: Any, paths: list[str], schemas: list[Any]) -> list[str]:
     for path, schema in zip(paths, schemas, strict=True):
         missing = sorted(set(columns) - set(schema.names))
         if missing:
-            raise ValueError(
-                f"columns should be in every file. Received: {path} without {missing}."
-            )
+            raise ValueError(f"columns should be in all files. Received: {path} without {missing}.")
     return list(columns)
 
 

@@ -264,10 +264,8 @@ def _write_parquet(file: Path, parts: Iterable[Part]) -> int:
         for Y, others in parts:
             table = pyarrow.Table.from_pandas(_frame(Y, others), preserve_index=False)
             if writer is None:  # labels that are all missing have no type
-                text = (
-                    f.with_type(pyarrow.string()) if str(f.type) == "null" else f
-                    for f in table.schema
-                )
+                string = pyarrow.string()
+                text = [f.with_type(string) if str(f.type) == "null" else f for f in table.schema]
                 writer = stack.enter_context(parquet.ParquetWriter(file, pyarrow.schema(text)))
             writer.write_table(table.cast(writer.schema))
             count += len(Y)

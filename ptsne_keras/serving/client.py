@@ -86,9 +86,7 @@ class Client:
         seconds = {"timeout": timeout, "deadline": deadline, "backoff": backoff}
         for name, value in seconds.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
-                raise ValueError(
-                    f"{name} should be a number of seconds above 0. Received: {value!r}."
-                )
+                raise ValueError(f"{name} should be a number of seconds > 0. Received: {value!r}.")
         if version is not None and label is not None:
             raise ValueError(
                 f"version or label should be given, not both. Received: {version!r} and {label!r}."
