@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from support.linear import MODEL, SLOW, Served
+from support import linear
+from support.linear import MODEL, SLOW
 from support.loopback import Loopback
 
 from ptsne_keras import networks, serving
@@ -15,22 +15,16 @@ def small_encoder():
     return networks.encoder(3, 2, hidden_units=(4,), seed=0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """Versions 1 and 2; only the newest has all three signatures."""
+    """Versions 1 and 2; only the newest has novelty."""
     base = tmp_path_factory.mktemp("served") / MODEL
-    old, new = Served(0.5), Served(1.0)
-    tf.saved_model.save(old, str(base / "1"), signatures={"serving_default": old.embed})
-    signatures = {
-        "serving_default": new.embed,
-        "embed_with_novelty": new.embed_with_novelty,
-        "embed_examples": new.embed_examples,
-    }
-    tf.saved_model.save(new, str(base / "2"), signatures=signatures)
+    serving.export_saved_model(linear.encoder(0.5), base)
+    serving.export_saved_model(linear.encoder(1.0), base, reference=linear.rows(50))
     return base
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(base):
     with Loopback(base, MODEL, labels={"stable": 1}, slow=SLOW) as server:
         yield server
@@ -62,10 +56,8 @@ def client(url):
 def served(tmp_path_factory, digits):
     """An encoder of raw digits, exported with its training rows."""
     (X, _), (X_test, _) = digits
-    scaling = (X.mean(axis=0), X.std())
-    encoder = networks.encoder(
-        64, 2, hidden_units=(50, 50), activation="relu", scaling=scaling, seed=0
-    )
+    options = {"activation": "relu", "scaling": (X.mean(axis=0), X.std()), "seed": 0}
+    encoder = networks.encoder(64, 2, hidden_units=(50, 50), **options)
     path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
     many = np.tile(X_test, (8, 1))[:4096] + np.float32(0.01)
     return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))

@@ -20,7 +20,7 @@ def test_wrong_width(client):
     error = refusal(lambda: client.embed(np.zeros((7, D + 2))))
     assert error.code == "INVALID_ARGUMENT"
     # The operation's own words, then ours.
-    assert "Matrix size-incompatible: In[0]: [7,7], In[1]: [5,2]" in error.server_message
+    assert "features [7,7] is not compatible with expected shape [?,5]" in error.server_message
     assert error.server_message in str(error)
     assert "X should have 5 columns, like the training rows; it has 7." in str(error)
 
@@ -47,9 +47,9 @@ def test_model_without_the_signature(url):
     old = Client(url, MODEL, version=1)
     error = refusal(lambda: old.embed_with_novelty(rows(1)))
     assert "embed_with_novelty" in error.server_message
-    assert "exported with that signature; it has ['serving_default']." in str(error)
+    assert "with that signature; it has ['embed_examples', 'serving_default']." in str(error)
     empty = refusal(lambda: old.embed_with_novelty(np.zeros((0, D))))
-    assert "['serving_default']" in str(empty)
+    assert "['embed_examples', 'serving_default']" in str(empty)
 
 
 def test_model_that_is_no_map(way, tmp_path):

@@ -1,8 +1,8 @@
 """A linear map behind the stand-in for TensorFlow Serving, and what its client should answer."""
 
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from ptsne_keras.serving import ServingError
 
@@ -16,26 +16,10 @@ def rows(n, seed=0):
     return np.random.default_rng(seed).standard_normal((n, D)).astype("float32")
 
 
-class Served(tf.Module):
-    """A linear map to 2-D with the three signatures; novelty is the squared length."""
-
-    def __init__(self, scale):
-        super().__init__()
-        self.weights = tf.Variable(scale * np.arange(1, 2 * D + 1).reshape(D, 2), dtype=tf.float32)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float32, "features")])
-    def embed(self, features):
-        return {"embedding": features @ self.weights}
-
-    @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float32, "features")])
-    def embed_with_novelty(self, features):
-        novelty = tf.reduce_sum(features**2, axis=1)
-        return {"embedding": features @ self.weights, "novelty": novelty}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
-    def embed_examples(self, examples):
-        spec = {"features": tf.io.FixedLenFeature([D], tf.float32)}
-        return self.embed(tf.io.parse_example(examples, spec)["features"])
+def encoder(scale):
+    model = keras.Sequential([keras.Input((D,)), keras.layers.Dense(2, use_bias=False)])
+    model.set_weights([scale * np.arange(1, 2 * D + 1).reshape(D, 2)])
+    return model
 
 
 def assert_embeds(Y, X, scale=1.0):
