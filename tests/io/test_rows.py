@@ -6,15 +6,10 @@ import numpy as np
 import pandas
 import pytest
 import scipy.sparse
-from support.tables import KINDS, NAMES, SAMPLES, table
+from support.tables import KINDS, NAMES, SAMPLES
 
 from ptsne_keras.io import _sources, tables
 from ptsne_keras.io.rows import Choice, Reader
-
-
-@pytest.fixture
-def frame(X):
-    return table(X)
 
 
 def write(frame, X, folder, form):
@@ -76,6 +71,10 @@ def test_columns_are_matched_by_name_with_those_of_a_model(form, frame, X, tmp_p
     assert reader.ignored == ["b", "c", "d"]
     with pytest.raises(ValueError, match=r"columns that the model was fitted with.*'missing'"):
         Reader(file, choice, like=["a", "missing"])
+    rows = Reader(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
+    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
+    with pytest.raises(ValueError, match=r"columns should be left out, or.*'e', 'a'.*'b', 'a'"):
+        Reader(file, Choice(columns=["b", "a"]), like=["e", "a"])
 
 
 @pytest.mark.parametrize("form", [".csv", ".npz", ".npy"])
@@ -88,6 +87,8 @@ def test_columns_are_chosen_and_dropped(form, frame, X, tmp_path):
     np.testing.assert_allclose(Reader(file, dropped).read().X, np.delete(X, 1, 1), rtol=1e-6)
     with pytest.raises(ValueError, match="drop should be among the columns"):
         Reader(file, Choice(drop=["nonsense"]))
+    with pytest.raises(ValueError, match=f"name each column once. Received: '{a}' twice"):
+        Reader(file, Choice(columns=[a, a, b]))
 
 
 def test_an_array_is_mapped_and_a_column_may_be_the_labels(X, tmp_path):
@@ -195,16 +196,6 @@ def test_more_that_is_wrong(name, choice, words, frame, X, tmp_path, monkeypatch
     assert Reader("two.npz", Choice(array="two")).count == 90
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         Reader(name, Choice(**choice)).read()
-
-
-def test_columns_beside_names_of_a_model(frame, X, tmp_path):
-    file, _ = write(frame, X, tmp_path, ".csv")
-    rows = Reader(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
-    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
-    with pytest.raises(ValueError, match=r"columns should be left out, or.*'e', 'a'.*'b', 'a'"):
-        Reader(file, Choice(columns=["b", "a"]), like=["e", "a"])
-    with pytest.raises(ValueError, match=r"name each column once. Received: 'a' twice"):
-        Reader(file, Choice(columns=["a", "a", "b"]))
 
 
 @pytest.mark.parametrize("form", [".csv", ".parquet", ".h5ad", ".npy"])
