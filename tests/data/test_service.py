@@ -32,9 +32,8 @@ class Service:
     def start(self, port, *arguments):
         module = [sys.executable, "-m", "ptsne_keras.data.service"]
         options = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, "stderr": subprocess.DEVNULL}
-        self.processes[port] = subprocess.Popen(
-            [*module, *arguments, "--port", str(port)], **options
-        )
+        command = [*module, *arguments, "--port", str(port)]
+        self.processes[port] = subprocess.Popen(command, **options)
 
     def start_worker(self, port):
         self.start(port, "worker", "--dispatcher", f"localhost:{self.port}")
@@ -54,10 +53,8 @@ class Service:
         self.processes[port].wait()
 
     def from_array(self, X, *arguments, **options):
-        service = f"grpc://localhost:{self.port}"
-        return data_service.from_array(
-            X, *arguments, service=service, folder=self.folder, **options
-        )
+        options |= {"service": f"grpc://localhost:{self.port}", "folder": self.folder}
+        return data_service.from_array(X, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +90,11 @@ def assert_equal(found, expected):
         np.testing.assert_allclose(P, P_expected, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("perplexity", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})]
-)
-def test_batches_are_those_of_the_local_pipeline_with_the_same_seed(
-    service, X, perplexity, options
-):
+@pytest.mark.parametrize(("u", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})])
+def test_batches_are_those_of_the_local_pipeline_with_the_same_seed(service, X, u, options):
     """So every row comes once in each epoch, and each epoch has another order."""
-    remote = service.from_array(X, perplexity, 64, seed=1, **options)
-    local = batches.from_array(X, perplexity, 64, seed=1, **options)
+    remote = service.from_array(X, u, 64, seed=1, **options)
+    local = batches.from_array(X, u, 64, seed=1, **options)
     assert remote.element_spec == local.element_spec
     assert remote.cardinality() == local.cardinality()
     for _ in range(3):
@@ -163,9 +156,7 @@ def deliver(monkeypatch, change):
     [
         lambda served: served.filter(lambda number, j, *_: j % 3 != 1),
         lambda served: served.take(0),
-        lambda served: served.flat_map(
-            lambda *batch: tf.data.Dataset.from_tensors(batch).repeat(2)
-        ),
+        lambda served: served.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(2)),
     ],
     ids=["some lost", "all lost", "each twice"],
 )

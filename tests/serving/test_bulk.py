@@ -31,13 +31,10 @@ def scalars(X):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    encoder = networks.encoder(
-        D, 2, hidden_units=(64, 64), activation="gelu", scaling=(5, 3), seed=0
-    )
+    encoder = networks.encoder(D, hidden_units=(64, 64), activation="gelu", scaling=(5, 3), seed=0)
     base = tmp_path_factory.mktemp("served")
-    return SimpleNamespace(
-        encoder=encoder, base=base, path=serving.export_saved_model(encoder, base)
-    )
+    path = serving.export_saved_model(encoder, base)
+    return SimpleNamespace(encoder=encoder, base=base, path=path)
 
 
 def embedded(batch):
@@ -169,12 +166,8 @@ def ray_data(tmp_path_factory):
         import ray.data
 
         patch.chdir(tmp_path_factory.mktemp("ray"))  # what Ray would send to its workers
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=150 * 2**20,
-            log_to_driver=False,
-        )
+        quiet = {"include_dashboard": False, "log_to_driver": False}
+        ray.init(num_cpus=2, object_store_memory=150 * 2**20, **quiet)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray.data
         ray.shutdown()

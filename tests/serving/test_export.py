@@ -69,9 +69,7 @@ def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path,
     assert serving.export_saved_model(small_encoder, tmp_path).name == "8"
 
 
-def test_version_taken_by_another_during_the_write_is_left_untouched(
-    small_encoder, tmp_path, monkeypatch
-):
+def test_version_taken_during_the_write_is_left_untouched(small_encoder, tmp_path, monkeypatch):
     def write_while_another_finishes(encoder, path, options):
         for folder, text in ((path, "ours"), (tmp_path / "1", "theirs")):
             folder.mkdir()
@@ -87,11 +85,8 @@ def test_version_taken_by_another_during_the_write_is_left_untouched(
 @pytest.mark.usefixtures("quick_write")
 def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        exports = [
-            pool.submit(serving.export_saved_model, small_encoder, tmp_path) for _ in "8" * 8
-        ]
-    taken = [export.result().name for export in exports]
-    assert sorted(taken) == names(tmp_path) == [str(n) for n in range(1, 9)]
+        exported = list(pool.map(serving.export_saved_model, [small_encoder] * 8, [tmp_path] * 8))
+    assert sorted(path.name for path in exported) == names(tmp_path) == list("12345678")
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
@@ -225,9 +220,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
-def test_wrong_arguments_are_refused_and_nothing_is_made(
-    small_encoder, tmp_path, arguments, message
-):
+def test_wrong_arguments_are_refused_and_make_nothing(small_encoder, tmp_path, arguments, message):
     directory = tmp_path / arguments.get("directory", "new")
     with pytest.raises(ValueError, match=message):
         serving.export_saved_model(small_encoder, **{**arguments, "directory": directory})
