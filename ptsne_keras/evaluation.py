@@ -47,8 +47,7 @@ class _Part:
     """The training rows or the test rows, and their maps."""
 
     X: Any
-    codes: Any
-    """[n], class of each row, -1 for rows without one; None without classes."""
+    codes: Any  # [n], class of each row, -1 for rows without one; None without classes
     maps: dict[str, FloatArray]
 
 
@@ -189,17 +188,14 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"seconds: {seconds}"])
 
 
-def _check_counts(n: int, n_neighbors: int, recall_neighbors: int) -> None:
-    """Raise a ValueError unless n training rows are enough."""
-    if check_integer(n_neighbors, "n_neighbors") >= n / 2:
+def _check_counts(n: int, k: int, K: int) -> None:
+    """Raise a ValueError unless n training rows are enough for k neighbours, and K of recall."""
+    if check_integer(k, "n_neighbors") >= n / 2:
         raise ValueError(
-            f"n_neighbors should be below half the training rows, {n / 2:g}. "
-            f"Received: {n_neighbors}."
+            f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."
         )
-    if check_integer(recall_neighbors, "recall_neighbors") >= n:
-        raise ValueError(
-            f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {recall_neighbors}."
-        )
+    if check_integer(K, "recall_neighbors") >= n:
+        raise ValueError(f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {K}.")
 
 
 def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import matplotlib.pyplot as plt
@@ -18,6 +18,8 @@ from ptsne_keras.metrics.procrustes import align
 from ptsne_keras.plotting.colors import check_length
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, files
+
+Epochs: TypeAlias = int | Collection[int]
 
 # Matplotlib's writers of animations, and frames per second.
 _WRITERS, _SPEED = {".gif": "pillow", ".mp4": "ffmpeg"}, 5
@@ -144,7 +146,7 @@ class MapSnapshots(_MapCallback):
         folder: str | os.PathLike[str],
         *,
         labels: Any = None,
-        epochs: int | Collection[int] = 10,
+        epochs: Epochs = 10,
         animation: str | None = "map.gif",
     ) -> None:
         super().__init__(X, folder, labels, epochs, "epoch_{}.npy")
@@ -238,12 +240,7 @@ class Projector(_MapCallback):
     """
 
     def __init__(
-        self,
-        X: Any,
-        log_dir: str | os.PathLike[str],
-        *,
-        labels: Any = None,
-        epochs: int | Collection[int] = 50,
+        self, X: Any, log_dir: str | os.PathLike[str], *, labels: Any = None, epochs: Epochs = 50
     ) -> None:
         super().__init__(X, log_dir, labels, epochs, "map_{}.tsv")
 

@@ -175,14 +175,8 @@ def from_graph(
     near = _graph_neighbors(X, perplexity, neighbors, seed)
     draw = PairSampler(X, near, perplexity, jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    heads = order.index_batches(
-        len(X),
-        batch_size // 2,
-        multiple=GRAPH_MULTIPLE,
-        seed=order_seed,
-        epoch=epoch,
-        replicas=replicas,
-    )
+    options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
+    heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))

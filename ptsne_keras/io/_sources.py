@@ -51,16 +51,11 @@ class Choice:
 class Source:
     """Rows in a file."""
 
-    names: list[str]
-    """Of the columns."""
-    named: bool = True
-    """Whether the file has these names."""
-    numeric: Sequence[str]
-    """Names of the columns that hold numbers."""
-    index: Sequence[str] = ()
-    """Names of the columns that are R's or pandas' row names, and no features."""
-    ids: str | None = None
-    """Name of what names the rows, unless another is asked for."""
+    names: list[str]  # of the columns
+    named: bool = True  # whether the file has these names
+    numeric: Sequence[str]  # names of the columns that hold numbers
+    index: Sequence[str] = ()  # those that are R's or pandas' row names, and no features
+    ids: str | None = None  # name of what names the rows, unless another is asked for
     count: int | None = None
 
     def __init__(self, file: Path, names: Sequence[str]) -> None:

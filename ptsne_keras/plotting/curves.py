@@ -100,10 +100,8 @@ def correlations(
     --------
     >>> axes = plotting.correlations(Y, 0.9 * Y, Y[:50], 0.5 * Y[:50])
     """
-    columns = [
-        [np.reshape(coordinates, (len(coordinates), -1)) for coordinates in pair]
-        for pair in ((Y, Y_found), (held_out, held_out_found))
-    ]
+    pairs = (Y, Y_found), (held_out, held_out_found)
+    columns = [[np.reshape(Z, (len(Z), -1)) for Z in pair] for pair in pairs]
     d = columns[0][0].shape[1]
     if axes is None:
         axes = plt.subplots(d, 2, figsize=(8, 4 * d), squeeze=False, layout="constrained")[1]

@@ -2,7 +2,6 @@
 
 import importlib
 import math
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import optional
 
@@ -32,12 +31,7 @@ class Grpc:
     """The same calls as `Rest`, over one channel, shared by threads."""
 
     def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Mapping[str, Any],
-        headers: Mapping[str, str],
-        credentials: Any = None,
+        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
     ) -> None:
         grpc = _required(url.scheme)
         if url.scheme == "grpcs":

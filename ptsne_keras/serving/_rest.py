@@ -4,9 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
-import ssl
 import time
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, quote
 
@@ -14,7 +12,7 @@ import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -37,12 +35,7 @@ class Rest:
     """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
     def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Mapping[str, Any],
-        headers: Mapping[str, str],
-        credentials: ssl.SSLContext | None = None,
+        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
     ) -> None:
         base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
         self._url = f"{base}/v1/models/{quote(model, safe='')}"

@@ -18,6 +18,9 @@ BYTES = 2 * 2**20
 Rows: TypeAlias = FloatArray | Sequence[bytes]
 """What is sent: features float32 [N, D], or N serialised `tf.train.Example`."""
 
+Options: TypeAlias = Mapping[str, Any]
+"""Headers, or the choice of a version or label."""
+
 Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}."""
 

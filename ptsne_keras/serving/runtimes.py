@@ -123,13 +123,8 @@ def _to_litert(encoder: keras.Model, features: int) -> bytes:
     named = keras.Model(inputs, {"embedding": keras.ops.cast(encoder(inputs), "float32")})
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "encoder.tflite"
-        named.export(
-            file,
-            format="litert",
-            verbose=False,
-            input_signature=[signatures.spec(features)],
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
-        )
+        spec, ops = [signatures.spec(features)], {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        named.export(file, format="litert", verbose=False, input_signature=spec, target_spec=ops)
         return file.read_bytes()
 
 
