@@ -123,10 +123,8 @@ def test_the_order_derives_from_the_number_of_the_epoch(service, X):
 def test_rows_of_other_kinds(service, X, dtype, tmp_path):
     np.save(tmp_path / "X.npy", (10 * X).astype(dtype))
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    assert_equal(
-        arrays(service.from_array(mapped, 10, 250, seed=0)),
-        arrays(batches.from_array((10 * X).astype(dtype), 10, 250, seed=0)),
-    )
+    expected = batches.from_array((10 * X).astype(dtype), 10, 250, seed=0)
+    assert_equal(arrays(service.from_array(mapped, 10, 250, seed=0)), arrays(expected))
 
 
 def test_rows_are_written_once(service, X):
@@ -235,13 +233,8 @@ def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
 
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
     model.compile("adam", loss=losses.TSNE())
-    history = model.fit(
-        service.from_array(X, 5, 10, seed=0).map(kept),
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-        callbacks=[KillAt(service, batch, back)],
-    )
+    data, kill = service.from_array(X, 5, 10, seed=0).map(kept), KillAt(service, batch, back)
+    history = model.fit(data, epochs=3, shuffle=False, verbose=0, callbacks=[kill])
     assert int(model.optimizer.iterations) == 3 * 50
     assert len(fed) == 3 * 50
     assert history.history["loss"][-1] < history.history["loss"][0]

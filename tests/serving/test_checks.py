@@ -22,6 +22,7 @@ def test_check_tells_all_it_looked_at(served):
     assert {"warm-up", "answers", "batches"} < set(what)
     assert "embedding float32 [N, 2]" in str(report)
     assert "FAIL" not in str(report)
+    assert checks.facts(served.path) == {}
 
 
 def in_python(x):
@@ -63,11 +64,6 @@ def failures(path):
     assert not report.ok
     assert "FAIL" in str(report)
     return {finding.what for finding in report.findings if not finding.ok}
-
-
-def test_check_finds_weights_that_are_stored_twice(served, tmp_path):
-    served.encoder.export(tmp_path / "1", verbose=False)
-    assert "weights" in failures(tmp_path / "1")
 
 
 def test_check_finds_what_was_truncated_removed_or_misnamed(served, tmp_path):
@@ -129,7 +125,9 @@ def test_check_counts_warm_up_records_and_their_rows(served, tmp_path):
     assert failures(path) == {"warm-up"}
 
 
-def test_check_finds_weights_that_are_constants_too(tmp_path):
+def test_check_finds_weights_that_are_stored_twice_or_constants_too(served, tmp_path):
+    served.encoder.export(tmp_path / "1", verbose=False)
+    assert "weights" in failures(tmp_path / "1")
     kernel = np.random.default_rng(0).normal(size=(64, 50)).astype("float32")
     inputs = keras.Input((64,))
     both = keras.layers.Dense(50)(inputs) + keras.ops.matmul(inputs, kernel)
@@ -141,7 +139,3 @@ def test_check_finds_weights_that_are_constants_too(tmp_path):
 def test_check_of_no_model_names_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"with a saved_model\.pb"):
         serving.check(tmp_path)
-
-
-def test_facts_are_empty_where_there_are_none(served):
-    assert checks.facts(served.path) == {}

@@ -131,17 +131,13 @@ def test_headers_are_sent(url, server):
 
 def test_metadata(client):
     features = {"features": {"dtype": "float32", "shape": [None, D]}}
+    examples = {"examples": {"dtype": "string", "shape": [None]}}
     embedding = {"embedding": {"dtype": "float32", "shape": [None, 2]}}
+    novelty = {"novelty": {"dtype": "float32", "shape": [None]}}
     assert client.metadata() == {
         "serving_default": {"inputs": features, "outputs": embedding},
-        "embed_with_novelty": {
-            "inputs": features,
-            "outputs": {**embedding, "novelty": {"dtype": "float32", "shape": [None]}},
-        },
-        "embed_examples": {
-            "inputs": {"examples": {"dtype": "string", "shape": [None]}},
-            "outputs": embedding,
-        },
+        "embed_with_novelty": {"inputs": features, "outputs": embedding | novelty},
+        "embed_examples": {"inputs": examples, "outputs": embedding},
     }
 
 

@@ -158,10 +158,8 @@ def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypa
     there = serving.export_saved_model(small_encoder, tmp_path / "b" / "map", reference=X, dof=2)
     for file in ("assets.extra/tf_serving_warmup_requests", "assets.extra/ptsne_keras.json"):
         assert (here / file).read_bytes() == (there / file).read_bytes()
-    answers = [
-        tf.saved_model.load(str(path)).signatures["embed_with_novelty"](features=tf.constant(X))
-        for path in (here, there)
-    ]
+    models = [tf.saved_model.load(str(path)) for path in (here, there)]
+    answers = [m.signatures["embed_with_novelty"](features=tf.constant(X)) for m in models]
     for name in ("embedding", "novelty"):
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
 
@@ -209,10 +207,7 @@ def test_encoder_of_a_name_that_tensorflow_does_not_take_is_refused(tmp_path):
 WRONG = [
     *[({"version": v}, "version should be an integer") for v in (-1, "1", True, 1.0, 2**63)],
     *[({"dof": d}, "dof should be a number above 0") for d in (0, -1.0, np.nan, np.inf, "learn")],
-    *[
-        ({"reference": X}, "reference should be two or more rows of 3 columns")
-        for X in (np.zeros((9, 5)), np.zeros((1, 3)), np.zeros(3))
-    ],
+    *[({"reference": np.zeros(n)}, "two or more rows of 3 columns") for n in ((9, 5), (1, 3), 3)],
     ({"precision": "bfloat16"}, "reference should be given"),
     ({"precision": "float16"}, 'precision should be "float32" or "bfloat16"'),
     ({"directory": "[map]*"}, "directory should not contain"),
