@@ -6,7 +6,6 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import scipy.sparse
@@ -93,16 +92,7 @@ def from_array(
         folder = os.path.abspath(folder)
     drawn = batches.checked_source(X, perplexity, batch_size, replicas)
     _connect(service)
-    plan = _Plan(
-        drawn,
-        drawn.take(tf.zeros([0], tf.int64)),
-        perplexity,
-        order.batch_count(drawn.count, batch_size, replicas=replicas),
-        replicas,
-        order.own_seed(seed),
-        _write(drawn, folder),
-        tf.io.gfile.join(folder, f"order-{uuid.uuid4().hex}"),
-    )
+    plan = _Plan(drawn, perplexity, batch_size, replicas, order.own_seed(seed), folder)
     # DYNAMIC: each split, the number of a batch, goes to one worker.
     served = plan.served().apply(_service.distribute(_service.ShardingPolicy.DYNAMIC, service))
     numbers = order.random_numbers(plan.seed, epoch).take(1)
@@ -111,18 +101,17 @@ def from_array(
     return order.prefetched(batches.stacked(dataset, replicas))
 
 
-@dataclass(frozen=True)
 class _Plan:
     """What this process and the workers share."""
 
-    drawn: Source
-    none: tf.Tensor  # rows [0, D]
-    perplexity: Perplexity
-    count: int
-    replicas: int
-    seed: int
-    rows_file: str
-    order_file: str
+    def __init__(
+        self, drawn: Source, perplexity: Perplexity, size: int, replicas: int, seed: int, place: str
+    ) -> None:
+        self.drawn, self.perplexity, self.replicas, self.seed = drawn, perplexity, replicas, seed
+        self.none = drawn.take(tf.zeros([0], tf.int64))  # rows [0, D]
+        self.count = order.batch_count(drawn.count, size, replicas=replicas)
+        self.rows_file = _write(drawn, place)
+        self.order_file = tf.io.gfile.join(place, f"order-{uuid.uuid4().hex}")
 
     def served(self) -> tf.data.Dataset:
         """Return what workers compute: the number of the epoch, that of the batch, X and P."""
