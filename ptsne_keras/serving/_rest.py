@@ -49,7 +49,7 @@ class Rest:
         outputs = list(signature.ranks)
         inputs = f'{{"{signature.input}": {json_rows(rows)}}}'
         body = f'{{"signature_name": "{signature.name}", "inputs": {inputs}}}'
-        answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
+        answer = _transport.part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
         try:
@@ -57,15 +57,13 @@ class Rest:
         except (TypeError, ValueError) as error:  # such as rows of different lengths
             raise Failure("DATA_LOSS", f"outputs that are no arrays: {error}") from None
 
-    def metadata(self, timeout: float) -> dict[str, Any]:
+    def metadata(self, timeout: float) -> Any:
         """Fetch the signature definitions."""
-        answer = self._ask("GET", "/metadata", timeout)
-        return _part(answer, "metadata", "signature_def", "signature_def")
+        return self._ask("GET", "/metadata", timeout)
 
-    def states(self, timeout: float) -> list[str]:
+    def status(self, timeout: float) -> Any:
         """Fetch the states of the model's versions."""
-        statuses = _part(self._ask("GET", "", timeout), "model_version_status")
-        return [_part(status, "state") for status in statuses]
+        return self._ask("GET", "", timeout)
 
     def close(self) -> None:
         """Close all connections."""
@@ -116,15 +114,6 @@ def _failure(error: Exception, timeout: float) -> Failure:
     if cut or isinstance(error, ValueError):
         return Failure("DATA_LOSS", f"an answer cut short: {error}")
     return Failure("UNAVAILABLE", str(error))  # refused, reset, or no such host
-
-
-def _part(answer: Any, *keys: str) -> Any:
-    """Return a part of an answer, which may come from another kind of server."""
-    for key in keys:
-        if not isinstance(answer, dict) or key not in answer:
-            raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")
-        answer = answer[key]
-    return answer
 
 
 def _error_text(text: bytearray) -> str:

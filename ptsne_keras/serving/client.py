@@ -12,7 +12,7 @@ from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender
-from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures, part
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 
@@ -198,7 +198,8 @@ class Client:
         True
         """
         try:
-            states = self._transport.states(self._timeout)
+            versions = part(self._transport.status(self._timeout), "model_version_status")
+            states = [part(version, "state") for version in versions]
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status ignores labels
         except Failure as failure:
@@ -224,8 +225,8 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _predict(self, parts: Iterable[Rows], signature: Signature) -> list[FloatArray]:
-        answers = [self._sender.send(signature, part) for part in parts]
+    def _predict(self, chunks: Iterable[Rows], signature: Signature) -> list[FloatArray]:
+        answers = [self._sender.send(signature, chunk) for chunk in chunks]
         if not answers:
             return self._sender.empty(signature)
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]

@@ -161,7 +161,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if act == ":predict":
                 answer, cut = self._predict(asked, json.loads(body))
             else:
-                answer = self._metadata(asked) if act else self._states(asked)
+                message = (_metadata if act else _status)(self.loopback, None, asked, None)
+                answer = json_format.MessageToDict(message, preserving_proto_field_name=True)
         except Failure as failure:
             code, answer = _HTTP.get(failure.code, 500), {"error": str(failure)}
         text = json.dumps(answer, indent=1).encode()
@@ -177,17 +178,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
-
-    def _states(self, asked):
-        states = [{"version": str(v), "state": "AVAILABLE"} for v in self.loopback.listed(*asked)]
-        return {"model_version_status": states}
-
-    def _metadata(self, asked):
-        definitions = {
-            key: json_format.MessageToDict(value, preserving_proto_field_name=True)
-            for key, value in self.loopback.find(*asked).definitions.items()
-        }
-        return {"metadata": {"signature_def": {"signature_def": definitions}}}
 
     def _predict(self, asked, body):
         signature, served = body["signature_name"], self.loopback.find(*asked)
