@@ -90,20 +90,12 @@ def rename_output(graph):
     graph.signature_def["serving_default"].outputs["embedding"].name = "nothing:0"
 
 
-def bind_to_a_cpu(graph):
-    graph.graph_def.node[0].device = "/device:CPU:7"
-
-
-def ask_for_the_future(graph):
-    graph.graph_def.versions.min_consumer = 99_999
-
-
 ALTERED = {
     "a signature that is gone": (lambda g: g.signature_def.pop("embed_examples"), "warm-up"),
     "an output of no tensor": (rename_output, "warm-up"),
     "another tag": (lambda g: g.meta_info_def.tags.append("gpu"), "graph"),
-    "a graph of the future": (ask_for_the_future, "loads"),
-    "another CPU": (bind_to_a_cpu, "devices"),
+    "a later graph": (lambda g: setattr(g.graph_def.versions, "min_consumer", 99_999), "loads"),
+    "another CPU": (lambda g: setattr(g.graph_def.node[0], "device", "/device:CPU:7"), "devices"),
 }
 
 

@@ -12,7 +12,7 @@ import re
 import threading
 from concurrent import futures
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import grpc
@@ -35,14 +35,6 @@ FAULTS = ("unavailable", "slow", "truncated", "short")
 _HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata|)")
 invalid = functools.partial(Failure, "INVALID_ARGUMENT")
-
-
-class Request(NamedTuple):
-    """A predict request that came in."""
-
-    signature: str
-    rows: int
-    headers: dict[str, str]
 
 
 class Loopback:
@@ -95,7 +87,7 @@ class Loopback:
         """Return the outputs by name, and whether to cut the answer off."""
         rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=0)
         with self._lock:
-            self.requests.append(Request(signature, rows, headers))
+            self.requests.append(SimpleNamespace(rows=rows, headers=headers))
             fault = self._faults.pop(0) if self._faults else None
         if fault == "unavailable":
             raise Failure("UNAVAILABLE", "The model server is unavailable: an injected fault")
