@@ -276,11 +276,8 @@ class TSNE(keras.losses.Loss):
         self.jit_compile = jit_compile
 
     def call(self, P: Tensor, Y: Tensor) -> Tensor:
-        """Return the row terms [R b] times b, whose mean is the mean divergence of the blocks.
-
-        They are a vector because Keras scales for several replicas only in the reduction, which
-        skips scalars.
-        """
+        """Return the row terms [R b] times b, whose mean is the mean divergence of the blocks."""
+        # A vector: Keras scales for several replicas only in the reduction, which skips scalars.
         distribution.check_backend()
         terms = functools.partial(tsne, **self._options())
         rows = (xla.compiled(terms) if self.jit_compile else terms)(P, Y)

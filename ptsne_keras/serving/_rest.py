@@ -41,8 +41,9 @@ class Rest:
         self._url = f"{base}/v1/models/{quote(model, safe='')}"
         for kind, value in choice.items():
             self._url += f"/{kind}s/{quote(str(value), safe='')}"
-        self._headers = {"Content-Type": "application/json", **headers}
-        self._pools = urllib3.PoolManager(maxsize=_KEPT, retries=False, ssl_context=credentials)
+        headers = {"Content-Type": "application/json", **headers}
+        options = {"maxsize": _KEPT, "retries": False, "ssl_context": credentials}
+        self._pools = urllib3.PoolManager(headers=headers, **options)
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
@@ -72,15 +73,9 @@ class Rest:
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
         until = time.monotonic() + timeout
         try:
-            response = self._pools.request(
-                method,
-                self._url + path,
-                body=body,
-                headers=self._headers,
-                timeout=urllib3.Timeout(total=timeout),
-                redirect=False,
-                preload_content=False,
-            )
+            options: dict[str, Any] = {"redirect": False, "preload_content": False}
+            limit = urllib3.Timeout(total=timeout)
+            response = self._pools.request(method, self._url + path, body, timeout=limit, **options)
             text = bytearray()
             with contextlib.closing(response):
                 # In pieces: the timeout of a socket limits each silence, not the whole answer.

@@ -129,11 +129,9 @@ def _to_litert(encoder: keras.Model, features: int) -> bytes:
 
 
 def _to_onnx(encoder: keras.Model, features: int) -> bytes:
-    """Convert the graph, with the weights as constants.
-
-    `keras.Model.export(format="onnx")` makes inputs of the model of the constants that a layer
-    holds, such as the mean of a Normalization, and has no place for a handler of Erfc.
-    """
+    """Convert the graph, with the weights as constants."""
+    # `keras.Model.export(format="onnx")` makes inputs of the model of the constants that a layer
+    # holds, such as the mean of a Normalization, and has no place for a handler of Erfc.
     import onnx
     import tf2onnx
 
