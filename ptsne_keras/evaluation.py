@@ -128,16 +128,14 @@ def evaluate(
     watch.lap("transform")
     n = {name: part.X.shape[0] for name, part in parts.items()}
     _check_counts(n["training"], n_neighbors, recall_neighbors)
-    chosen = {name: ranks.drawn(n[name], sample_size, random_state) for name in n}
+    drawn = {name: ranks.drawn(n[name], sample_size, random_state) for name in n}
     if pca:
         _add_pca(parts, random_state)
         watch.lap("PCA")
     scales = {type(estimator).__name__: 1.0} if isinstance(estimator, ParametricTSNE) else {}
     steps: dict[str, Callable[[str], dict[str, Measures]]] = {
         "divergence": lambda part: _divergences(estimator, parts[part], scales),
-        "neighbors": lambda part: _neighborhoods(
-            parts, part, chosen[part], n_neighbors, recall_neighbors
-        ),
+        "neighbors": lambda part: _neighborhoods(parts, part, drawn, n_neighbors, recall_neighbors),
         "accuracy": lambda part: _accuracies(parts["training"], parts[part]),
         "distances": lambda part: _distances(parts[part], random_state),
     }
@@ -149,7 +147,7 @@ def evaluate(
         watch.lap(step)
     return {
         "rows": {name: n.get(name, 0) for name in _NAMES},
-        "sample_size": {name: len(chosen.get(name, ())) for name in _NAMES},
+        "sample_size": {name: len(drawn.get(name, ())) for name in _NAMES},
         "n_neighbors": int(n_neighbors),
         "recall_neighbors": int(recall_neighbors),
         "measures": measures,
@@ -265,26 +263,25 @@ def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
 
 
 def _neighborhoods(
-    parts: dict[str, _Part], part: str, chosen: ranks.Indices, k: int, K: int
+    parts: dict[str, _Part], part: str, drawn: dict[str, ranks.Indices], k: int, K: int
 ) -> dict[str, Measures]:
     """Return trustworthiness, continuity and recall, by one pass over the rows for all maps."""
     training, X, maps = parts["training"], parts[part].X, parts[part].maps
-    n = X.shape[0]
+    n, rows = X.shape[0], drawn[part]
     unknown: Measures = {"trustworthiness": None, "continuity": None}
     results = {name: dict(unknown) for name in maps}
     if 2 * k < n:  # always true of training rows
         wide = max(k, K) if part == "training" else k
-        near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in maps.items()}
+        near = {name: ranks.nearest(Y, wide, of=rows) for name, Y in maps.items()}
         candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
-        true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
+        true, found = ranks.nearest_and_ranks(X, rows, wide, candidates)
         for (name, Y), rank in zip(maps.items(), np.split(found, len(near), axis=1), strict=True):
             results[name]["trustworthiness"] = quality.trust(rank, n)
-            results[name]["continuity"] = quality.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
+            results[name]["continuity"] = quality.trust(ranks.ranks(Y, rows, true[:, :k]), n)
     if part == "test":  # recall of their nearest training rows
-        true = ranks.nearest(training.X, K, X_new=X[chosen])
-        near = {
-            name: ranks.nearest(training.maps[name], K, X_new=Y[chosen]) for name, Y in maps.items()
-        }
+        true = ranks.nearest(training.X, K, X_new=X[rows])
+        old = training.maps
+        near = {name: ranks.nearest(old[name], K, X_new=Y[rows]) for name, Y in maps.items()}
     for name in maps:
         kept = ranks.recall(true[:, :K], near[name][:, :K])
         results[name]["neighborhood_recall"] = float(kept.mean())

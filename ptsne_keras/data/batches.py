@@ -187,11 +187,8 @@ def checked_source(X: Any, perplexity: Perplexity, batch_size: int, replicas: in
     drawn = source(X)
     check_batches(drawn.count, perplexity, batch_size, replicas)
     # By hashes, because comparing the rows would take a copy of all of them.
-    hashes = np.fromiter(
-        (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0
-        np.int64,
-        drawn.count,
-    )
+    rows = (row for block in drawn.blocks() for row in block + 0.0)  # -0 → 0
+    hashes = np.fromiter((hash(row.tobytes()) for row in rows), np.int64, drawn.count)
     _, counts = np.unique(hashes, return_counts=True)
     many = int(counts[counts - 1 >= min(values(perplexity))].sum())
     if many:
