@@ -199,7 +199,7 @@ class Client:
         """
         try:
             versions = part(self._transport.status(self._timeout), "model_version_status")
-            states = [part(version, "state") for version in versions]
+            states = [version.get("state") for version in versions]  # none is UNKNOWN
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status ignores labels
         except Failure as failure:
