@@ -268,7 +268,7 @@ def _chooser(epochs: Any) -> Callable[[int], bool]:
     numbers = [epochs] if every or not isinstance(epochs, Iterable) else list(epochs)
     fit = all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in numbers)
     if not numbers or not fit:
-        raise ValueError(f"epochs should be integers of at least 1. Received: {epochs!r}.")
+        raise ValueError(f"epochs should be one or more integers ≥ 1. Received: {epochs!r}.")
     return (lambda epoch: epoch % numbers[0] == 0) if every else (lambda epoch: epoch in numbers)
 
 

@@ -180,7 +180,7 @@ class TestMapSnapshots:
         ("options", "message"),
         [
             *[({"X": X}, "X should have one or more rows") for X in (None, [], [3], [[], []])],
-            *[({"epochs": n}, "should be integers of") for n in (0, 2.5, [], [1, 0], "3", True)],
+            *[({"epochs": n}, "one or more integers") for n in (0, 2.5, [], [1, 0], "3", True)],
             ({"labels": [1, 2]}, "labels should have one value per row, 60"),
             ({"animation": "map.avi"}, r'name that ends in "\.gif" or "\.mp4"'),
             ({"animation": "folder/map.gif"}, r'name that ends in "\.gif" or "\.mp4"'),
