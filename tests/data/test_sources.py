@@ -1,4 +1,5 @@
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import tensorflow as tf
@@ -113,11 +114,8 @@ def write_tfrecord(path, X):
 
 
 def write_parquet(path, X, label=True, **options):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
     frame = pandas.DataFrame(X, columns=list("abcdef"))
-    if label:
-        frame = frame.assign(label="x")
+    frame = frame.assign(label="x") if label else frame
     frame.sample(frac=1, random_state=0).to_parquet(path, **options)
 
 

@@ -3,6 +3,7 @@
 import sys
 import types
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,7 +59,6 @@ def test_anndata(Y):
 
 
 def test_anndata_files(Y, tmp_path, monkeypatch):
-    anndata = pytest.importorskip("anndata")
     file = tmp_path / "map.h5ad"
     obs = pd.DataFrame(index=list("abcde"))
     anndata.AnnData(np.zeros((5, 1)), obs, obsm={"X_tsne": Y, "X_umap": -Y}).write_h5ad(file)

@@ -2,6 +2,7 @@
 
 import decimal
 
+import anndata
 import numpy as np
 import pandas
 import pytest
@@ -27,7 +28,6 @@ def write(frame, X, folder, form):
     elif form == ".npz":
         np.savez(file, X=X, sample=SAMPLES, kind=KINDS, more=np.zeros(3))
     elif form == ".h5ad":
-        anndata = pytest.importorskip("anndata")
         obs = pandas.DataFrame({"kind": KINDS}, index=SAMPLES)
         data = anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES))
         data.layers["twice"] = 2 * X
@@ -114,7 +114,7 @@ def test_sparse_rows_stay_sparse(form, X, tmp_path):
     if form == "npz":
         scipy.sparse.save_npz(file, S)
     else:
-        pytest.importorskip("anndata").AnnData(S).write_h5ad(file)
+        anndata.AnnData(S).write_h5ad(file)
     rows = Reader(file).read()
     assert scipy.sparse.issparse(rows.X)
     assert abs(rows.X - S).max() == 0
@@ -131,7 +131,6 @@ def test_decimals_and_missing_ids_of_parquet(tmp_path):
 
 
 def test_genes_that_are_named_as_columns_of_obs_stay_rows(X, tmp_path):
-    anndata = pytest.importorskip("anndata")
     file = tmp_path / "cells.h5ad"
     obs = pandas.DataFrame({"a": KINDS}, index=SAMPLES)
     anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES)).write_h5ad(file)
@@ -211,7 +210,6 @@ def test_more_that_is_wrong(name, choice, words, frame, X, tmp_path, monkeypatch
 def test_missing_labels_are_none_whatever_the_file(form, kinds, expected, frame, X, tmp_path):
     file, choice = write(frame, X, tmp_path, form)
     if form == ".h5ad":
-        anndata = pytest.importorskip("anndata")
         values = kinds.values if kinds.dtype.kind == "f" else pandas.Categorical(kinds)
         obs = pandas.DataFrame({"kind": values}, index=SAMPLES)
         anndata.AnnData(X, obs).write_h5ad(file)

@@ -13,9 +13,7 @@ from support.processes import until
 
 from ptsne_keras import plotting
 
-pytest.importorskip("bokeh")
 MODULE = importlib.import_module("ptsne_keras.plotting.html")
-
 PLACES = np.array([[-10.0, -8], [-10, 8], [10, 8], [12, -8], [0, 0]])
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import tensorflow as tf
 
@@ -136,7 +137,6 @@ def test_mixed_precision_is_written_in_float32(suffix, policy, tmp_path):
 
 
 def test_openvino_reads_the_onnx_file(tmp_path):
-    openvino = pytest.importorskip("openvino")
     encoder = build(activation="gelu")
     core = openvino.Core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
