@@ -48,37 +48,8 @@ class _Part:
     """The training rows or the test rows, and their maps."""
 
     X: Any
-    codes: Any
-    """[n], class of each row, -1 for rows without one; None without classes."""
+    codes: Any  # [n], class of each row, -1 for rows without one; None without classes
     maps: dict[str, FloatArray]
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """How many neighbours are found, and of which rows."""
-
-    n_neighbors: int
-    recall_neighbors: int
-    sample_size: int | None
-    random_state: int
-
-    def check(self, n: int) -> None:
-        """Raise a ValueError unless n training rows are enough."""
-        k, K = self.n_neighbors, self.recall_neighbors
-        if self.sample_size is not None:
-            check_integer(self.sample_size, "sample_size")
-        if check_integer(k, "n_neighbors") >= n / 2:
-            raise ValueError(
-                f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."
-            )
-        if check_integer(K, "recall_neighbors") >= n:
-            raise ValueError(
-                f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {K}."
-            )
-
-    def drawn(self, n: int) -> ranks.Indices:
-        """Return the indices of the rows, of n, whose neighbours are found."""
-        return ranks.drawn(n, self.sample_size, self.random_state)
 
 
 def evaluate(
@@ -153,18 +124,19 @@ def evaluate(
     van der Maaten (2009), section 4.2; Venna & Kaski (2001) for trustworthiness and continuity.
     """
     watch = Stopwatch()
-    counts = _Counts(n_neighbors, recall_neighbors, sample_size, random_state)
     given = {"training": X} | ({} if X_test is None else {"test": X_test})
     parts = _parts(estimator, given, {"training": labels, "test": labels_test})
     watch.lap("transform")
-    counts.check(parts["training"].X.shape[0])
+    n = {name: part.X.shape[0] for name, part in parts.items()}
+    _check_counts(n["training"], n_neighbors, recall_neighbors)
+    drawn = {name: ranks.drawn(n[name], sample_size, random_state) for name in n}
     if pca:
         _add_pca(parts, random_state)
         watch.lap("PCA")
     scales = {type(estimator).__name__: 1.0} if isinstance(estimator, ParametricTSNE) else {}
     steps: dict[str, Callable[[str], dict[str, Measures]]] = {
         "divergence": lambda part: _divergences(estimator, parts[part], scales),
-        "neighbors": lambda part: _neighborhoods(parts, part, counts),
+        "neighbors": lambda part: _neighborhoods(parts, part, drawn, n_neighbors, recall_neighbors),
         "accuracy": lambda part: _accuracies(parts["training"], parts[part]),
         "distances": lambda part: _distances(parts[part], random_state),
     }
@@ -174,10 +146,9 @@ def evaluate(
             for name, values in measured(part).items():
                 measures[name].setdefault(part, {}).update(values)
         watch.lap(step)
-    rows = {name: parts[name].X.shape[0] if name in parts else 0 for name in ("training", "test")}
     return {
-        "rows": rows,
-        "sample_size": {name: len(counts.drawn(n)) for name, n in rows.items()},
+        "rows": {name: n.get(name, 0) for name in _NAMES},
+        "sample_size": {name: len(drawn.get(name, ())) for name in _NAMES},
         "n_neighbors": int(n_neighbors),
         "recall_neighbors": int(recall_neighbors),
         "measures": measures,
@@ -186,17 +157,9 @@ def evaluate(
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return what `evaluate` returned as a table of text.
+    """Return the results of `evaluate` as a table of text.
 
-    Parameters
-    ----------
-    results : dict
-        What `evaluate` returned.
-
-    Returns
-    -------
-    str
-        A line for each measure, and a column for each map and each set of rows.
+    It has a line for each measure, and a column for each map and each set of rows.
 
     Examples
     --------
@@ -222,6 +185,16 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"Neighbours of {' and '.join(drawn)}, drawn at random, among all rows."]
     seconds = ", ".join(f"{name} {s:.1f}" for name, s in results["seconds"].items())
     return "\n".join([*lines, "", f"seconds: {seconds}"])
+
+
+def _check_counts(n: int, k: int, K: int) -> None:
+    """Raise a ValueError unless n training rows are enough for k neighbours, and K of recall."""
+    if check_integer(k, "n_neighbors") >= n / 2:
+        raise ValueError(
+            f"n_neighbors should be below half the training rows, {n / 2:g}. Received: {k}."
+        )
+    if check_integer(K, "recall_neighbors") >= n:
+        raise ValueError(f"recall_neighbors should be from 1 to N - 1 = {n - 1}. Received: {K}.")
 
 
 def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:
@@ -296,27 +269,26 @@ def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:
     return float(np.exp(found.x)) / deviation
 
 
-def _neighborhoods(parts: dict[str, _Part], part: str, counts: _Counts) -> dict[str, Measures]:
+def _neighborhoods(
+    parts: dict[str, _Part], part: str, drawn: dict[str, ranks.Indices], k: int, K: int
+) -> dict[str, Measures]:
     """Return trustworthiness, continuity and recall, by one pass over the rows for all maps."""
     training, X, maps = parts["training"], parts[part].X, parts[part].maps
-    n, k, K = X.shape[0], counts.n_neighbors, counts.recall_neighbors
-    chosen = counts.drawn(n)
-    results: dict[str, Measures] = {
-        name: {"trustworthiness": None, "continuity": None} for name in maps
-    }
+    n, rows = X.shape[0], drawn[part]
+    unknown: Measures = {"trustworthiness": None, "continuity": None}
+    results = {name: dict(unknown) for name in maps}
     if 2 * k < n:  # always true of training rows
         wide = max(k, K) if part == "training" else k
-        near = {name: ranks.nearest(Y, wide, of=chosen) for name, Y in maps.items()}
+        near = {name: ranks.nearest(Y, wide, of=rows) for name, Y in maps.items()}
         candidates = np.concatenate([found[:, :k] for found in near.values()], axis=1)
-        true, found = ranks.nearest_and_ranks(X, chosen, wide, candidates)
+        true, found = ranks.nearest_and_ranks(X, rows, wide, candidates)
         for (name, Y), rank in zip(maps.items(), np.split(found, len(near), axis=1), strict=True):
             results[name]["trustworthiness"] = quality.trust(rank, n)
-            results[name]["continuity"] = quality.trust(ranks.ranks(Y, chosen, true[:, :k]), n)
+            results[name]["continuity"] = quality.trust(ranks.ranks(Y, rows, true[:, :k]), n)
     if part == "test":  # recall of their nearest training rows
-        true = ranks.nearest(training.X, K, X_new=X[chosen])
-        near = {
-            name: ranks.nearest(training.maps[name], K, X_new=Y[chosen]) for name, Y in maps.items()
-        }
+        true = ranks.nearest(training.X, K, X_new=X[rows])
+        old = training.maps
+        near = {name: ranks.nearest(old[name], K, X_new=Y[rows]) for name, Y in maps.items()}
     for name in maps:
         kept = ranks.recall(true[:, :K], near[name][:, :K])
         results[name]["neighborhood_recall"] = float(kept.mean())
@@ -343,9 +315,7 @@ def _accuracies(training: _Part, part: _Part) -> dict[str, Measures]:
 
 def _distances(part: _Part, random_state: int) -> dict[str, Measures]:
     """Return Spearman's ρ of the distances between rows in the data and on each map."""
-    enough = part.X.shape[0] >= _PAIRED
-    measure = functools.partial(metrics.distance_correlation, random_state=random_state)
-    return {
-        name: {"distance_correlation": measure(part.X, Y) if enough else None}
-        for name, Y in part.maps.items()
-    }
+    if part.X.shape[0] < _PAIRED:
+        return {name: {"distance_correlation": None} for name in part.maps}
+    measure = functools.partial(metrics.distance_correlation, part.X, random_state=random_state)
+    return {name: {"distance_correlation": measure(Y)} for name, Y in part.maps.items()}

@@ -5,6 +5,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from support.tables import table
 
 from ptsne_keras import datasets
 
@@ -24,3 +25,9 @@ def rng():
 def X(rng):
     """Ninety rows of five columns; many files have rows of their own."""
     return rng.normal(size=(90, 5)).astype("float32")
+
+
+@pytest.fixture
+def frame(X):
+    """The same rows as a table, with names and classes."""
+    return table(X)

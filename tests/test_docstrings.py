@@ -43,7 +43,7 @@ def names(digits, tmp_path_factory):
     base = tmp_path_factory.mktemp("served") / "digits"
     path = serving.export_saved_model(tsne.encoder_, base, reference=X)
     server = Loopback(base, "digits")
-    client = serving.Client(server.rest_url, "digits")
+    client = serving.Client(server.urls["http"], "digits")
     modules = {module.__name__.split(".")[-1]: module for module in MODULES}
     modules |= {"ptsne_keras": ptsne_keras, "keras": keras, "np": np, "tf": tf}
     yield modules | {
@@ -51,7 +51,7 @@ def names(digits, tmp_path_factory):
         "X_train": X_train, "labels_train": labels_train, "Y_train": tsne.embedding_,
         "X_test": X_test, "labels_test": labels_test, "Y_test": tsne.transform(X_test),
         "ParametricTSNE": ParametricTSNE, "tsne": tsne, "encoder": tsne.encoder_,
-        "Placement": networks.Placement, "path": path, "url": server.rest_url, "client": client,
+        "Placement": networks.Placement, "path": path, "url": server.urls["http"], "client": client,
         "dataset": batches.from_array(X, 30, 100, seed=0),
     }  # fmt: skip
     client.close()

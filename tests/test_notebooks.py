@@ -46,10 +46,8 @@ def test_is_committed_with_the_outputs_of_one_run(file):
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     # Nothing of the machine that it ran on.
-    text = "".join(
-        output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
-        for output in outputs
-    )
+    texts = (o.get("text", "") + str(o.get("data", {}).get("text/plain", "")) for o in outputs)
+    text = "".join(texts)
     assert not [word for word in ("/tmp", "/home", "WARNING") if word in text]
     assert not [cell for cell in notebook.cells if "execution" in cell.metadata]
     assert notebook.metadata.kernelspec.name == "python3"

@@ -5,11 +5,4 @@ from ptsne_keras.callbacks.progress import EpochSeconds
 from ptsne_keras.callbacks.schedule import Schedule, geometric
 from ptsne_keras.callbacks.snapshots import MapSnapshots, Projector
 
-__all__ = [
-    "EpochSeconds",
-    "Interruption",
-    "MapSnapshots",
-    "Projector",
-    "Schedule",
-    "geometric",
-]
+__all__ = ["EpochSeconds", "Interruption", "MapSnapshots", "Projector", "Schedule", "geometric"]

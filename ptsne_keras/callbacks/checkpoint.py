@@ -12,11 +12,9 @@ import numpy as np
 class Unfinished(NamedTuple):
     """What a stopped fit goes on from."""
 
-    epochs: int
-    """The number of whole epochs done, as Keras counts them."""
+    epochs: int  # the number of whole epochs done, as Keras counts them
     seed: int
-    weights: list[Any]
-    """Arrays: the trainer's weights as they were during training, then the optimizer's."""
+    weights: list[Any]  # arrays: the trainer's, as they were during training, then the optimizer's
     parameters: dict[str, Any] = {}  # noqa: RUF012 - the default is never changed
 
     def state(self) -> dict[str, Any]:

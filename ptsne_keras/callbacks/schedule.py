@@ -17,11 +17,6 @@ def geometric(first: float, last: float, epochs: int) -> Callable[[int], float]:
     epochs : int
         Number of epochs that the change takes.
 
-    Returns
-    -------
-    callable
-        From the number of the epoch to a float.
-
     Examples
     --------
     >>> schedule = geometric(100, 10, epochs=20)

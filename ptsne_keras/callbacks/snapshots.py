@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import matplotlib.pyplot as plt
@@ -15,8 +15,11 @@ from matplotlib.axes import Axes
 
 from ptsne_keras import plotting
 from ptsne_keras.metrics.procrustes import align
+from ptsne_keras.plotting.colors import check_length
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, files
+
+Epochs: TypeAlias = int | Collection[int]
 
 # Matplotlib's writers of animations, and frames per second.
 _WRITERS, _SPEED = {".gif": "pillow", ".mp4": "ffmpeg"}, 5
@@ -41,11 +44,8 @@ class _MapCallback(keras.callbacks.Callback):
         shapes = [tuple(x.shape) for x in keras.tree.flatten(self.X)]
         if not shapes or any(len(shape) < 2 or 0 in shape for shape in shapes):
             raise ValueError(f"X should have one or more rows [m, D]. Received: shapes {shapes}.")
-        rows = shapes[0][0]
-        if self.labels is not None and len(self.labels) != rows:
-            raise ValueError(
-                f"labels should be {rows}, one per row. Received: {len(self.labels)} labels."
-            )
+        if self.labels is not None:
+            check_length(self.labels, shapes[0][0], "labels")
         self.folder = Path(folder).expanduser()
         self._is_chosen, self.pattern = _chooser(epochs), pattern
         self._epoch = self._saved = -1
@@ -147,7 +147,7 @@ class MapSnapshots(_MapCallback):
         folder: str | os.PathLike[str],
         *,
         labels: Any = None,
-        epochs: int | Collection[int] = 10,
+        epochs: Epochs = 10,
         animation: str | None = "map.gif",
     ) -> None:
         super().__init__(X, folder, labels, epochs, "epoch_{}.npy")
@@ -221,14 +221,12 @@ class Projector(_MapCallback):
 
     Parameters
     ----------
-    X : array-like or sparse matrix of shape (m, n_features), or a tuple or dict of them
-        Rows to show; a tuple or dict for a model of several inputs.
+    X, epochs
+        As in :class:`MapSnapshots`; by default every 50 epochs.
     log_dir : path-like
         As in `keras.callbacks.TensorBoard`, which writes the scalars.
     labels : array-like of shape (m,), default=None
         Shown beside each point.
-    epochs : int or collection of int, default=50
-        Every how many epochs, or which ones, counted from 1. The last epoch is always included.
 
     Examples
     --------
@@ -244,12 +242,7 @@ class Projector(_MapCallback):
     """
 
     def __init__(
-        self,
-        X: Any,
-        log_dir: str | os.PathLike[str],
-        *,
-        labels: Any = None,
-        epochs: int | Collection[int] = 50,
+        self, X: Any, log_dir: str | os.PathLike[str], *, labels: Any = None, epochs: Epochs = 50
     ) -> None:
         super().__init__(X, log_dir, labels, epochs, "map_{}.tsv")
 
@@ -277,18 +270,13 @@ def _chooser(epochs: Any) -> Callable[[int], bool]:
     numbers = [epochs] if every or not isinstance(epochs, Iterable) else list(epochs)
     fit = all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in numbers)
     if not numbers or not fit:
-        raise ValueError(
-            f"epochs should be an integer of at least 1, or several. Received: {epochs!r}."
-        )
+        raise ValueError(f"epochs should be one or more integers ≥ 1. Received: {epochs!r}.")
     return (lambda epoch: epoch % numbers[0] == 0) if every else (lambda epoch: epoch in numbers)
 
 
 def _check_dimensions(Y: Any) -> None:
-    if tuple(Y.shape)[1:] != (2,):
-        raise ValueError(
-            "The model should give a map [B, 2] for MapSnapshots to draw. "
-            f"Received: {tuple(Y.shape)}."
-        )
+    if (shape := tuple(Y.shape))[1:] != (2,):
+        raise ValueError(f"MapSnapshots should get maps [B, 2] from the model. Received: {shape}.")
 
 
 def _sliceable(X: Any) -> Any:

@@ -24,20 +24,14 @@ class PairSampler:
     """Draws one neighbour j of each row i from p_{j|i}, and adds noise to both."""
 
     def __init__(
-        self,
-        X: FloatArray,
-        neighbors: Neighbors,
-        perplexity: Perplexity,
-        jitter: float = 0.0,
+        self, X: FloatArray, neighbors: Neighbors, perplexity: Perplexity, jitter: float = 0.0
     ) -> None:
         self.X = tf.constant(X)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
         self.probabilities: Callable[[tf.Tensor], tf.Tensor]
         if any(map(is_variable, several(perplexity))):
-            distances = tf.constant(neighbors.distances)
-            self.probabilities = lambda i: calibrate_neighbors(tf.gather(distances, i), perplexity)[
-                0
-            ]
+            D = tf.constant(neighbors.distances)
+            self.probabilities = lambda i: calibrate_neighbors(tf.gather(D, i), perplexity)[0]
         else:
             P = tf.constant(neighbor_probabilities(neighbors.distances, perplexity))
             self.probabilities = lambda i: tf.gather(P, i)

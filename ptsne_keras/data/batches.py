@@ -177,14 +177,8 @@ def from_graph(
     near = _graph_neighbors(X, perplexity, neighbors, seed)
     draw = PairSampler(X, near, perplexity, jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    heads = order.index_batches(
-        len(X),
-        batch_size // 2,
-        multiple=GRAPH_MULTIPLE,
-        seed=order_seed,
-        epoch=epoch,
-        replicas=replicas,
-    )
+    options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
+    heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))
@@ -195,11 +189,8 @@ def checked_source(X: Any, perplexity: Perplexity, batch_size: int, replicas: in
     drawn = source(X)
     check_batches(drawn.count, perplexity, batch_size, replicas)
     # By hashes, because comparing the rows would take a copy of all of them.
-    hashes = np.fromiter(
-        (hash(row.tobytes()) for block in drawn.blocks() for row in block + 0.0),  # -0 → 0
-        np.int64,
-        drawn.count,
-    )
+    rows = (row for block in drawn.blocks() for row in block + 0.0)  # -0 → 0
+    hashes = np.fromiter((hash(row.tobytes()) for row in rows), np.int64, drawn.count)
     _, counts = np.unique(hashes, return_counts=True)
     many = int(counts[counts - 1 >= min(values(perplexity))].sum())
     if many:

@@ -6,7 +6,6 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import scipy.sparse
@@ -78,22 +77,22 @@ def from_array(
     >>> model.compile("adam", loss=losses.TSNE())
     >>> history = model.fit(dataset, epochs=2, shuffle=False)
     """
-    _check_sendable(X, perplexity)
+    if scipy.sparse.issparse(X):
+        raise ValueError(
+            "X should be dense, X.toarray(), because each worker holds all rows. "
+            f"Received: {type(X).__name__}."
+        )
+    if any(map(is_variable, several(perplexity))):
+        raise ValueError(
+            "perplexity should be one or more numbers, because workers do not see the variables of "
+            f"this process. Received: {perplexity!r}."
+        )
     folder = str(folder)
     if "://" not in folder:  # workers may have been started in another folder
         folder = os.path.abspath(folder)
     drawn = batches.checked_source(X, perplexity, batch_size, replicas)
     _connect(service)
-    plan = _Plan(
-        drawn,
-        drawn.take(tf.zeros([0], tf.int64)),
-        perplexity,
-        order.batch_count(drawn.count, batch_size, replicas=replicas),
-        replicas,
-        order.own_seed(seed),
-        _write(drawn, folder),
-        tf.io.gfile.join(folder, f"order-{uuid.uuid4().hex}"),
-    )
+    plan = _Plan(drawn, perplexity, batch_size, replicas, order.own_seed(seed), folder)
     # DYNAMIC: each split, the number of a batch, goes to one worker.
     served = plan.served().apply(_service.distribute(_service.ShardingPolicy.DYNAMIC, service))
     numbers = order.random_numbers(plan.seed, epoch).take(1)
@@ -102,18 +101,17 @@ def from_array(
     return order.prefetched(batches.stacked(dataset, replicas))
 
 
-@dataclass(frozen=True)
 class _Plan:
     """What this process and the workers share."""
 
-    drawn: Source
-    none: tf.Tensor  # rows [0, D]
-    perplexity: Perplexity
-    count: int
-    replicas: int
-    seed: int
-    rows_file: str
-    order_file: str
+    def __init__(
+        self, drawn: Source, perplexity: Perplexity, size: int, replicas: int, seed: int, place: str
+    ) -> None:
+        self.drawn, self.perplexity, self.replicas, self.seed = drawn, perplexity, replicas, seed
+        self.none = drawn.take(tf.zeros([0], tf.int64))  # rows [0, D]
+        self.count = order.batch_count(drawn.count, size, replicas=replicas)
+        self.rows_file = _write(drawn, place)
+        self.order_file = tf.io.gfile.join(place, f"order-{uuid.uuid4().hex}")
 
     def served(self) -> tf.data.Dataset:
         """Return what workers compute: the number of the epoch, that of the batch, X and P."""
@@ -198,20 +196,6 @@ def _little_endian(block: FloatArray) -> bytes:
     return block.astype(block.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _check_sendable(X: Any, perplexity: Perplexity) -> None:
-    """Raise a ValueError if workers cannot get the rows or the perplexity."""
-    if scipy.sparse.issparse(X):
-        raise ValueError(
-            "X should be dense, X.toarray(), because each worker holds all rows. "
-            f"Received: {type(X).__name__}."
-        )
-    if any(map(is_variable, several(perplexity))):
-        raise ValueError(
-            "perplexity should be one or more numbers, because workers do not see the variables of "
-            f"this process. Received: {perplexity!r}."
-        )
-
-
 def _connect(service: str) -> None:
     """Check that something accepts connections there; TensorFlow would try for an hour."""
     scheme, _, address = str(service).partition("://")
@@ -233,9 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="assigns work to the workers; run one")
     dispatcher.add_argument("--port", type=int, default=5050)
-    dispatcher.add_argument(
-        "--work-dir", help="folder for its state, from which it can be restarted"
-    )
+    dispatcher.add_argument("--work-dir", help="folder for its state, so that it can be restarted")
     worker = roles.add_parser("worker", help="computes P; run one on each machine")
     worker.add_argument("--dispatcher", default="localhost:5050", metavar="HOST:PORT")
     worker.add_argument("--port", type=int, default=5051, help="keep it when restarting the worker")

@@ -21,8 +21,7 @@ class Source:
     """Rows that batches are drawn from."""
 
     count: int
-    take: Callable[[tf.Tensor], tf.Tensor]
-    """Returns the rows with these indices, as a graph op."""
+    take: Callable[[tf.Tensor], tf.Tensor]  # the rows with these indices, as a graph op
     blocks: Callable[[], Iterator[FloatArray]]
 
 

@@ -40,10 +40,6 @@ def from_dataset(
         Number of rows that the next one is drawn from; 4 · batch_size by default, and 0 keeps the
         order. Rows further apart never meet in a batch, so interleave files sorted by class.
 
-    Returns
-    -------
-    tf.data.Dataset
-
     Raises
     ------
     ValueError
@@ -98,10 +94,6 @@ def from_tfrecord(
     perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
 
-    Returns
-    -------
-    tf.data.Dataset
-
     Raises
     ------
     ValueError
@@ -154,10 +146,6 @@ def from_parquet(
         Columns that form a row. By default all columns of the first file.
     perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
-
-    Returns
-    -------
-    tf.data.Dataset
 
     Raises
     ------
@@ -236,9 +224,7 @@ def _columns(columns: Any, paths: list[str], schemas: list[Any]) -> list[str]:
     for path, schema in zip(paths, schemas, strict=True):
         missing = sorted(set(columns) - set(schema.names))
         if missing:
-            raise ValueError(
-                f"columns should be in every file. Received: {path} without {missing}."
-            )
+            raise ValueError(f"columns should be in all files. Received: {path} without {missing}.")
     return list(columns)
 
 

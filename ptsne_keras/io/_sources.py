@@ -51,16 +51,11 @@ class Choice:
 class RowFile:
     """Rows in a file."""
 
-    names: list[str]
-    """Of the columns."""
-    named: bool = True
-    """Whether the file has these names."""
-    numeric: Sequence[str]
-    """Names of the columns that hold numbers."""
-    index: Sequence[str] = ()
-    """Names of the columns that are R's or pandas' row names, and no features."""
-    ids: str | None = None
-    """Name of what names the rows, unless another is asked for."""
+    names: list[str]  # of the columns
+    named: bool = True  # whether the file has these names
+    numeric: Sequence[str]  # names of the columns that hold numbers
+    index: Sequence[str] = ()  # those that are R's or pandas' row names, and no features
+    ids: str | None = None  # name of what names the rows, unless another is asked for
     count: int | None = None
 
     def __init__(self, file: Path, names: Sequence[str]) -> None:
@@ -74,7 +69,7 @@ class RowFile:
             )
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
+        """Yield rows [b, D], dense or sparse, NaN where one is missing, and texts as arrays [b]."""
         raise NotImplementedError
 
 
@@ -95,7 +90,6 @@ class ArrayRows(RowFile):
         self.ids = "obs_names" if "obs_names" in self.beside else None
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], dense or sparse, and texts as arrays [b]."""
         place = {name: j for j, name in enumerate(self.names)}
         chosen = [place[name] for name in features]
         for rows in row_slices(self.X.shape[0], block_size(len(self.names), numbers=_NUMBERS)):
@@ -125,7 +119,6 @@ class ParquetRows(RowFile):
         self.count = self._table.metadata.num_rows
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        """Yield features as rows [b, D], NaN where one is missing, and texts as arrays [b]."""
         for name in features:
             if name not in self.numeric:
                 raise not_numbers(name, self.file, self._types[name])

@@ -122,10 +122,6 @@ def read(
         Whether the first line of a text file has the names of the columns; by default the file
         tells.
 
-    Returns
-    -------
-    Map
-
     Raises
     ------
     FileNotFoundError, ModuleNotFoundError
@@ -159,18 +155,13 @@ def read(
 
 
 def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
-    """Return a map of an AnnData object in memory.
+    """Return a map of an AnnData object in memory, with `obs_names` as ids.
 
     Parameters
     ----------
     data : anndata.AnnData
     obsm : str, default="X_tsne"
         Which of its `obsm`.
-
-    Returns
-    -------
-    Map
-        With `obs_names` as ids.
 
     Raises
     ------
@@ -280,10 +271,8 @@ def _write_parquet(file: Path, parts: Iterable[Part]) -> int:
         for Y, others in parts:
             table = pyarrow.Table.from_pandas(_frame(Y, others), preserve_index=False)
             if writer is None:  # labels that are all missing have no type
-                text = (
-                    f.with_type(pyarrow.string()) if str(f.type) == "null" else f
-                    for f in table.schema
-                )
+                string = pyarrow.string()
+                text = [f.with_type(string) if str(f.type) == "null" else f for f in table.schema]
                 writer = stack.enter_context(parquet.ParquetWriter(file, pyarrow.schema(text)))
             writer.write_table(table.cast(writer.schema))
             count += len(Y)

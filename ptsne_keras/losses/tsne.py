@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -32,10 +31,6 @@ def degrees_of_freedom(dof: Dof | Tensor, d: int) -> float | Tensor:
         unchanged.
     d : int
         Dimensions of the map.
-
-    Returns
-    -------
-    float or tensor
 
     Raises
     ------
@@ -69,7 +64,7 @@ def tsne(
     exaggeration: float | Tensor = 1.0,
     blocks: int = 1,
 ) -> Tensor:
-    """Return the row terms of the t-SNE divergence in nats; at exaggeration 1 they sum to KL(P‖Q).
+    """Return the row terms [B] of the t-SNE divergence in nats; at c = 1 they sum to KL(P‖Q).
 
     With w_ij = (1 + ‖y_i - y_j‖²/α)^(-(α+1)/2) and Z = Σ_{k≠l} w_kl, the term of row i is ::
 
@@ -92,10 +87,6 @@ def tsne(
     blocks : int, default=1
         R, the number of batches that are stacked as P [R b, b] or [R b, 1] and Y [R b, d], as by
         `data.from_array(replicas=R)`. Rows repel rows of their own batch only.
-
-    Returns
-    -------
-    tensor of shape [B]
 
     Raises
     ------
@@ -258,10 +249,6 @@ class TSNE(keras.losses.Loss):
     >>> model.compile("adam", loss=TSNE(exaggeration=exaggeration.value))
     >>> dataset = data.from_array(X, perplexity=30)
     >>> model.fit(dataset, epochs=50, callbacks=[exaggeration], shuffle=False)
-
-    References
-    ----------
-    van der Maaten (2009), equations 1-4.
     """
 
     def __init__(
@@ -290,19 +277,12 @@ class TSNE(keras.losses.Loss):
         self.jit_compile = jit_compile
 
     def call(self, P: Tensor, Y: Tensor) -> Tensor:
-        """Return the row terms [R b] times b, whose mean is the mean divergence of the blocks.
-
-        They are a vector because Keras scales for several replicas only in the reduction, which
-        skips scalars.
-        """
+        """Return the row terms [R b] times b, whose mean is the mean divergence of the blocks."""
+        # A vector: Keras scales for several replicas only in the reduction, which skips scalars.
         distribution.check_backend()
-        terms = self._terms()
+        terms = functools.partial(tsne, **self._options())
         rows = (xla.compiled(terms) if self.jit_compile else terms)(P, Y)
         return rows * ops.cast(ops.shape(rows)[0] // self.blocks, rows.dtype)
-
-    def _terms(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the function of (y_true, Y) that gives the row terms."""
-        return functools.partial(tsne, **self._options())
 
     def _options(self) -> dict[str, Any]:
         return {"dof": self.dof, "exaggeration": self.exaggeration, "blocks": self.blocks}

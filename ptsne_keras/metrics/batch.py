@@ -119,6 +119,7 @@ class Trustworthiness(_NeighborMetric):
 
     T(k) = 1 - 2 / (m k (2B - 3k - 1)) Σ_i Σ_j max(r(i, j) - k, 0) over m rows i and their k map
     neighbours j, where r(i, j) ≥ 1 is the rank of p_ij in row i of P [B, B]; ties share a rank.
+    Compare :func:`trustworthiness`, which names the source.
 
     Parameters
     ----------
@@ -136,10 +137,6 @@ class Trustworthiness(_NeighborMetric):
     --------
     >>> model.compile("adam", loss=losses.TSNE(), metrics=[Trustworthiness(n_neighbors=12)])
     >>> history = model.fit(data.from_array(X, 30, seed=0), epochs=5, shuffle=False)
-
-    References
-    ----------
-    Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods.
     """
 
     spread = 2

@@ -58,10 +58,6 @@ def procrustes_correlation(Y: Any, Y_other: Any) -> float:
     Y, Y_other : array-like of shape (n_samples, n_dimensions)
         Maps of the same rows, in the same order.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
     ValueError

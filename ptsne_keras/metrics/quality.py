@@ -23,7 +23,7 @@ from ptsne_keras.utils.validation import (
 def trustworthiness(
     X: Any, Y: Any, n_neighbors: int = 12, *, sample_size: int | None = None, random_state: int = 0
 ) -> float:
-    """Return the trustworthiness T(k): whether neighbours on the map are neighbours in the data.
+    """Return the trustworthiness T(k), 0 to 1: whether neighbours on the map are so in the data.
 
     T(k) = 1 - 2 / (N k (2N - 3k - 1)) Σ_i Σ_{j ∈ U_i(k)} (r(i, j) - k), where U_i(k) are the k map
     neighbours of i that are not among its k data neighbours, and r is their rank in the data.
@@ -41,11 +41,6 @@ def trustworthiness(
         By default all rows, which takes time ∝ N² D.
     random_state : int, default=0
         Seed of the draw.
-
-    Returns
-    -------
-    float
-        Between 0 and 1, which is best.
 
     Raises
     ------
@@ -108,11 +103,6 @@ def knn_accuracy(
         The same of test rows. By default each training row is classified by the others.
     n_neighbors : int, default=1
         k.
-
-    Returns
-    -------
-    float
-        Share of correct labels.
 
     Raises
     ------
@@ -234,25 +224,16 @@ def neighborhood_recall_per_row(
 def distance_correlation(
     X: Any, Y: Any, *, sample_size: int | None = 2000, random_state: int = 0
 ) -> float:
-    """Return Spearman's ρ between the distances in the data and on the map.
+    """Return Spearman's ρ, from -1 to 1, between the distances in the data and on the map.
 
     It measures the large-scale order of the map, which t-SNE does not optimise.
 
     Parameters
     ----------
-    X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Data.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map.
+    X, Y, random_state
+        As in :func:`trustworthiness`.
     sample_size : int, default=2000
         Number of rows, drawn at random, all pairs of which are compared, in memory. None for all.
-    random_state : int, default=0
-        Seed of the draw.
-
-    Returns
-    -------
-    float
-        Between -1 and 1.
 
     Raises
     ------
@@ -289,16 +270,8 @@ def kl_divergence(P: Any, Y: Any, *, dof: Dof = 1.0) -> float:
 
     Parameters
     ----------
-    P : array-like of shape (n_samples, n_samples)
-        Joint probabilities.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map.
-    dof : float or "auto", default=1.0
-        Degrees of freedom of the Student-t kernel.
-
-    Returns
-    -------
-    float
+    P, Y, dof
+        Joint probabilities, map and degrees of freedom, as in :func:`ptsne_keras.losses.tsne`.
 
     Examples
     --------
@@ -318,10 +291,6 @@ def mean_kl_divergence(encoder: Any, batches: Any, *, dof: Dof = 1.0) -> float:
         Rows [B, D] and their joint probabilities [B, B].
     dof : float or "auto", default=1.0
         Degrees of freedom of the Student-t kernel.
-
-    Returns
-    -------
-    float
 
     Examples
     --------

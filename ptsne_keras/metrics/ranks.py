@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 
 from ptsne_keras.typing import FloatArray
@@ -18,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 _BLOCK = 1 << 25
 # Values converted to float64 at a time: 64 MB.
 _PART = 1 << 23
-# Up to this many columns, differences are squared column by column: exact, and no slower.
+# Up to this many columns, differences are squared: exact, and no slower.
 _FEW = 4
 
 
@@ -73,40 +75,21 @@ def nearest_and_ranks(X: Any, of: Indices, k: int, candidates: Indices) -> tuple
 
 def _distances(X: Any, of: Indices) -> Iterator[tuple[int, FloatArray]]:
     """Yield squared distances [b, N] of blocks of rows, infinite to themselves, and their start."""
-    sparse = scipy.sparse.issparse(X)
-    fill = _squared_differences if X.shape[1] <= _FEW and not sparse else _expanded
+    (n, features), sparse = X.shape, scipy.sparse.issparse(X)
     center = 0.0 if sparse else X.mean(axis=0, dtype=np.float64)
-    for part in arrays.row_slices(len(of), arrays.block_size(X.shape[0], numbers=_BLOCK)):
+    direct = features <= _FEW and not sparse
+    columns = n if sparse else arrays.block_size(features, numbers=_PART)
+
+    def rows(chosen: Any) -> Any:
+        return X[chosen].astype(np.float64) if sparse else X[chosen] - center
+
+    for part in arrays.row_slices(len(of), arrays.block_size(n, numbers=_BLOCK)):
         block = of[part]
-        D2 = np.empty((len(block), X.shape[0]))
-        fill(X, block, center, D2)
+        A, D2 = rows(block), np.empty((len(block), n))
+        for other in arrays.row_slices(n, columns):
+            B = rows(other)
+            D2[:, other] = (
+                cdist(A, B, "sqeuclidean") if direct else euclidean_distances(A, B, squared=True)
+            )
         D2[np.arange(len(block)), block] = np.inf
         yield part.start, D2
-
-
-def _squared_differences(X: Any, block: Indices, center: Any, D2: FloatArray) -> None:
-    D2[:] = 0.0
-    for column in np.asarray(X, np.float64).T:
-        D2 += np.square(column[block, None] - column)
-
-
-def _expanded(X: Any, block: Indices, center: Any, D2: FloatArray) -> None:
-    """Fill in ‖x‖² + ‖z‖² - 2 x·z of centred rows, for a part of X at a time."""
-    n, features = X.shape
-    A, squares = _double(X[block], center)
-    rows = n if scipy.sparse.issparse(X) else arrays.block_size(features, numbers=_PART)
-    for part in arrays.row_slices(n, rows):
-        B, squares_part = _double(X[part], center)
-        D2[:, part] = arrays.dense(A @ B.T)
-        D2[:, part] *= -2.0
-        D2[:, part] += squares[:, None] + squares_part
-    np.maximum(D2, 0.0, out=D2)
-
-
-def _double(X: Any, center: Any) -> tuple[Any, FloatArray]:
-    """Return centred rows in float64, and their squared lengths."""
-    if scipy.sparse.issparse(X):
-        X = X.astype(np.float64)
-        return X, np.asarray(X.multiply(X).sum(axis=1)).ravel()
-    X = X - center
-    return X, np.einsum("ij,ij->i", X, X)

@@ -56,16 +56,11 @@ def check_length(values: npt.NDArray[Any], n: int, name: str) -> None:
 class Labels:
     """The labels of N rows: a class for each, or a number for each."""
 
-    classes: tuple[Any, ...]
-    """The classes, in the order of their colours; empty if labels are numbers."""
-    codes: npt.NDArray[np.int64]
-    """[N], class of each row; -1 for rows without one."""
-    values: FloatArray | None = None
-    """[N], the numbers, with NaN where one is missing; None if labels are classes."""
-    title: str | None = None
-    """Name of the labels, such as that of a pandas Series."""
-    rest: str = "no label"
-    """What legends call rows without a class."""
+    classes: tuple[Any, ...]  # in the order of their colours; empty if labels are numbers
+    codes: npt.NDArray[np.int64]  # [N], class of each row; -1 for rows without one
+    values: FloatArray | None = None  # [N], NaN where one is missing; None if labels are classes
+    title: str | None = None  # name of the labels, such as that of a pandas Series
+    rest: str = "no label"  # what legends call rows without a class
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -25,10 +25,6 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     ValueError
@@ -69,10 +65,6 @@ def learning_curve(history: Any, *, ax: Axes | None = None) -> Axes:
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Examples
     --------
     >>> axes = plotting.learning_curve({"error": [0.5, 0.1], "val_error": [0.6, 0.3]})
@@ -108,10 +100,8 @@ def correlations(
     --------
     >>> axes = plotting.correlations(Y, 0.9 * Y, Y[:50], 0.5 * Y[:50])
     """
-    columns = [
-        [np.reshape(coordinates, (len(coordinates), -1)) for coordinates in pair]
-        for pair in ((Y, Y_found), (held_out, held_out_found))
-    ]
+    pairs = (Y, Y_found), (held_out, held_out_found)
+    columns = [[np.reshape(Z, (len(Z), -1)) for Z in pair] for pair in pairs]
     d = columns[0][0].shape[1]
     if axes is None:
         axes = plt.subplots(d, 2, figsize=(8, 4 * d), squeeze=False, layout="constrained")[1]

@@ -53,11 +53,6 @@ def html(
     title : str, default="Map"
         Title of the page.
 
-    Returns
-    -------
-    Path
-        The file.
-
     Raises
     ------
     ModuleNotFoundError
@@ -146,7 +141,7 @@ def _figure(title: str, drawn: int, n: int, tooltips: list[tuple[str, str]]) -> 
 
 def _classes(plot: Any, columns: dict[str, Any], codes: Any, read: Labels) -> None:
     """Draw one layer per class, which the legend can hide; rows without one come first, below."""
-    from bokeh.models import ColumnDataSource, LegendItem
+    from bokeh.models import ColumnDataSource, Legend, LegendItem
 
     items, names = [], (*read.names, read.rest)
     for i in range(-1, len(read.classes)):
@@ -161,20 +156,15 @@ def _classes(plot: Any, columns: dict[str, Any], codes: Any, read: Labels) -> No
     more = len(items) - colors.LISTED
     if more > 0:
         items[colors.LISTED :] = [LegendItem(label={"value": f"… and {more} more"})]
-    if len(items) > 1:
-        plot.add_layout(_legend(items, read.title), "right")
-
-
-def _legend(items: list[Any], title: str | None) -> Any:
-    from bokeh.models import Legend
-
-    name = None if title is None else short(title)
-    legend = Legend(items=items, title=name, click_policy="hide", border_line_color=None)
+    if len(items) < 2:
+        return
+    title = None if read.title is None else short(read.title)
+    legend = Legend(items=items, title=title, click_policy="hide", border_line_color=None)
     legend.label_text_font_size = "10pt"
     if len(items) > colors.COLUMN:  # sizes that fit in a window 700 pixels high
         legend.update(ncols=2, label_text_font_size="8pt", spacing=1)
         legend.update(glyph_height=16, glyph_width=16, label_height=16)
-    return legend
+    plot.add_layout(legend, "right")
 
 
 def _numbers(plot: Any, columns: dict[str, Any], read: Labels) -> None:

@@ -15,12 +15,7 @@ from ptsne_keras.utils.validation import check_pair, check_test_pair
 
 
 def shepard(
-    X: Any,
-    Y: Any,
-    *,
-    sample_size: int | None = 2000,
-    random_state: int = 0,
-    ax: Axes | None = None,
+    X: Any, Y: Any, *, sample_size: int | None = 2000, random_state: int = 0, ax: Axes | None = None
 ) -> Axes:
     """Draw distances on the map against distances in the data, with Spearman's ρ as the title.
 
@@ -34,10 +29,6 @@ def shepard(
         Rows whose pairs are drawn, as in `metrics.distance_correlation`.
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------
@@ -79,10 +70,8 @@ def recall_curve(
 
     Parameters
     ----------
-    X : array-like or sparse matrix of shape (n_samples, n_features)
-        Rows.
-    Y : array-like of shape (n_samples, n_dimensions)
-        Map of the rows.
+    X, Y, ax
+        As in :func:`shepard`.
     X_test, Y_test : array-like, default=None
         Test rows and their map: a second curve shows the recall of their nearest rows in `X`.
     n_neighbors : sequence of int, default=(1, 2, 5, 10, 20, 50, 100)
@@ -91,12 +80,6 @@ def recall_curve(
         Number of rows, drawn at random, whose neighbours are found among all. None for all rows.
     random_state : int, default=0
         Seed of the sample.
-    ax : matplotlib Axes, default=None
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------
@@ -142,18 +125,10 @@ def point_quality(X: Any, Y: Any, *, n_neighbors: int = 10, ax: Axes | None = No
 
     Parameters
     ----------
-    X : array-like or sparse matrix of shape (n_samples, n_features)
-        Rows.
-    Y : array-like of shape (n_samples, 2)
-        Map of the rows.
+    X, Y, ax
+        As in :func:`shepard`, with a map in two dimensions.
     n_neighbors : int, default=10
         Number of neighbours of each row.
-    ax : matplotlib Axes, default=None
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------

@@ -33,10 +33,6 @@ def rbm_filters(
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     ValueError

@@ -61,11 +61,6 @@ def scatter(
     **options
         Passed to `Axes.scatter`, such as `s`; shading uses `alpha` and `norm` only.
 
-    Returns
-    -------
-    matplotlib Axes
-        Save it with ``.figure.savefig("map.svg")``.
-
     Raises
     ------
     ValueError
@@ -97,10 +92,6 @@ def overlay(
         Class or number of each row, as in `scatter`; None for both draws them without labels.
     ax : matplotlib Axes, default=None
         Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------
@@ -192,30 +183,22 @@ def _points(
 
 def _list_classes(ax: Axes, read: Labels, shaded: bool) -> None:
     """List the classes beside the map, in two columns and in smaller text if there are many."""
-    entries = []
+    entries: list[tuple[Any, str, str]] = []
     for i, name in list(enumerate(read.names))[: colors.LISTED]:
         color, marker = (tint(i), "s") if shaded else colors.look(i)
-        entries.append((_entry(color, marker), name))
+        entries.append((color, marker, name))
     if read.missing.any():
-        entries.append((_entry(colors.MISSING, "o"), read.rest))
+        entries.append((colors.MISSING, "o", read.rest))
     more = len(read.classes) - colors.LISTED
     if more > 0:
-        entries.append((_entry("none", "o"), f"… and {more} more"))
+        entries.append(("none", "o", f"… and {more} more"))
     columns, most = (1, 30) if len(entries) <= colors.COLUMN else (2, 20)
-    legend = ax.legend(
-        [handle for handle, _ in entries],
-        [short(name, most) for _, name in entries],
-        title=None if read.title is None else short(read.title),
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        ncols=columns,
-        fontsize=10 if len(entries) <= _ROWS * columns else 8,
-    )
+    handles = [Line2D([], [], ls="", color=c, marker=m, markersize=6) for c, m, _ in entries]
+    names = [short(name, most) for *_, name in entries]
+    style: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+    style |= {"ncols": columns, "fontsize": 10 if len(entries) <= _ROWS * columns else 8}
+    title = None if read.title is None else short(read.title)
+    legend = ax.legend(handles, names, title=title, **style)
     # Dollar signs in a name start no formula.
     for text in (*legend.get_texts(), legend.get_title()):
         text.set_parse_math(False)
-
-
-def _entry(color: Any, marker: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, color=color, markersize=6)

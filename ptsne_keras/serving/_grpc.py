@@ -2,15 +2,15 @@
 
 import importlib
 import math
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import json_format
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import optional
 
@@ -32,12 +32,7 @@ class Grpc:
     """The same calls as `Rest`, over one channel, shared by threads."""
 
     def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Mapping[str, Any],
-        headers: Mapping[str, str],
-        credentials: Any = None,
+        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
     ) -> None:
         grpc = _required(url.scheme)
         if url.scheme == "grpcs":
@@ -61,24 +56,16 @@ class Grpc:
         answer = self._ask(self._prediction.Predict, request, timeout).outputs
         return {key: _array(answer[key]) for key in signature.ranks if key in answer}
 
-    def metadata(self, timeout: float) -> dict[str, Any]:
-        """Fetch the signature definitions."""
-        from google.protobuf import json_format
-
+    def metadata(self, timeout: float) -> Any:
+        """Fetch the signature definitions, in the form of JSON that REST has."""
         api = _api("get_model_metadata_pb2")
         request = api.GetModelMetadataRequest(metadata_field=["signature_def"])
-        answer = self._ask(self._prediction.GetModelMetadata, request, timeout)
-        signatures = api.SignatureDefMap()
-        answer.metadata["signature_def"].Unpack(signatures)
-        as_json = json_format.MessageToDict(signatures, preserving_proto_field_name=True)
-        return as_json["signature_def"]
+        return _as_json(self._ask(self._prediction.GetModelMetadata, request, timeout))
 
-    def states(self, timeout: float) -> list[str]:
-        """Fetch the states of the model's versions."""
-        api = _api("get_model_status_pb2")
-        answer = self._ask(self._models.GetModelStatus, api.GetModelStatusRequest(), timeout)
-        name = api.ModelVersionStatus.State.Name
-        return [name(status.state) for status in answer.model_version_status]
+    def status(self, timeout: float) -> Any:
+        """Fetch the states of the model's versions, in the form of JSON that REST has."""
+        request = _api("get_model_status_pb2").GetModelStatusRequest()
+        return _as_json(self._ask(self._models.GetModelStatus, request, timeout))
 
     def close(self) -> None:
         """Close the channel."""
@@ -112,6 +99,10 @@ def _required(scheme: str) -> Any:
 
 def _api(name: str) -> Any:
     return importlib.import_module(f"tensorflow_serving.apis.{name}")
+
+
+def _as_json(message: Any) -> Any:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
 def _failure(code: str, details: str, timeout: float) -> Failure:

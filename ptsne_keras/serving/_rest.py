@@ -4,9 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
-import ssl
 import time
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, quote
 
@@ -14,7 +12,7 @@ import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -37,26 +35,22 @@ class Rest:
     """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
     def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Mapping[str, Any],
-        headers: Mapping[str, str],
-        credentials: ssl.SSLContext | None = None,
+        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
     ) -> None:
         base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
         self._url = f"{base}/v1/models/{quote(model, safe='')}"
         for kind, value in choice.items():
             self._url += f"/{kind}s/{quote(str(value), safe='')}"
-        self._headers = {"Content-Type": "application/json", **headers}
-        self._pools = urllib3.PoolManager(maxsize=_KEPT, retries=False, ssl_context=credentials)
+        headers = {"Content-Type": "application/json", **headers}
+        options = {"maxsize": _KEPT, "retries": False, "ssl_context": credentials}
+        self._pools = urllib3.PoolManager(headers=headers, **options)
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
         outputs = list(signature.ranks)
         inputs = f'{{"{signature.input}": {json_rows(rows)}}}'
         body = f'{{"signature_name": "{signature.name}", "inputs": {inputs}}}'
-        answer = _part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
+        answer = _transport.part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
         # A single output comes without its name.
         named = answer if isinstance(answer, dict) else {outputs[0]: answer}
         try:
@@ -64,15 +58,13 @@ class Rest:
         except (TypeError, ValueError) as error:  # such as rows of different lengths
             raise Failure("DATA_LOSS", f"outputs that are no arrays: {error}") from None
 
-    def metadata(self, timeout: float) -> dict[str, Any]:
+    def metadata(self, timeout: float) -> Any:
         """Fetch the signature definitions."""
-        answer = self._ask("GET", "/metadata", timeout)
-        return _part(answer, "metadata", "signature_def", "signature_def")
+        return self._ask("GET", "/metadata", timeout)
 
-    def states(self, timeout: float) -> list[str]:
+    def status(self, timeout: float) -> Any:
         """Fetch the states of the model's versions."""
-        statuses = _part(self._ask("GET", "", timeout), "model_version_status")
-        return [_part(status, "state") for status in statuses]
+        return self._ask("GET", "", timeout)
 
     def close(self) -> None:
         """Close all connections."""
@@ -81,15 +73,9 @@ class Rest:
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
         until = time.monotonic() + timeout
         try:
-            response = self._pools.request(
-                method,
-                self._url + path,
-                body=body,
-                headers=self._headers,
-                timeout=urllib3.Timeout(total=timeout),
-                redirect=False,
-                preload_content=False,
-            )
+            options: dict[str, Any] = {"redirect": False, "preload_content": False}
+            limit = urllib3.Timeout(total=timeout)
+            response = self._pools.request(method, self._url + path, body, timeout=limit, **options)
             text = bytearray()
             with contextlib.closing(response):
                 # In pieces: the timeout of a socket limits each silence, not the whole answer.
@@ -123,15 +109,6 @@ def _failure(error: Exception, timeout: float) -> Failure:
     if cut or isinstance(error, ValueError):
         return Failure("DATA_LOSS", f"an answer cut short: {error}")
     return Failure("UNAVAILABLE", str(error))  # refused, reset, or no such host
-
-
-def _part(answer: Any, *keys: str) -> Any:
-    """Return a part of an answer, which may come from another kind of server."""
-    for key in keys:
-        if not isinstance(answer, dict) or key not in answer:
-            raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")
-        answer = answer[key]
-    return answer
 
 
 def _error_text(text: bytearray) -> str:

@@ -77,7 +77,12 @@ class Sender:
         def once(timeout: float) -> list[FloatArray]:
             found = self._way.predict(signature, part, timeout)
             for name, rank in signature.ranks.items():
-                _check_output(name, found.get(name), rank, len(part))
+                if name not in found:
+                    raise Failure("INVALID_ARGUMENT", f"no output {name!r} in the answer")
+                if (shape := found[name].shape)[:1] != (len(part),) or len(shape) != rank:
+                    code = "INVALID_ARGUMENT" if shape[:1] == (len(part),) else "DATA_LOSS"
+                    what = f"{name!r} of shape {shape}, not {rank}-D for {len(part)} rows"
+                    raise Failure(code, what)
             return [found[name] for name in signature.ranks]
 
         advise = partial(self._advice, signature, part)
@@ -158,11 +163,3 @@ def _advice_on_input(inputs: Mapping[str, Any], name: str, part: Rows) -> str:
     if columns and width not in ([None], [columns]):
         return f"X should have {width[0]} columns, like the training rows; it has {columns}."
     return ""
-
-
-def _check_output(name: str, array: FloatArray | None, rank: int, count: int) -> None:
-    if array is None:
-        raise Failure("INVALID_ARGUMENT", f"no output {name!r} in the answer")
-    if array.shape[:1] != (count,) or array.ndim != rank:
-        code = "INVALID_ARGUMENT" if array.shape[:1] == (count,) else "DATA_LOSS"
-        raise Failure(code, f"{name!r} of shape {array.shape}, not {rank}-D for {count} rows")

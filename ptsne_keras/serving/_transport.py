@@ -18,6 +18,9 @@ BYTES = 2 * 2**20
 Rows: TypeAlias = FloatArray | Sequence[bytes]
 """What is sent: features float32 [N, D], or N serialised `tf.train.Example`."""
 
+Options: TypeAlias = Mapping[str, Any]
+"""Headers, or the choice of a version or label."""
+
 Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}."""
 
@@ -86,8 +89,18 @@ def _by_size(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
         yield values[start:]
 
 
-def signatures(definitions: dict[str, Any]) -> Signatures:
-    """Describe signatures by the JSON form of their definitions."""
+def part(answer: Any, *keys: str) -> Any:
+    """Return a part of an answer in JSON, which may come from another kind of server."""
+    for key in keys:
+        if not isinstance(answer, dict) or key not in answer:
+            raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")
+        answer = answer[key]
+    return answer
+
+
+def signatures(answer: Any) -> Signatures:
+    """Describe signatures by an answer about metadata."""
+    definitions = part(answer, "metadata", "signature_def", "signature_def")
     return {
         name: {
             side: {key: _tensor(info) for key, info in definition.get(side, {}).items()}

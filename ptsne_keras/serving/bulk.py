@@ -109,10 +109,8 @@ def _version(path: str) -> str:
 def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
     """Return a model, its signature's function, D and d."""
     model = tf.saved_model.load(path)
-    if signature not in model.signatures:
-        raise ValueError(
-            f"signature should be one of {sorted(model.signatures)}. Received: {signature!r}."
-        )
+    if signature not in (known := sorted(model.signatures)):
+        raise ValueError(f"signature should be one of {known}. Received: {signature!r}.")
     call = model.signatures[signature]
     inputs, outputs = call.structured_input_signature[1], call.structured_outputs
     spec = inputs.get("features")

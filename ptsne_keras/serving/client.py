@@ -12,16 +12,11 @@ from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender
-from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures, part
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 
-_TRANSPORTS: dict[str, type[Rest | Grpc]] = {
-    "http": Rest,
-    "https": Rest,
-    "grpc": Grpc,
-    "grpcs": Grpc,
-}
+_SCHEMES = ("http", "https", "grpc", "grpcs")
 _EMBED = Signature("serving_default", "features", {"embedding": 2})
 _NOVELTY = Signature("embed_with_novelty", "features", {"embedding": 2, "novelty": 1})
 _EXAMPLES = Signature("embed_examples", "examples", {"embedding": 2})
@@ -91,9 +86,7 @@ class Client:
         seconds = {"timeout": timeout, "deadline": deadline, "backoff": backoff}
         for name, value in seconds.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
-                raise ValueError(
-                    f"{name} should be a number of seconds above 0. Received: {value!r}."
-                )
+                raise ValueError(f"{name} should be a number of seconds > 0. Received: {value!r}.")
         if version is not None and label is not None:
             raise ValueError(
                 f"version or label should be given, not both. Received: {version!r} and {label!r}."
@@ -108,7 +101,8 @@ class Client:
             )
         if any("\r" in text or "\n" in text for pair in headers.items() for text in pair):
             raise ValueError(f"headers should not contain line breaks. Received: {headers!r}.")
-        self._transport = _TRANSPORTS[parts.scheme](parts, model, choice, headers, credentials)
+        transport = Rest if parts.scheme.startswith("http") else Grpc
+        self._transport = transport(parts, model, choice, headers, credentials)
         self._choice, self._timeout = choice, timeout
         chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
         self._sender = Sender(self._transport, f"{url}, model {model!r}{chosen},", **seconds)
@@ -145,11 +139,8 @@ class Client:
     def embed_with_novelty(self, X: Any) -> tuple[FloatArray, FloatArray]:
         """Embed rows, and return how far each is from the training rows.
 
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows, as for `embed`, which raises the same errors. The model should have been exported
-            with a `reference`.
+        Rows and errors are those of `embed`; the model should have been exported with a
+        `reference`.
 
         Returns
         -------
@@ -172,11 +163,6 @@ class Client:
         ----------
         examples : sequence of bytes
             Examples with the feature "features", a float list of D numbers.
-
-        Returns
-        -------
-        Y : ndarray of shape (n_samples, n_components)
-            The embedding, in float32.
 
         Examples
         --------
@@ -212,7 +198,8 @@ class Client:
         True
         """
         try:
-            states = self._transport.states(self._timeout)
+            versions = part(self._transport.status(self._timeout), "model_version_status")
+            states = [version.get("state") for version in versions]  # none is UNKNOWN
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status ignores labels
         except Failure as failure:
@@ -238,8 +225,8 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _predict(self, parts: Iterable[Rows], signature: Signature) -> list[FloatArray]:
-        answers = [self._sender.send(signature, part) for part in parts]
+    def _predict(self, chunks: Iterable[Rows], signature: Signature) -> list[FloatArray]:
+        answers = [self._sender.send(signature, chunk) for chunk in chunks]
         if not answers:
             return self._sender.empty(signature)
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
@@ -249,7 +236,7 @@ def _parts(url: str) -> SplitResult:
     """Split a url, or raise if no attempt could reach it."""
     with contextlib.suppress(TypeError, ValueError, AttributeError):  # such as a port out of range
         parts = urlsplit(url)
-        known = parts.scheme in _TRANSPORTS and parts.hostname and parts.username is None
+        known = parts.scheme in _SCHEMES and parts.hostname and parts.username is None
         if known and parts.port != 0 and not any(mark.isspace() for mark in url):
             return parts
     raise ValueError(

@@ -39,11 +39,6 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     path : path-like
         The file, ending in ".onnx"; its folder is created if it is missing.
 
-    Returns
-    -------
-    pathlib.Path
-        The file.
-
     Raises
     ------
     FileExistsError
@@ -75,15 +70,8 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    encoder : keras.Model
-        A model with one input [N, D] and one output [N, d].
-    path : path-like
-        The file, ending in ".tflite"; its folder is created if it is missing.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
+    encoder, path
+        As in :func:`export_onnx`, with a file that ends in ".tflite".
 
     Examples
     --------
@@ -135,13 +123,8 @@ def _to_litert(encoder: keras.Model, features: int) -> bytes:
     named = keras.Model(inputs, {"embedding": keras.ops.cast(encoder(inputs), "float32")})
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "encoder.tflite"
-        named.export(
-            file,
-            format="litert",
-            verbose=False,
-            input_signature=[signatures.spec(features)],
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
-        )
+        spec, ops = [signatures.spec(features)], {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        named.export(file, format="litert", verbose=False, input_signature=spec, target_spec=ops)
         return file.read_bytes()
 
 

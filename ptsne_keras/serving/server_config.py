@@ -75,11 +75,6 @@ def configure(
     allowed_batch_sizes : sequence of int, default=()
         For XLA devices such as TPUs, which compile each size: batches are padded to these sizes.
 
-    Returns
-    -------
-    list of pathlib.Path
-        The four files.
-
     Raises
     ------
     FileNotFoundError
@@ -186,10 +181,7 @@ def _smallest(rates: dict[int, float]) -> int:
 
 def _models(name: str, labels: dict[str, int], served: list[int]) -> str:
     versions = "".join(f"\n        versions: {version}" for version in served)
-    marks = "".join(
-        f'\n    version_labels {{ key: "{label}" value: {version} }}'
-        for label, version in labels.items()
-    )
+    marks = "".join(f'\n    version_labels {{ key: "{k}" value: {v} }}' for k, v in labels.items())
     return f"""# The versions to serve, and their labels. A new version has to be listed here too.
 model_config_list {{
   config {{

@@ -168,7 +168,7 @@ class TestMapSnapshots:
     def test_a_map_that_is_not_flat_is_refused_as_training_begins(self, X, tmp_path):
         model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
         model.compile("adam", loss=losses.TSNE())
-        with pytest.raises(ValueError, match=r"should give a map \[B, 2\]"):
+        with pytest.raises(ValueError, match=r"should get maps \[B, 2\]"):
             fit(model, X, callbacks.MapSnapshots(X, tmp_path), epochs=1)
 
     def test_a_map_that_is_not_finite_is_named(self, X, model, tmp_path):
@@ -180,15 +180,10 @@ class TestMapSnapshots:
         ("options", "message"),
         [
             *[({"X": X}, "X should have one or more rows") for X in (None, [], [3], [[], []])],
-            *[
-                ({"epochs": epochs}, "epochs should be an integer of at least 1")
-                for epochs in (0, 2.5, [], [1, 0], "3", True)
-            ],
-            ({"labels": [1, 2]}, "labels should be 60, one per row"),
-            *[
-                ({"animation": name}, r'name that ends in "\.gif" or "\.mp4"')
-                for name in ("map.avi", "folder/map.gif")
-            ],
+            *[({"epochs": n}, "one or more integers") for n in (0, 2.5, [], [1, 0], "3", True)],
+            ({"labels": [1, 2]}, "labels should have one value per row, 60"),
+            ({"animation": "map.avi"}, r'name that ends in "\.gif" or "\.mp4"'),
+            ({"animation": "folder/map.gif"}, r'name that ends in "\.gif" or "\.mp4"'),
             ({"animation": "map.mp4"}, "where ffmpeg is missing"),
         ],
         ids=str,

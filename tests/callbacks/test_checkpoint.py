@@ -9,17 +9,14 @@ from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.callbacks import progress
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
+BATCH = {"sampling": "batch", "batch_size": 30}
 WAYS = {
     "graph": {"epochs": 100, "batch_size": 32},
     "projected": {"epochs": 400, "batch_size": 512, "initial_dims": 3},
-    "batch": {"epochs": 12, "sampling": "batch", "batch_size": 30},
-    "conjugate gradients": {
-        "epochs": 4, "sampling": "fixed", "batch_size": 30, "optimizer": "cg",
-    },
-    "learned degrees of freedom": {
-        "epochs": 12, "sampling": "batch", "batch_size": 30, "dof": "learn",
-    },
-}  # fmt: skip
+    "batch": {"epochs": 12, **BATCH},
+    "conjugate gradients": {"epochs": 4, "sampling": "fixed", "batch_size": 30, "optimizer": "cg"},
+    "learned degrees of freedom": {"epochs": 12, **BATCH, "dof": "learn"},
+}
 
 
 class Stop(keras.callbacks.Callback):

@@ -100,13 +100,9 @@ def test_metrics_of_other_blocks_than_the_trainers_are_named():
 def process(monkeypatch):
     """Set a distribution that is one process of several."""
 
-    def choose(number, processes=2, devices=4, auto_shard_dataset=False):
-        distribution = SimpleNamespace(
-            num_processes=processes,
-            num_model_replicas=devices,
-            data_shard_id=number,
-            auto_shard_dataset=auto_shard_dataset,
-        )
+    def choose(number, processes=2, sharded=False):
+        facts = {"num_processes": processes, "num_model_replicas": 4, "data_shard_id": number}
+        distribution = SimpleNamespace(**facts, auto_shard_dataset=sharded)
         monkeypatch.setattr(keras.distribution, "distribution", lambda: distribution)
 
     return choose
@@ -136,7 +132,7 @@ def test_processes_feed_what_one_feeds_and_every_row_once(make, processes, proce
 
 
 @pytest.mark.parametrize(
-    ("replicas", "seed", "auto_shard_dataset", "message"),
+    ("replicas", "seed", "sharded", "message"),
     [
         (3, 0, False, "replicas should be a multiple of the 2 processes"),
         (1, 0, False, "replicas should be a multiple of the 2 processes"),
@@ -144,10 +140,8 @@ def test_processes_feed_what_one_feeds_and_every_row_once(make, processes, proce
         (4, 0, True, "auto_shard_dataset should be False"),
     ],
 )
-def test_settings_that_would_feed_the_wrong_rows_are_named(
-    replicas, seed, auto_shard_dataset, message, process, rng
-):
-    process(0, auto_shard_dataset=auto_shard_dataset)
+def test_settings_that_feed_wrong_rows_are_named(replicas, seed, sharded, message, process, rng):
+    process(0, sharded=sharded)
     for make in (PIPELINES["array"], PIPELINES["graph"]):
         with pytest.raises(ValueError, match=message):
             make(rng.normal(size=(96, 5)), replicas=replicas, seed=seed)

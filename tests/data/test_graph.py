@@ -101,10 +101,8 @@ def test_neighbours_found_elsewhere_will_do(rng):
 
 @pytest.mark.parametrize("scale", [1e-25, 1e20])
 def test_jitter_keeps_the_scale_of_the_rows(X, scale):
-    small, scaled = (
-        arrays(batches.from_graph(part, 10, 64, jitter=0.5, seed=0))[0][0]
-        for part in (X, X * np.float32(scale))
-    )
+    both, options = (X, X * np.float32(scale)), {"jitter": 0.5, "seed": 0}
+    small, scaled = (arrays(batches.from_graph(Z, 10, 64, **options))[0][0] for Z in both)
     np.testing.assert_allclose(scaled / scale, small, atol=1e-3)
 
 

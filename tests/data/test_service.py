@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from support.browser import until
 from support.pipelines import assert_every_row_once
+from support.processes import free_ports, until
 
 from ptsne_keras import losses
 from ptsne_keras.data import batches
 from ptsne_keras.data import service as data_service
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class Service:
@@ -40,9 +32,8 @@ class Service:
     def start(self, port, *arguments):
         module = [sys.executable, "-m", "ptsne_keras.data.service"]
         options = {"env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, "stderr": subprocess.DEVNULL}
-        self.processes[port] = subprocess.Popen(
-            [*module, *arguments, "--port", str(port)], **options
-        )
+        command = [*module, *arguments, "--port", str(port)]
+        self.processes[port] = subprocess.Popen(command, **options)
 
     def start_worker(self, port):
         self.start(port, "worker", "--dispatcher", f"localhost:{self.port}")
@@ -62,10 +53,8 @@ class Service:
         self.processes[port].wait()
 
     def from_array(self, X, *arguments, **options):
-        service = f"grpc://localhost:{self.port}"
-        return data_service.from_array(
-            X, *arguments, service=service, folder=self.folder, **options
-        )
+        options |= {"service": f"grpc://localhost:{self.port}", "folder": self.folder}
+        return data_service.from_array(X, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +90,11 @@ def assert_equal(found, expected):
         np.testing.assert_allclose(P, P_expected, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("perplexity", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})]
-)
-def test_batches_are_those_of_the_local_pipeline_with_the_same_seed(
-    service, X, perplexity, options
-):
+@pytest.mark.parametrize(("u", "options"), [(10, {}), ((5, 10, 20), {}), (10, {"replicas": 3})])
+def test_batches_are_those_of_the_local_pipeline_with_the_same_seed(service, X, u, options):
     """So every row comes once in each epoch, and each epoch has another order."""
-    remote = service.from_array(X, perplexity, 64, seed=1, **options)
-    local = batches.from_array(X, perplexity, 64, seed=1, **options)
+    remote = service.from_array(X, u, 64, seed=1, **options)
+    local = batches.from_array(X, u, 64, seed=1, **options)
     assert remote.element_spec == local.element_spec
     assert remote.cardinality() == local.cardinality()
     for _ in range(3):
@@ -138,10 +123,8 @@ def test_the_order_derives_from_the_number_of_the_epoch(service, X):
 def test_rows_of_other_kinds(service, X, dtype, tmp_path):
     np.save(tmp_path / "X.npy", (10 * X).astype(dtype))
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    assert_equal(
-        arrays(service.from_array(mapped, 10, 250, seed=0)),
-        arrays(batches.from_array((10 * X).astype(dtype), 10, 250, seed=0)),
-    )
+    expected = batches.from_array((10 * X).astype(dtype), 10, 250, seed=0)
+    assert_equal(arrays(service.from_array(mapped, 10, 250, seed=0)), arrays(expected))
 
 
 def test_rows_are_written_once(service, X):
@@ -171,9 +154,7 @@ def deliver(monkeypatch, change):
     [
         lambda served: served.filter(lambda number, j, *_: j % 3 != 1),
         lambda served: served.take(0),
-        lambda served: served.flat_map(
-            lambda *batch: tf.data.Dataset.from_tensors(batch).repeat(2)
-        ),
+        lambda served: served.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(2)),
     ],
     ids=["some lost", "all lost", "each twice"],
 )
@@ -252,13 +233,8 @@ def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
 
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
     model.compile("adam", loss=losses.TSNE())
-    history = model.fit(
-        service.from_array(X, 5, 10, seed=0).map(kept),
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-        callbacks=[KillAt(service, batch, back)],
-    )
+    data, kill = service.from_array(X, 5, 10, seed=0).map(kept), KillAt(service, batch, back)
+    history = model.fit(data, epochs=3, shuffle=False, verbose=0, callbacks=[kill])
     assert int(model.optimizer.iterations) == 3 * 50
     assert len(fed) == 3 * 50
     assert history.history["loss"][-1] < history.history["loss"][0]

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import tensorflow as tf
@@ -33,9 +34,8 @@ KINDS = ["memmap", "csr_matrix", "csr_array", "csc_matrix", "coo_array"]
 )
 def test_batches_are_those_of_the_array(kind, dtype, X, tmp_path):
     X = (10 * X).astype(dtype)
-    pipelines = [
-        batches.from_array(given, 8, 30, seed=0) for given in (X, given_as(kind, X, tmp_path))
-    ]
+    both = X, given_as(kind, X, tmp_path)
+    pipelines = [batches.from_array(given, 8, 30, seed=0) for given in both]
     for (x, P), (x_given, P_given) in zip(*pipelines, strict=True):
         np.testing.assert_array_equal(x, x_given)
         np.testing.assert_array_equal(P, P_given)
@@ -114,11 +114,8 @@ def write_tfrecord(path, X):
 
 
 def write_parquet(path, X, label=True, **options):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
     frame = pandas.DataFrame(X, columns=list("abcdef"))
-    if label:
-        frame = frame.assign(label="x")
+    frame = frame.assign(label="x") if label else frame
     frame.sample(frac=1, random_state=0).to_parquet(path, **options)
 
 
@@ -155,7 +152,7 @@ def test_bad_files_and_columns_are_named(unique, tmp_path):
         ("x", None, "files should name Parquet files"),
         ("empty", None, "files should have rows"),
         ("rows", None, "row group 0, should be numeric"),
-        ("rows", ["a", "z"], r"columns should be in every file.*\['z'\]"),
+        ("rows", ["a", "z"], r"columns should be in all files.*\['z'\]"),
         *(("rows", columns, several) for columns in ("ab", [], ["a", "a"], 30)),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,7 +1,9 @@
 """Maps from the files that people have."""
 
+import sys
 import types
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,32 +50,21 @@ def test_the_index_of_a_parquet_file_names_the_rows(Y, tmp_path):
         np.testing.assert_array_equal(maps.read(file).of(ids), Y[[2]])
 
 
-def test_numpy_files(Y, tmp_path):
-    np.save(tmp_path / "map.npy", Y.astype("float64"))
-    found = maps.read(tmp_path / "map.npy")
-    np.testing.assert_array_equal(found.Y, Y)
-    assert found.ids is None
-
-
-def cells(Y):
-    return types.SimpleNamespace(obsm={"X_tsne": Y, "X_umap": -Y}, obs_names=list("abcde"))
-
-
 def test_anndata(Y):
-    np.testing.assert_array_equal(maps.from_anndata(cells(Y)).of(["b"]), Y[[1]])
-    np.testing.assert_array_equal(maps.from_anndata(cells(Y), "X_umap").Y, -Y)
+    cells = types.SimpleNamespace(obsm={"X_tsne": Y, "X_umap": -Y}, obs_names=list("abcde"))
+    np.testing.assert_array_equal(maps.from_anndata(cells).of(["b"]), Y[[1]])
+    np.testing.assert_array_equal(maps.from_anndata(cells, "X_umap").Y, -Y)
     with pytest.raises(ValueError, match=r"obsm should be one .*: 'X_tsne', 'X_umap'. Received"):
-        maps.from_anndata(cells(Y), "X_pca")
+        maps.from_anndata(cells, "X_pca")
 
 
 def test_anndata_files(Y, tmp_path, monkeypatch):
-    anndata = pytest.importorskip("anndata")
     file = tmp_path / "map.h5ad"
     obs = pd.DataFrame(index=list("abcde"))
     anndata.AnnData(np.zeros((5, 1)), obs, obsm={"X_tsne": Y, "X_umap": -Y}).write_h5ad(file)
     np.testing.assert_array_equal(maps.read(file).of(["b"]), Y[[1]])
     np.testing.assert_array_equal(maps.read(file, obsm="X_umap").Y, -Y)
-    monkeypatch.setitem(__import__("sys").modules, "anndata", None)
+    monkeypatch.setitem(sys.modules, "anndata", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs anndata: pip install"):
         maps.read(file)
 
@@ -132,6 +123,8 @@ def test_arrays_that_are_no_maps_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"save its transpose. Received: shape \(2, 500\)"):
         maps.read(file)
     np.save(file, np.zeros((9, 2)))
+    found = maps.read(file)
+    assert (found.Y.dtype, found.ids) == (np.float32, None)
     with pytest.raises(ValueError, match="ids should be one of what"):
         maps.read(file, ids="x")
     np.save(file, np.array([{}, {}]))
@@ -139,21 +132,18 @@ def test_arrays_that_are_no_maps_are_refused(tmp_path):
         maps.read(file)
 
 
-def test_names_are_lists(Y, tmp_path):
+def test_what_is_no_file_and_no_list_of_names_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="should be a file with a map"):
+        maps.read(tmp_path / "map.csv")
     (tmp_path / "map.csv").touch()
     with pytest.raises(ValueError, match="columns should be a list of names"):
         maps.read(tmp_path / "map.csv", columns="x")
-    with pytest.raises(ValueError, match="ids should be a list of names"):
-        maps.Map(Y, np.array(list("abcde"))).of("ab")
-
-
-def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="should be a file with a map"):
-        maps.read(tmp_path / "map.csv")
 
 
 def test_rows_without_a_place_are_named(Y):
     table = maps.Map(Y, np.array(list("abcde")))
+    with pytest.raises(ValueError, match="ids should be a list of names"):
+        table.of("ab")
     with pytest.raises(ValueError, match=r"no place for 'x', 'y'; the map has 'a', 'b', 'c', …"):
         table.of(["a", "x", "y"])
     with pytest.raises(ValueError, match="Received: 'a' several times"):

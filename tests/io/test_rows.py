@@ -2,19 +2,15 @@
 
 import decimal
 
+import anndata
 import numpy as np
 import pandas
 import pytest
 import scipy.sparse
-from support.tables import KINDS, NAMES, SAMPLES, table
+from support.tables import KINDS, NAMES, SAMPLES
 
 from ptsne_keras.io import _sources, tables
 from ptsne_keras.io.rows import Choice, Reader
-
-
-@pytest.fixture
-def frame(X):
-    return table(X)
 
 
 def write(frame, X, folder, form):
@@ -32,7 +28,6 @@ def write(frame, X, folder, form):
     elif form == ".npz":
         np.savez(file, X=X, sample=SAMPLES, kind=KINDS, more=np.zeros(3))
     elif form == ".h5ad":
-        anndata = pytest.importorskip("anndata")
         obs = pandas.DataFrame({"kind": KINDS}, index=SAMPLES)
         data = anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES))
         data.layers["twice"] = 2 * X
@@ -76,6 +71,10 @@ def test_columns_are_matched_by_name_with_those_of_a_model(form, frame, X, tmp_p
     assert reader.ignored == ["b", "c", "d"]
     with pytest.raises(ValueError, match=r"columns that the model was fitted with.*'missing'"):
         Reader(file, choice, like=["a", "missing"])
+    rows = Reader(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
+    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
+    with pytest.raises(ValueError, match=r"columns should be left out, or.*'e', 'a'.*'b', 'a'"):
+        Reader(file, Choice(columns=["b", "a"]), like=["e", "a"])
 
 
 @pytest.mark.parametrize("form", [".csv", ".npz", ".npy"])
@@ -88,6 +87,8 @@ def test_columns_are_chosen_and_dropped(form, frame, X, tmp_path):
     np.testing.assert_allclose(Reader(file, dropped).read().X, np.delete(X, 1, 1), rtol=1e-6)
     with pytest.raises(ValueError, match="drop should be among the columns"):
         Reader(file, Choice(drop=["nonsense"]))
+    with pytest.raises(ValueError, match=f"name each column once. Received: '{a}' twice"):
+        Reader(file, Choice(columns=[a, a, b]))
 
 
 def test_an_array_is_mapped_and_a_column_may_be_the_labels(X, tmp_path):
@@ -113,7 +114,7 @@ def test_sparse_rows_stay_sparse(form, X, tmp_path):
     if form == "npz":
         scipy.sparse.save_npz(file, S)
     else:
-        pytest.importorskip("anndata").AnnData(S).write_h5ad(file)
+        anndata.AnnData(S).write_h5ad(file)
     rows = Reader(file).read()
     assert scipy.sparse.issparse(rows.X)
     assert abs(rows.X - S).max() == 0
@@ -130,7 +131,6 @@ def test_decimals_and_missing_ids_of_parquet(tmp_path):
 
 
 def test_genes_that_are_named_as_columns_of_obs_stay_rows(X, tmp_path):
-    anndata = pytest.importorskip("anndata")
     file = tmp_path / "cells.h5ad"
     obs = pandas.DataFrame({"a": KINDS}, index=SAMPLES)
     anndata.AnnData(X, obs, var=pandas.DataFrame(index=NAMES)).write_h5ad(file)
@@ -198,16 +198,6 @@ def test_more_that_is_wrong(name, choice, words, frame, X, tmp_path, monkeypatch
         Reader(name, Choice(**choice)).read()
 
 
-def test_columns_beside_names_of_a_model(frame, X, tmp_path):
-    file, _ = write(frame, X, tmp_path, ".csv")
-    rows = Reader(file, Choice(columns=["a", "e"]), like=["e", "a"]).read()
-    np.testing.assert_allclose(rows.X, X[:, [4, 0]], rtol=1e-6)  # in the model's order
-    with pytest.raises(ValueError, match=r"columns should be left out, or.*'e', 'a'.*'b', 'a'"):
-        Reader(file, Choice(columns=["b", "a"]), like=["e", "a"])
-    with pytest.raises(ValueError, match=r"name each column once. Received: 'a' twice"):
-        Reader(file, Choice(columns=["a", "a", "b"]))
-
-
 @pytest.mark.parametrize("form", [".csv", ".parquet", ".h5ad", ".npy"])
 @pytest.mark.parametrize(
     ("kinds", "expected"),
@@ -221,7 +211,6 @@ def test_columns_beside_names_of_a_model(frame, X, tmp_path):
 def test_missing_labels_are_none_whatever_the_file(form, kinds, expected, frame, X, tmp_path):
     file, choice = write(frame, X, tmp_path, form)
     if form == ".h5ad":
-        anndata = pytest.importorskip("anndata")
         values = kinds.values if kinds.dtype.kind == "f" else pandas.Categorical(kinds)
         obs = pandas.DataFrame({"kind": values}, index=SAMPLES)
         anndata.AnnData(X, obs).write_h5ad(file)

@@ -36,7 +36,6 @@ LAYOUTS = {
     "a delimiter that is asked for": ("a|b\n1|2\n3|4\n", {"delimiter": "|"}),
     "blanks": ("  a   b\n  1   2\n  3   4\n", {}),
     "labels by number": ("1,2,x\n3,4,y\n", {"labels": "3"}),
-    "truth values": ("a,b\nTrue,2\n3,4\n", {}),
     "the index of pandas": (",0,1\n10,1,2\n11,3,4\n", {}),
 }
 

@@ -117,11 +117,7 @@ def test_auto_dof_is_d_minus_1_and_at_least_1(d, dof, rng):
     ("name", "wrong", "message"),
     [
         ("dof", (0, -1.0, np.nan, np.inf, "automatic", True), "dof should be a finite number abov"),
-        (
-            "exaggeration",
-            (0, -1.0, None, [1.0, 2.0], np.ones(2), lambda epoch: 1.0, np.inf, np.nan, "12"),
-            "exaggeration should be above 0",
-        ),
+        ("exaggeration", (0, -1, None, [1, 2], np.ones(2), len, np.inf, np.nan, "12"), "above 0"),
         ("blocks", (0, -1, 1.5, True, "2"), "blocks should be an integer of at least 1"),
     ],
 )

@@ -1,12 +1,9 @@
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from support.linear import MODEL, SLOW, Served, address
+from support import linear
+from support.linear import MODEL, SLOW
 from support.loopback import Loopback
 
 from ptsne_keras import networks, serving
@@ -14,50 +11,43 @@ from ptsne_keras.serving import Client
 
 
 @pytest.fixture(scope="session")
-def small_encoder() -> keras.Model:
+def small_encoder():
     return networks.encoder(3, 2, hidden_units=(4,), seed=0)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1 and 2; only the newest has all three signatures."""
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """Versions 1 and 2; only the newest has novelty."""
     base = tmp_path_factory.mktemp("served") / MODEL
-    old, new = Served(0.5), Served(1.0)
-    tf.saved_model.save(old, str(base / "1"), signatures={"serving_default": old.embed})
-    signatures = {
-        "serving_default": new.embed,
-        "embed_with_novelty": new.embed_with_novelty,
-        "embed_examples": new.embed_examples,
-    }
-    tf.saved_model.save(new, str(base / "2"), signatures=signatures)
+    serving.export_saved_model(linear.encoder(0.5), base)
+    serving.export_saved_model(linear.encoder(1.0), base, reference=linear.rows(50))
     return base
 
 
-@pytest.fixture(scope="module")
-def running(base: Path) -> Iterator[Loopback]:
+@pytest.fixture(scope="session")
+def running(base):
     with Loopback(base, MODEL, labels={"stable": 1}, slow=SLOW) as server:
         yield server
 
 
 @pytest.fixture
-def server(running: Loopback) -> Loopback:
+def server(running):
     running.clear()
     return running
 
 
 @pytest.fixture(params=["http", "grpc"])
-def way(request: pytest.FixtureRequest, server: Loopback) -> str:
-    address(server, request.param)  # skips
+def way(request):
     return request.param
 
 
 @pytest.fixture
-def url(server: Loopback, way: str) -> str:
-    return address(server, way)
+def url(server, way):
+    return server.urls[way]
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
+def client(url):
     with Client(url, MODEL, backoff=0.01) as client:
         yield client
 
@@ -66,10 +56,8 @@ def client(url: str) -> Iterator[Client]:
 def served(tmp_path_factory, digits):
     """An encoder of raw digits, exported with its training rows."""
     (X, _), (X_test, _) = digits
-    scaling = (X.mean(axis=0), X.std())
-    encoder = networks.encoder(
-        64, 2, hidden_units=(50, 50), activation="relu", scaling=scaling, seed=0
-    )
+    options = {"activation": "relu", "scaling": (X.mean(axis=0), X.std()), "seed": 0}
+    encoder = networks.encoder(64, 2, hidden_units=(50, 50), **options)
     path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
     many = np.tile(X_test, (8, 1))[:4096] + np.float32(0.01)
     return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))

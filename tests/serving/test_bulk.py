@@ -3,7 +3,6 @@
 import itertools
 import pickle
 import shutil
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,31 +20,25 @@ N, D = 100_000, 20
 NAMES = [f"x{j}" for j in range(D)]
 
 
-def rows(n: int) -> np.ndarray:
+def rows(n):
     return np.random.default_rng(n).normal(5, 3, (n, D)).astype("float32")
 
 
-def scalars(X: np.ndarray) -> dict[str, np.ndarray]:
+def scalars(X):
     """A batch with a column of its own for each feature."""
     return {"id": 1000 + np.arange(len(X)), **dict(zip(NAMES, X.T, strict=True))}
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    encoder = networks.encoder(
-        D, 2, hidden_units=(64, 64), activation="gelu", scaling=(5, 3), seed=0
-    )
+def exported(tmp_path_factory):
+    encoder = networks.encoder(D, hidden_units=(64, 64), activation="gelu", scaling=(5, 3), seed=0)
     base = tmp_path_factory.mktemp("served")
-    return SimpleNamespace(
-        encoder=encoder, base=base, path=serving.export_saved_model(encoder, base)
-    )
+    path = serving.export_saved_model(encoder, base)
+    return SimpleNamespace(encoder=encoder, base=base, path=path)
 
 
-def embedded(batch: dict[str, np.ndarray]) -> np.ndarray:
+def embedded(batch):
     return np.column_stack([batch["embedding_1"], batch["embedding_2"]])
-
-
-# ---------------------------------------------------------------- batches
 
 
 LAYOUTS = {
@@ -116,9 +109,6 @@ def test_wrong_batches_are_refused(exported, batch, message):
         serving.Embedder(exported.path, ["v"])(batch)
 
 
-# ---------------------------------------------------------------- the model
-
-
 def test_base_path_takes_the_highest_version(exported, tmp_path):
     for version in ("9", "10", "2", "11.bak"):
         shutil.copytree(exported.path, tmp_path / version)
@@ -169,22 +159,15 @@ def test_pickled_one_is_small_and_loads_once_a_process(exported, monkeypatch):
     assert loads == [str(exported.path)]
 
 
-# ---------------------------------------------------------------- Ray Data
-
-
 @pytest.fixture(scope="module")
-def ray_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def ray_data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         import ray.data
 
         patch.chdir(tmp_path_factory.mktemp("ray"))  # what Ray would send to its workers
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=150 * 2**20,
-            log_to_driver=False,
-        )
+        quiet = {"include_dashboard": False, "log_to_driver": False}
+        ray.init(num_cpus=2, object_store_memory=150 * 2**20, **quiet)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray.data
         ray.shutdown()

@@ -3,26 +3,24 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
-from support.linear import MODEL, D, address, assert_embeds, counts, refusal, rows
-from support.loopback import Loopback, free_port
+from support.linear import MODEL, D, assert_embeds, counts, refusal, rows
+from support.loopback import Loopback
+from support.processes import free_ports
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError, _rest, _transport
 from ptsne_keras.serving.signatures import example
-
-# ---------------------------------------------------------------- answers
 
 
 def test_embed_equals_the_encoder_of_an_export(tmp_path, way):
     encoder = networks.encoder(D, 2, hidden_units=(16,), seed=0)
     serving.export_saved_model(encoder, tmp_path)
     X = rows(11)
-    with Loopback(tmp_path, MODEL) as server, Client(address(server, way), MODEL) as client:
+    with Loopback(tmp_path, MODEL) as server, Client(server.urls[way], MODEL) as client:
         Y = client.embed(X)
     np.testing.assert_allclose(Y, encoder(X, training=False), rtol=1e-6, atol=1e-6)
 
@@ -32,13 +30,13 @@ def test_every_signature(client, n):
     X = rows(n)
     assert_embeds(client.embed(X), X)
     assert_embeds(client.embed_examples([example(row) for row in X]), X)
-    Y, novelty = client.embed_with_novelty(X)
-    assert_embeds(Y, X)
-    assert (novelty.dtype, novelty.shape) == (np.float32, (n,))
-    np.testing.assert_allclose(novelty, (X**2).sum(axis=1), rtol=1e-6)
+    both = np.concatenate([X, 100 * X])  # training rows, and rows far from them
+    Y, novelty = client.embed_with_novelty(both)
+    assert_embeds(Y, both)
+    assert (novelty.dtype, novelty.tolist()) == (np.float32, [0] * n + [1] * n)
 
 
-def memory_mapped(X: np.ndarray, folder: Path) -> np.ndarray:
+def memory_mapped(X, folder):
     np.save(folder / "X.npy", X)
     return np.load(folder / "X.npy", mmap_mode="r")
 
@@ -73,9 +71,6 @@ def test_numbers_arrive_over_rest_to_the_bit():
     assert all(isinstance(number, float) for row in json.loads(text) for number in row)
 
 
-# ---------------------------------------------------------------- requests
-
-
 def test_many_rows_go_in_requests_of_limited_rows_and_bytes(monkeypatch, url, server):
     X = rows(23)
     with Client(url, MODEL, rows=7) as client:
@@ -94,7 +89,7 @@ def test_wide_rows_fit_the_four_megabytes_of_grpc():
 
 
 def test_row_that_alone_is_too_large_is_refused_with_advice(server):
-    with Client(address(server, "grpc"), MODEL) as client:
+    with Client(server.urls["grpc"], MODEL) as client:
         error = refusal(lambda: client.embed(np.zeros((1, 1_200_000))))
     assert error.code == "PAYLOAD_TOO_LARGE"
     assert "larger than max" in str(error)
@@ -102,13 +97,13 @@ def test_row_that_alone_is_too_large_is_refused_with_advice(server):
 
 
 def test_connection_is_kept_over_rest_and_let_go_by_close(server):
-    with Client(server.rest_url, MODEL, rows=2) as client:
+    with Client(server.urls["http"], MODEL, rows=2) as client:
         client.embed(rows(9))
         with pytest.raises(ServingError):
             client.embed(np.zeros((1, D + 1)))
         client.embed(rows(2))
         pools = client._transport._pools
-        assert pools.connection_from_url(server.rest_url).num_connections == 1
+        assert pools.connection_from_url(server.urls["http"]).num_connections == 1
     assert len(pools.pools) == 0
     assert client.embed(rows(2)).shape == (2, 2)
 
@@ -136,17 +131,13 @@ def test_headers_are_sent(url, server):
 
 def test_metadata(client):
     features = {"features": {"dtype": "float32", "shape": [None, D]}}
+    examples = {"examples": {"dtype": "string", "shape": [None]}}
     embedding = {"embedding": {"dtype": "float32", "shape": [None, 2]}}
+    novelty = {"novelty": {"dtype": "float32", "shape": [None]}}
     assert client.metadata() == {
         "serving_default": {"inputs": features, "outputs": embedding},
-        "embed_with_novelty": {
-            "inputs": features,
-            "outputs": {**embedding, "novelty": {"dtype": "float32", "shape": [None]}},
-        },
-        "embed_examples": {
-            "inputs": {"examples": {"dtype": "string", "shape": [None]}},
-            "outputs": embedding,
-        },
+        "embed_with_novelty": {"inputs": features, "outputs": embedding | novelty},
+        "embed_examples": {"inputs": examples, "outputs": embedding},
     }
 
 
@@ -154,10 +145,7 @@ def test_not_ready(url, way):
     assert not Client(url, MODEL, version=7).ready()
     assert not Client(url, MODEL, label="canary").ready()
     assert not Client(url, "letters").ready()
-    assert not Client(f"{way}://127.0.0.1:{free_port()}", MODEL, timeout=1.0).ready()
-
-
-# ---------------------------------------------------------------- what is not sent
+    assert not Client(f"{way}://127.0.0.1:{free_ports(1)[0]}", MODEL, timeout=1.0).ready()
 
 
 def test_no_rows_give_no_places(client, server):
@@ -173,12 +161,9 @@ def test_rows_that_are_not_finite_are_named_before_anything_is_sent(url, server,
     X = rows(9).astype("float64")
     X[6, 2] = bad
     with Client(url, MODEL, rows=2) as client:
-        for embed, given in (
-            (client.embed, X),
-            (client.embed_with_novelty, scipy.sparse.csr_array(X)),
-        ):
+        for given in (X, scipy.sparse.csr_array(X)):
             with pytest.raises(ValueError, match=r"X should be finite.* at index 6\."):
-                embed(given)
+                client.embed(given)
     assert server.requests == []
 
 

@@ -4,25 +4,23 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.linear import MODEL, SLOW, D, address, assert_embeds, counts, refusal, rows
-from support.loopback import Loopback, free_port
+from support.linear import MODEL, SLOW, D, assert_embeds, counts, refusal, rows
+from support.loopback import Loopback
+from support.processes import free_ports
 
 from ptsne_keras.serving import Client, ServingError, _grpc
 from ptsne_keras.serving._transport import Failure
-
-# ---------------------------------------------------------------- refusals
 
 
 def test_wrong_width(client):
     error = refusal(lambda: client.embed(np.zeros((7, D + 2))))
     assert error.code == "INVALID_ARGUMENT"
     # The operation's own words, then ours.
-    assert "Matrix size-incompatible: In[0]: [7,7], In[1]: [5,2]" in error.server_message
+    assert "features [7,7] is not compatible with expected shape [?,5]" in error.server_message
     assert error.server_message in str(error)
     assert "X should have 5 columns, like the training rows; it has 7." in str(error)
 
@@ -49,21 +47,21 @@ def test_model_without_the_signature(url):
     old = Client(url, MODEL, version=1)
     error = refusal(lambda: old.embed_with_novelty(rows(1)))
     assert "embed_with_novelty" in error.server_message
-    assert "exported with that signature; it has ['serving_default']." in str(error)
+    assert "with that signature; it has ['embed_examples', 'serving_default']." in str(error)
     empty = refusal(lambda: old.embed_with_novelty(np.zeros((0, D))))
-    assert "['serving_default']" in str(empty)
+    assert "['embed_examples', 'serving_default']" in str(empty)
 
 
 def test_model_that_is_no_map(way, tmp_path):
     class Other(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float64, "x")])
-        def call(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        def call(self, x):
             return {"y": x}
 
     other = Other()
     tf.saved_model.save(other, str(tmp_path / "1"), signatures=other.call)
     with Loopback(tmp_path, "other") as server:
-        error = refusal(lambda: Client(address(server, way), "other").embed(rows(1)))
+        error = refusal(lambda: Client(server.urls[way], "other").embed(rows(1)))
     assert "The signature should take 'features' alone; it takes ['x']." in str(error)
 
 
@@ -74,10 +72,10 @@ def test_bad_example(client):
 
 
 @contextlib.contextmanager
-def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[str]:
+def answering(*pieces, pause=0.0):
     """A server of another kind: sends these pieces with pauses between."""
 
-    def serve(listening: socket.socket) -> None:
+    def serve(listening):
         connection, _ = listening.accept()
         with connection:
             request = b""
@@ -110,9 +108,6 @@ def test_answer_that_comes_in_drops_is_too_slow():
     ):
         Client(url, MODEL, timeout=0.4, deadline=0.5).embed(rows(1))
     assert 0.3 < time.monotonic() - began < 1.5
-
-
-# ---------------------------------------------------------------- faults
 
 
 def test_unavailable_for_ever_ends_at_the_deadline(url, server):
@@ -174,14 +169,14 @@ def test_one_fault_does_not_repeat_the_chunks_before(url, server, fault):
 
 def test_server_that_starts_later_is_reached_soon_and_one_that_ends_is_unavailable(base, way):
     """The channel itself must not insist on waiting: gRPC's own pauses reach two minutes."""
-    port, X, began = free_port(), rows(2), time.monotonic()
+    (port,), X, began = free_ports(1), rows(2), time.monotonic()
     url = f"{way}://127.0.0.1:{port}"
     with Client(url, MODEL, deadline=0.4, backoff=0.02) as client:
         with pytest.raises(ServingError, match=r"(?i)refused|failed to connect") as caught:
             client.embed(X)
         assert time.monotonic() - began < 1.2
         assert caught.value.attempts > 1
-        with Loopback(base, MODEL, **{f"{'rest' if way == 'http' else way}_port": port}):
+        with Loopback(base, MODEL, ports={way: port}):
             Client(url, MODEL).embed(X)  # the first call of a model takes its time
             assert client.embed(X).shape == (2, 2)
         with pytest.raises(ServingError) as caught:

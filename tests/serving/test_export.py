@@ -3,7 +3,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,21 +16,18 @@ FEATURES = 64
 
 
 @pytest.fixture
-def quick_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_write(monkeypatch):
     """Replace the model by one small file, where only directories are looked at."""
 
-    def write(encoder: keras.Model, path: Path, options: Any) -> None:
+    def write(encoder, path, options):
         path.mkdir()
         (path / "saved_model.pb").write_text("new")
 
     monkeypatch.setattr(export, "_write", write)
 
 
-def names(directory: Path) -> list[str]:
+def names(directory):
     return sorted(path.name for path in directory.iterdir())
-
-
-# ---------------------------------------------------------------- the directory
 
 
 def test_facts_go_along_and_the_folder_holds_nothing_but_the_version(small_encoder, tmp_path):
@@ -73,9 +69,7 @@ def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path,
     assert serving.export_saved_model(small_encoder, tmp_path).name == "8"
 
 
-def test_version_taken_by_another_during_the_write_is_left_untouched(
-    small_encoder, tmp_path, monkeypatch
-):
+def test_version_taken_during_the_write_is_left_untouched(small_encoder, tmp_path, monkeypatch):
     def write_while_another_finishes(encoder, path, options):
         for folder, text in ((path, "ours"), (tmp_path / "1", "theirs")):
             folder.mkdir()
@@ -91,11 +85,8 @@ def test_version_taken_by_another_during_the_write_is_left_untouched(
 @pytest.mark.usefixtures("quick_write")
 def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        exports = [
-            pool.submit(serving.export_saved_model, small_encoder, tmp_path) for _ in "8" * 8
-        ]
-    taken = [export.result().name for export in exports]
-    assert sorted(taken) == names(tmp_path) == [str(n) for n in range(1, 9)]
+        exported = list(pool.map(serving.export_saved_model, [small_encoder] * 8, [tmp_path] * 8))
+    assert sorted(path.name for path in exported) == names(tmp_path) == list("12345678")
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
@@ -126,9 +117,6 @@ def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monke
     # The same inodes: renamed in one step, not copied file by file.
     assert {p.relative_to(target): p.stat().st_ino for p in target.rglob("*")} == seen["files"]
     assert Path("saved_model.pb") in seen["files"]
-
-
-# ---------------------------------------------------------------- the model
 
 
 def test_weights_are_written_once(tmp_path):
@@ -170,10 +158,8 @@ def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypa
     there = serving.export_saved_model(small_encoder, tmp_path / "b" / "map", reference=X, dof=2)
     for file in ("assets.extra/tf_serving_warmup_requests", "assets.extra/ptsne_keras.json"):
         assert (here / file).read_bytes() == (there / file).read_bytes()
-    answers = [
-        tf.saved_model.load(str(path)).signatures["embed_with_novelty"](features=tf.constant(X))
-        for path in (here, there)
-    ]
+    models = [tf.saved_model.load(str(path)) for path in (here, there)]
+    answers = [m.signatures["embed_with_novelty"](features=tf.constant(X)) for m in models]
     for name in ("embedding", "novelty"):
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
 
@@ -191,10 +177,7 @@ def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkey
     assert names(tmp_path) == []
 
 
-# ---------------------------------------------------------------- wrong arguments
-
-
-def no_maps() -> list[Any]:
+def no_maps():
     inputs = [keras.Input((3,)), keras.Input((3,))]
     dense, rows = keras.layers.Dense(2), keras.Input((5, 3))
     return [
@@ -224,10 +207,7 @@ def test_encoder_of_a_name_that_tensorflow_does_not_take_is_refused(tmp_path):
 WRONG = [
     *[({"version": v}, "version should be an integer") for v in (-1, "1", True, 1.0, 2**63)],
     *[({"dof": d}, "dof should be a number above 0") for d in (0, -1.0, np.nan, np.inf, "learn")],
-    *[
-        ({"reference": X}, "reference should be two or more rows of 3 columns")
-        for X in (np.zeros((9, 5)), np.zeros((1, 3)), np.zeros(3))
-    ],
+    *[({"reference": np.zeros(n)}, "two or more rows of 3 columns") for n in ((9, 5), (1, 3), 3)],
     ({"precision": "bfloat16"}, "reference should be given"),
     ({"precision": "float16"}, 'precision should be "float32" or "bfloat16"'),
     ({"directory": "[map]*"}, "directory should not contain"),
@@ -235,9 +215,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
-def test_wrong_arguments_are_refused_and_nothing_is_made(
-    small_encoder, tmp_path, arguments, message
-):
+def test_wrong_arguments_are_refused_and_make_nothing(small_encoder, tmp_path, arguments, message):
     directory = tmp_path / arguments.get("directory", "new")
     with pytest.raises(ValueError, match=message):
         serving.export_saved_model(small_encoder, **{**arguments, "directory": directory})

@@ -8,103 +8,85 @@ PTSNE_TF_SERVING_URL names servers that run, with the model in the path, separat
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import pytest
-from support.loopback import free_port
+from support.processes import free_ports, until
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import Client, ServingError
 
 D = 6
 BINARY = shutil.which("tensorflow_model_server")
-URLS = [url for url in os.environ.get("PTSNE_TF_SERVING_URL", "").split(",") if url.strip()]
-# Seconds until the server has loaded the model.
-PATIENCE = 60.0
-
+URLS = [url.strip() for url in os.environ.get("PTSNE_TF_SERVING_URL", "").split(",") if url.strip()]
 pytestmark = pytest.mark.skipif(
     not (BINARY or URLS),
     reason="not run: no tensorflow_model_server on PATH, and PTSNE_TF_SERVING_URL is not set",
 )
-
-
-class Live(NamedTuple):
-    """A model's name and addresses, a client for each, and the encoder if it is known."""
-
-    model: str
-    urls: list[str]
-    clients: list[Client]
-    encoder: keras.Model | None
-
-
 CONFIGURATION = """model_config_list { config { name: "map" base_path: "BASE"
   model_platform: "tensorflow" model_version_policy { all {} }
   version_labels { key: "stable" value: 1 } } }
 """
 
 
-def started(folder: Path) -> Iterator[Live]:
-    """Start the server over two versions of an exported model, the first with a label."""
-    encoder = networks.encoder(D, 2, hidden_units=(8,), seed=0)
+@pytest.fixture(scope="module")
+def encoder():
+    return networks.encoder(D, 2, hidden_units=(8,), seed=0)
+
+
+def started(encoder, folder):
+    """Start the server over two versions of the encoder, the first with a label."""
     base, file = folder / "map", folder / "models.config"
     for _ in range(2):
         serving.export_saved_model(encoder, base)
     file.write_text(CONFIGURATION.replace("BASE", str(base)))
-    ports = {"rest_api_port": free_port(), "port": free_port()}
-    flags = {"model_config_file": file, "allow_version_labels_for_unavailable_models": "true"}
-    command = [BINARY, *(f"--{name}={value}" for name, value in {**ports, **flags}.items())]
-    urls = [f"http://127.0.0.1:{ports['rest_api_port']}", f"grpc://127.0.0.1:{ports['port']}"]
-    clients = [Client(url, "map") for url in urls]
-    with (folder / "log").open("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            until = time.monotonic() + PATIENCE
-            while not all(client.ready() for client in clients):
-                log.seek(0)
-                assert process.poll() is None, log.read()
-                assert time.monotonic() < until, log.read()
-                time.sleep(0.2)
-            yield Live("map", urls, clients, encoder)
-        finally:
-            process.terminate()
-            process.wait(30)
+    rest, grpc = free_ports(2)
+    flags = [f"--rest_api_port={rest}", f"--port={grpc}", f"--model_config_file={file}"]
+    flags.append("--allow_version_labels_for_unavailable_models=true")
+    urls = [f"http://127.0.0.1:{rest}", f"grpc://127.0.0.1:{grpc}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([BINARY, *flags], stdout=log, stderr=subprocess.STDOUT)
+
+    def ready():
+        assert process.poll() is None, (folder / "log").read_text()
+        return all(Client(url, "map").ready() for url in urls)
+
+    try:
+        until(ready, seconds=60)
+        yield [(url, "map") for url in urls]
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
-@pytest.fixture(scope="module", params=["binary", "url"])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(scope="module", params=["binary"] * bool(BINARY) + ["url"] * bool(URLS))
+def served(request, encoder, tmp_path_factory):
+    """The address and the name of each model that is served."""
     if request.param == "url":
-        if not URLS:
-            pytest.skip("not run: PTSNE_TF_SERVING_URL is not set")
-        pairs = [url.strip().rsplit("/", 1) for url in URLS]
-        clients = [Client(url, model) for url, model in pairs]
-        yield Live(pairs[0][1], [url for url, _ in pairs], clients, None)
-    elif BINARY is None:
-        pytest.skip("not run: no tensorflow_model_server on PATH")
+        yield [tuple(url.rsplit("/", 1)) for url in URLS]
     else:
-        pytest.importorskip("tensorflow_serving.apis", reason="not run: no gRPC packages")
-        yield from started(tmp_path_factory.mktemp("live"))
+        yield from started(encoder, tmp_path_factory.mktemp("live"))
 
 
-def rows(client: Client, n: int = 7) -> np.ndarray:
+def rows(client):
     width = client.metadata()["serving_default"]["inputs"]["features"]["shape"][1]
-    return np.random.default_rng(0).standard_normal((n, width)).astype("float32")
+    return np.random.default_rng(0).standard_normal((7, width)).astype("float32")
 
 
-def test_answers_are_the_same_both_ways_whatever_the_dtype(live):
+def is_ours(request):
+    return request.node.callspec.params["served"] == "binary"
+
+
+def test_answers_are_the_same_both_ways_whatever_the_dtype(served, encoder, request):
     answers = []
-    for client in live.clients:
+    for client in (Client(*each) for each in served):
         assert client.ready()
         metadata, X = client.metadata(), rows(client)
         Y = client.embed(X)
         assert (Y.shape, Y.dtype) == ((7, client.embed(X[:0]).shape[1]), np.float32)
         answers.append((metadata, Y))
-        if live.encoder is not None:
-            np.testing.assert_allclose(Y, live.encoder(X, training=False), rtol=1e-5, atol=1e-5)
+        if is_ours(request):
+            np.testing.assert_allclose(Y, encoder(X, training=False), rtol=1e-5, atol=1e-5)
         if "embed_with_novelty" in metadata:
             found, novelty = client.embed_with_novelty(X)
             assert novelty.shape == (7,)
@@ -116,8 +98,9 @@ def test_answers_are_the_same_both_ways_whatever_the_dtype(live):
         np.testing.assert_allclose(Y, answers[0][1], rtol=1e-6, atol=1e-6)
 
 
-def test_refusals_in_the_servers_words(live):
-    for url, client in zip(live.urls, live.clients, strict=True):
+def test_refusals_in_the_servers_words(served):
+    for url, model in served:
+        client = Client(url, model)
         X = rows(client)
         with pytest.raises(ServingError, match=f"X should have {X.shape[1]} columns") as caught:
             client.embed(np.zeros((2, X.shape[1] + 1)))
@@ -128,15 +111,15 @@ def test_refusals_in_the_servers_words(live):
         assert not Client(url, "no_such_model").ready()
 
 
-def test_version_and_label(live):
-    if live.encoder is None:
+def test_version_and_label(served, request):
+    if not is_ours(request):
         pytest.skip("not run: a server of someone else's, whose versions are not known")
-    for url, client in zip(live.urls, live.clients, strict=True):
+    for each in served:
+        client = Client(*each)
         X = rows(client)
         for choice in ({"version": 1}, {"version": 2}, {"label": "stable"}):
-            found = Client(url, live.model, **choice).embed(X)
-            np.testing.assert_array_equal(found, client.embed(X))
+            np.testing.assert_array_equal(Client(*each, **choice).embed(X), client.embed(X))
         with pytest.raises(ServingError, match="label should be in the server's configuration"):
-            Client(url, live.model, label="canary").embed(X)
+            Client(*each, label="canary").embed(X)
         with pytest.raises(ServingError, match="NOT_FOUND"):
-            Client(url, live.model, version=9).embed(X)
+            Client(*each, version=9).embed(X)

@@ -3,14 +3,12 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import tensorflow as tf
 
@@ -22,16 +20,11 @@ SHIFT, SCALE = np.linspace(-100, 100, D), np.geomspace(0.5, 50, D)
 EXPORTS = {".onnx": serving.export_onnx, ".tflite": serving.export_litert}
 
 
-def raw_rows(n: int) -> np.ndarray:
-    """Rows far from standardised: without the encoder's own scaling the answers are far off."""
-    return (SHIFT + SCALE * np.random.default_rng(n).standard_normal((n, D))).astype("float32")
-
-
-def build(d: int = 2, **kwargs: Any) -> keras.Model:
+def build(d=2, **kwargs):
     return networks.encoder(D, d, hidden_units=(32, 16), scaling=(SHIFT, SCALE), seed=0, **kwargs)
 
 
-def convolutional() -> keras.Model:
+def convolutional():
     """A user's own network of images, on rows."""
     layers = [
         keras.layers.BatchNormalization(),
@@ -49,7 +42,7 @@ def convolutional() -> keras.Model:
     return model
 
 
-def attention() -> keras.Model:
+def attention():
     inputs = keras.Input((5, 4))
     x = keras.layers.MultiHeadAttention(2, 4)(inputs, inputs)
     x = keras.layers.LayerNormalization()(x + inputs)
@@ -57,7 +50,7 @@ def attention() -> keras.Model:
     return networks.from_rows(keras.Model(inputs, keras.layers.Dense(2)(x)), D)
 
 
-ENCODERS: dict[str, Callable[[], keras.Model]] = {
+ENCODERS = {
     "relu": lambda: build(activation="relu"),
     "gelu": lambda: build(activation="gelu"),
     "elu": lambda: build(activation="elu"),
@@ -72,11 +65,11 @@ ENCODERS: dict[str, Callable[[], keras.Model]] = {
 
 
 @pytest.fixture(params=EXPORTS)
-def suffix(request: pytest.FixtureRequest) -> str:
+def suffix(request):
     return request.param
 
 
-def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def load(path):
     """Open a file with its runtime's own names only."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path)
@@ -87,16 +80,14 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda X: interpreter.get_signature_runner()(features=X)["embedding"]
 
 
-def assert_answers(run: Callable[..., Any], encoder: keras.Model, n: int) -> None:
+def assert_answers(run, encoder, n):
     """Compare in parts of the map's extent, or of its distance from the origin."""
-    X = raw_rows(n)
+    # Far from standardised: without the encoder's own scaling the answers are far off.
+    X = np.float32(SHIFT + SCALE * np.random.default_rng(n).standard_normal((n, D)))
     got, expected = run(X), np.asarray(encoder(X, training=False))
     assert (got.shape, got.dtype) == (expected.shape, np.float32)
     extent = max(np.ptp(expected, axis=0).max(), np.abs(expected).max()) if n else 1.0
     assert np.abs(got - expected).max(initial=0.0) <= 1e-5 * extent
-
-
-# ---------------------------------------------------------------- the answers
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -146,7 +137,6 @@ def test_mixed_precision_is_written_in_float32(suffix, policy, tmp_path):
 
 
 def test_openvino_reads_the_onnx_file(tmp_path):
-    openvino = pytest.importorskip("openvino")
     encoder = build(activation="gelu")
     core = openvino.Core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -160,9 +150,6 @@ def test_check_rows_are_standard_normal_once_scaled():
     standard = (X - SHIFT) / SCALE
     assert np.abs(standard.mean(axis=0)).max() < 0.3
     assert np.abs(standard.std(axis=0) - 1).max() < 0.2
-
-
-# ---------------------------------------------------------------- what does not work
 
 
 def test_existing_file_is_refused_and_left_untouched(suffix, small_encoder, tmp_path):
@@ -199,7 +186,7 @@ def test_file_that_answers_otherwise_is_not_written(
 class Determinant(keras.layers.Layer):
     """An operation that neither format has."""
 
-    def call(self, x: Any) -> Any:
+    def call(self, x):
         return x * tf.linalg.logdet(tf.eye(3) + tf.einsum("ni,nj->nij", x, x))[:, None]
 
 

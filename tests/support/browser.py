@@ -3,15 +3,15 @@
 import importlib.util
 import io
 import shutil
-import time
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+from support.processes import until
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 DRIVER = shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER and importlib.util.find_spec("selenium")),
@@ -38,15 +38,6 @@ const text = node => {
 };
 return text(document.body);
 """
-
-
-def until(condition, seconds=30):
-    """Return the first true value of a condition that is tried again and again."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.05)
-    return found
 
 
 class Browser:

@@ -1,4 +1,4 @@
-"""Run a SavedModel through TensorFlow's C API, with ctypes and NumPy only.
+"""Run a SavedModel through TensorFlow's C API, with ctypes, NumPy and protobuf only.
 
     python c_loader.py SAVED_MODEL_DIR INPUTS.npz OUTPUTS.npz
 
@@ -11,13 +11,13 @@ import ctypes
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t
 from ctypes import c_void_p as P
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 # TF_DataType → NumPy: what a signature of plain numbers can hold.
 DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 9: np.int64, 10: np.bool_}
@@ -38,18 +38,8 @@ class TFOutput(ctypes.Structure):
     _fields_ = (("operation", P), ("index", c_int))
 
 
-class TensorInfo(NamedTuple):
-    """A signature's tensor: its `operation:index` and its TF_DataType."""
-
-    name: str
-    dtype: int
-
-
-Batch = dict[str, np.ndarray]
-Infos = dict[str, TensorInfo]
-
 # Function → (result, arguments). Without these ctypes cuts pointers down to 32 bits.
-_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+_PROTOTYPES = {
     "TF_NewStatus": (P, []),
     "TF_GetCode": (c_int, [P]),
     "TF_Message": (c_char_p, [P]),
@@ -74,7 +64,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def load_library() -> ctypes.CDLL:
+def load_library():
     """Open TensorFlow's shared libraries and declare the functions used here."""
     spec = importlib.util.find_spec("tensorflow")  # of a top-level package: finds, does not run
     if spec is None or not spec.submodule_search_locations:
@@ -89,51 +79,36 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield a protobuf message's (field number, value) pairs; a value is an int or bytes."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            value |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
-            if byte < 0x80:
-                return value
-
-    while at < len(data):
-        number, wire = divmod(varint(), 8)
-        if wire == 0:
-            yield number, varint()
-        else:
-            size = varint() if wire == 2 else {1: 8, 5: 4}[wire]
-            yield number, data[at : at + size]
-            at += size
+def _fields(data):
+    """Return a protobuf message's (field number, value) pairs; a value is an int or bytes."""
+    message = UnknownFieldSet(Empty.FromString(data))  # by their numbers, without a schema
+    return [(field.field_number, field.data) for field in message]
 
 
-def _map(data: bytes, field: int) -> dict[str, bytes]:
+def _map(data, field):
     """Read a map<string, message>: repeated entries of key = 1, value = 2."""
     entries = [dict(_fields(value)) for number, value in _fields(data) if number == field]
     return {entry[1].decode(): entry.get(2, b"") for entry in entries}
 
 
-def _signature(meta_graph: bytes, name: str) -> list[Infos]:
-    """Read a signature's inputs and outputs.
+def _signatures(meta_graph):
+    """Read the inputs and outputs of each signature: name → (operation:index, TF_DataType).
 
     MetaGraphDef: signature_def = 5; SignatureDef: inputs = 1, outputs = 2; TensorInfo: name = 1,
     dtype = 2.
     """
-    infos = [_map(_map(meta_graph, 5)[name], field) for field in (1, 2)]
-    parsed = [{key: dict(_fields(value)) for key, value in side.items()} for side in infos]
-    return [{k: TensorInfo(v[1].decode(), v[2]) for k, v in side.items()} for side in parsed]
+
+    def infos(data, field):
+        tensors = {name: dict(_fields(info)) for name, info in _map(data, field).items()}
+        return {name: (info[1].decode(), info.get(2)) for name, info in tensors.items()}
+
+    return {name: (infos(data, 1), infos(data, 2)) for name, data in _map(meta_graph, 5).items()}
 
 
 class SavedModel:
     """A SavedModel in a session that lives as long as the process."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path):
         """Load the graph and restore its variables."""
         self._tf = load_library()
         self._status = self._tf.TF_NewStatus()
@@ -145,15 +120,16 @@ class SavedModel:
             options, None, path.encode(), tags, 1, self._graph, buffer, self._status
         )
         self._check()
-        self._meta_graph = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        meta_graph = ctypes.string_at(buffer.contents.data, buffer.contents.length)
+        self._signatures = _signatures(meta_graph)
         self._tf.TF_DeleteBuffer(buffer)
 
-    def run(self, signature: str, batch: Batch) -> Batch:
+    def run(self, signature, batch):
         """Answer one batch: arrays by input name → arrays by output name."""
-        inputs, outputs = _signature(self._meta_graph, signature)
+        inputs, outputs = self._signatures[signature]
         if batch.keys() != inputs.keys():
             raise KeyError(f"Inputs should be {sorted(inputs)}. Received: {sorted(batch)}.")
-        given = [self._to_tensor(batch[name], info.dtype) for name, info in inputs.items()]
+        given = [self._to_tensor(batch[name], dtype) for name, (_, dtype) in inputs.items()]
         feeds, fetches = self._ports(inputs), self._ports(outputs)
         values = (P * len(given))(*given)
         results = (P * len(fetches))()
@@ -167,23 +143,23 @@ class SavedModel:
             self._tf.TF_DeleteTensor(tensor)
         return answers
 
-    def _check(self) -> None:
+    def _check(self):
         """Raise what the last call reported, if not success."""
         if self._tf.TF_GetCode(self._status) != 0:
             raise RuntimeError(self._tf.TF_Message(self._status).decode())
 
-    def _ports(self, infos: Infos) -> "ctypes.Array[TFOutput]":
+    def _ports(self, infos):
         """Find the signature's tensors in the graph."""
         ports = (TFOutput * len(infos))()
-        for port, info in zip(ports, infos.values(), strict=True):
-            operation, _, index = info.name.partition(":")
+        for port, (name, _) in zip(ports, infos.values(), strict=True):
+            operation, _, index = name.partition(":")
             port.operation = self._tf.TF_GraphOperationByName(self._graph, operation.encode())
             port.index = int(index or 0)
             if not port.operation:
                 raise KeyError(f"The graph has no operation {operation!r}.")
         return ports
 
-    def _to_tensor(self, array: np.ndarray, dtype: int) -> int:
+    def _to_tensor(self, array, dtype):
         """Copy an array into a new TF_Tensor."""
         if dtype == STRING:
             return self._to_strings(array)
@@ -192,15 +168,15 @@ class SavedModel:
             raise TypeError(f"Input should be {DTYPES[dtype].__name__}. Received: {array.dtype}.")
         array = np.ascontiguousarray(array)
         shape = (c_int64 * array.ndim)(*array.shape)
-        tensor: int = self._tf.TF_AllocateTensor(dtype, shape, array.ndim, array.nbytes)
+        tensor = self._tf.TF_AllocateTensor(dtype, shape, array.ndim, array.nbytes)
         ctypes.memmove(self._tf.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
         return tensor
 
-    def _to_strings(self, array: np.ndarray) -> int:
+    def _to_strings(self, array):
         """Copy byte strings of one length [n] into a new TF_Tensor."""
         shape = (c_int64 * 1)(len(array))
         size = STRING_BYTES * len(array)
-        tensor: int = self._tf.TF_AllocateTensor(STRING, shape, 1, size)
+        tensor = self._tf.TF_AllocateTensor(STRING, shape, 1, size)
         start = self._tf.TF_TensorData(tensor)
         for position, value in enumerate(array):
             place = start + position * STRING_BYTES
@@ -208,14 +184,14 @@ class SavedModel:
             self._tf.TF_StringCopy(place, value.tobytes(), array.dtype.itemsize)
         return tensor
 
-    def _to_array(self, tensor: int) -> np.ndarray:
+    def _to_array(self, tensor):
         """Copy a TF_Tensor into a new array."""
         shape = [self._tf.TF_Dim(tensor, i) for i in range(self._tf.TF_NumDims(tensor))]
         data = ctypes.string_at(self._tf.TF_TensorData(tensor), self._tf.TF_TensorByteSize(tensor))
         return np.frombuffer(data, DTYPES[self._tf.TF_TensorType(tensor)]).reshape(shape)
 
 
-def run(path: Path, batches: Batch, folder: Path) -> Batch:
+def run(path, batches, folder):
     """Answer batches in a process of its own, with files in a folder."""
     np.savez(folder / "in.npz", **batches)
     command = [sys.executable, __file__, path, folder / "in.npz", folder / "out.npz"]
@@ -225,9 +201,9 @@ def run(path: Path, batches: Batch, folder: Path) -> Batch:
         return dict(arrays)
 
 
-def main(path: str, inputs: str, outputs: str) -> None:
+def main(path, inputs, outputs):
     """Answer every batch of a file into another."""
-    batches: dict[tuple[str, str], Batch] = {}
+    batches = {}
     with np.load(inputs) as arrays:
         for key, array in arrays.items():
             signature, _, rest = key.partition("/")

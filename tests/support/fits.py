@@ -42,10 +42,5 @@ class Subclassed(keras.Model):
 
 def conv():
     keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(8, 3, activation="relu"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(2),
-    ]
-    return keras.Sequential(layers)
+    first = [keras.Input((8, 8, 1)), keras.layers.Conv2D(8, 3, activation="relu")]
+    return keras.Sequential([*first, keras.layers.Flatten(), keras.layers.Dense(2)])

@@ -1,13 +1,10 @@
 """A linear map behind the stand-in for TensorFlow Serving, and what its client should answer."""
 
-from typing import Any
-
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from ptsne_keras.serving import ServingError
-from support.loopback import Loopback
 
 D = 5
 MODEL = "digits"
@@ -15,45 +12,23 @@ MODEL = "digits"
 SLOW = 1.5
 
 
-def rows(n: int, seed: int = 0) -> np.ndarray:
+def rows(n, seed=0):
     return np.random.default_rng(seed).standard_normal((n, D)).astype("float32")
 
 
-class Served(tf.Module):
-    """A linear map to 2-D with the three signatures; novelty is the squared length."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.weights = tf.Variable(scale * np.arange(1, 2 * D + 1).reshape(D, 2), dtype=tf.float32)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float32, "features")])
-    def embed(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": features @ self.weights}
-
-    @tf.function(input_signature=[tf.TensorSpec([None, D], tf.float32, "features")])
-    def embed_with_novelty(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        novelty = tf.reduce_sum(features**2, axis=1)
-        return {"embedding": features @ self.weights, "novelty": novelty}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
-    def embed_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        spec = {"features": tf.io.FixedLenFeature([D], tf.float32)}
-        return self.embed(tf.io.parse_example(examples, spec)["features"])
+def encoder(scale):
+    model = keras.Sequential([keras.Input((D,)), keras.layers.Dense(2, use_bias=False)])
+    model.set_weights([scale * np.arange(1, 2 * D + 1).reshape(D, 2)])
+    return model
 
 
-def assert_embeds(Y: np.ndarray, X: Any, scale: float = 1.0) -> None:
+def assert_embeds(Y, X, scale=1.0):
     assert Y.dtype == np.float32
     weights = scale * np.arange(1, 2 * D + 1).reshape(D, 2)
     np.testing.assert_allclose(Y, np.asarray(X, np.float32) @ weights, rtol=1e-6, atol=1e-4)
 
 
-def address(server: Loopback, way: str) -> str:
-    if way == "grpc" and server.grpc_url is None:
-        pytest.skip("not run: grpcio or tensorflow-serving-api is not installed")
-    return server.rest_url if way == "http" else server.grpc_url
-
-
-def refusal(act: Any) -> ServingError:
+def refusal(act):
     with pytest.raises(ServingError) as caught:
         act()
     assert "\n" not in str(caught.value)
@@ -61,5 +36,5 @@ def refusal(act: Any) -> ServingError:
     return caught.value
 
 
-def counts(server: Loopback) -> list[int]:
+def counts(server):
     return [request.rows for request in server.requests]

@@ -5,69 +5,56 @@ far as `serving.Client` makes requests: the columnar form of REST, all messages 
 """
 
 import base64
+import functools
 import http.server
 import json
 import re
-import socket
 import threading
 from concurrent import futures
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 from urllib.parse import unquote
 
+import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from ptsne_keras.serving._transport import Failure
-
-try:
-    import grpc
-    from tensorflow_serving.apis import (
-        get_model_metadata_pb2,
-        get_model_status_pb2,
-        model_service_pb2_grpc,
-        predict_pb2,
-        prediction_service_pb2_grpc,
-    )
-except ImportError:
-    grpc = None
 
 # A refusal; an answer after `slow` seconds; one cut off inside; one that lacks half the rows.
 FAULTS = ("unavailable", "slow", "truncated", "short")
 _HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
 _PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata|)")
-
-
-class Request(NamedTuple):
-    """A predict request that came in."""
-
-    signature: str
-    rows: int
-    headers: dict[str, str]
+invalid = functools.partial(Failure, "INVALID_ARGUMENT")
 
 
 class Loopback:
     """Serves the versions below a base path; use it as a context manager."""
 
-    def __init__(self, base_path, name, *, labels=None, slow=1.0, rest_port=0, grpc_port=0):
+    def __init__(self, base_path, name, *, labels=None, slow=1.0, ports=None):
         folders = [path for path in Path(base_path).glob("*") if path.name.isdecimal()]
         assert folders, f"no version in {base_path}"
         self._versions = {int(path.name): Version(path) for path in folders}
-        self.name, self._labels, self._slow = name, dict(labels or {}), slow
-        self.requests: list[Request] = []
-        self._faults: list[str] = []
+        self.name, self._labels, self._slow = name, labels or {}, slow
+        self.requests, self._faults = [], []
         self._lock = threading.Lock()
         self.closed = threading.Event()
+        asked = {"http": 0, "grpc": 0, **(ports or {})}
         handler = type("Handler", (_Handler,), {"loopback": self})
-        self._rest = http.server.ThreadingHTTPServer(("127.0.0.1", rest_port), handler)
+        self._rest = http.server.ThreadingHTTPServer(("127.0.0.1", asked["http"]), handler)
         threading.Thread(target=self._rest.serve_forever, args=(0.05,)).start()
-        self.rest_url = f"http://127.0.0.1:{self._rest.server_address[1]}"
-        self._grpc = self.grpc_url = None
-        if grpc is not None:
-            self._grpc, port = _start_grpc(self, grpc_port)
-            self.grpc_url = f"grpc://127.0.0.1:{port}"
+        self._grpc, grpc_port = _start_grpc(self, asked["grpc"])
+        ports = {"http": self._rest.server_address[1], "grpc": grpc_port}
+        self.urls = {way: f"{way}://127.0.0.1:{port}" for way, port in ports.items()}
 
     def inject(self, fault, times=1):
         """Let the next predict requests meet a fault."""
@@ -83,7 +70,7 @@ class Loopback:
         """Return the version that a request asks for."""
         if label and name == self.name:
             if label not in self._labels:
-                raise Failure("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
+                raise invalid(f"Unrecognized servable version label: {label}")
             version = self._labels[label]
         if name != self.name or version not in (None, *self._versions):
             wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
@@ -100,7 +87,7 @@ class Loopback:
         """Return the outputs by name, and whether to cut the answer off."""
         rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=0)
         with self._lock:
-            self.requests.append(Request(signature, rows, headers))
+            self.requests.append(SimpleNamespace(rows=rows, headers=headers))
             fault = self._faults.pop(0) if self._faults else None
         if fault == "unavailable":
             raise Failure("UNAVAILABLE", "The model server is unavailable: an injected fault")
@@ -116,8 +103,7 @@ class Loopback:
         self.closed.set()
         self._rest.shutdown()
         self._rest.server_close()
-        if self._grpc is not None:
-            self._grpc.stop(None).wait()
+        self._grpc.stop(None).wait()
 
     def __enter__(self):
         return self
@@ -136,20 +122,9 @@ class Version:
 
     def run(self, signature, inputs, outputs):
         """Return outputs, all unless some are named."""
-        definition = self.definitions[signature]
-        if set(inputs) != set(definition.inputs):
-            message = f"input size does not match signature: {sorted(inputs)}"
-            raise Failure("INVALID_ARGUMENT", message)
+        if set(inputs) != set(self.definitions[signature].inputs):
+            raise invalid(f"input size does not match signature: {sorted(inputs)}")
         tensors = {name: tf.constant(array) for name, array in inputs.items()}
-        for i, (name, info) in enumerate(definition.inputs.items()):
-            wanted, got = tf.as_dtype(info.dtype), tensors[name].dtype
-            if wanted != got:
-                message = f"Expects arg[{i}] to be {wanted.name} but {got.name} is provided"
-                raise Failure("INVALID_ARGUMENT", message)
-        for name in outputs:
-            if name not in definition.outputs:
-                message = f"output tensor alias not found in signature: {name}"
-                raise Failure("INVALID_ARGUMENT", message)
         try:
             found = self._model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
@@ -161,18 +136,7 @@ class Version:
         return {name: found[name].numpy() for name in outputs or found}
 
 
-def free_port():
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-# ---------------------------------------------------------------- REST
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
-    loopback: Loopback
     protocol_version = "HTTP/1.1"  # connections stay open
     wbufsize = -1  # header and body leave together: no wait for an acknowledgement between
 
@@ -183,15 +147,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         cut, code = False, 200
         try:
-            match = _PATH.fullmatch(self.path)
-            if match is None:
-                raise Failure("INVALID_ARGUMENT", f"Malformed request: {self.path}")
-            name, version, label, act = (unquote(group or "") for group in match.groups())
+            parts = _PATH.fullmatch(self.path).groups()
+            name, version, label, act = (unquote(part or "") for part in parts)
             asked = (name, int(version) if version else None, label)
             if act == ":predict":
                 answer, cut = self._predict(asked, json.loads(body))
             else:
-                answer = self._metadata(asked) if act else self._states(asked)
+                message = (_metadata if act else _status)(self.loopback, None, asked, None)
+                answer = json_format.MessageToDict(message, preserving_proto_field_name=True)
         except Failure as failure:
             code, answer = _HTTP.get(failure.code, 500), {"error": str(failure)}
         text = json.dumps(answer, indent=1).encode()
@@ -208,27 +171,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-    def _states(self, asked):
-        states = [{"version": str(v), "state": "AVAILABLE"} for v in self.loopback.listed(*asked)]
-        return {"model_version_status": states}
-
-    def _metadata(self, asked):
-        definitions = {
-            key: json_format.MessageToDict(value, preserving_proto_field_name=True)
-            for key, value in self.loopback.find(*asked).definitions.items()
-        }
-        return {"metadata": {"signature_def": {"signature_def": definitions}}}
-
     def _predict(self, asked, body):
         signature, served = body["signature_name"], self.loopback.find(*asked)
         if signature not in served.definitions:
-            message = f'Serving signature name: "{signature}" not found in signature def'
-            raise Failure("INVALID_ARGUMENT", message)
+            raise invalid(f'Serving signature name: "{signature}" not found in signature def')
         inputs = {}
         for name, info in served.definitions[signature].inputs.items():
             if name not in body["inputs"]:
-                message = f"Missing named input: {name} in 'inputs' object."
-                raise Failure("INVALID_ARGUMENT", message)
+                raise invalid(f"Missing named input: {name} in 'inputs' object.")
             inputs[name] = _from_json(body["inputs"][name], tf.as_dtype(info.dtype))
         headers = {key.lower(): value for key, value in self.headers.items()}
         outputs, cut = self.loopback.answer(served, signature, headers, inputs)
@@ -243,12 +193,8 @@ def _from_json(value, dtype):
     array = np.array(value, object)
     for number in array.ravel():
         if isinstance(number, int) and abs(number) >= 2**24:
-            message = f"Cannot convert JSON value: {number} to float without loss of precision."
-            raise Failure("INVALID_ARGUMENT", message)
+            raise invalid(f"Cannot convert JSON value: {number} to float without loss")
     return array.astype(dtype.as_numpy_dtype)
-
-
-# ---------------------------------------------------------------- gRPC
 
 
 def _start_grpc(loopback, port):
