@@ -42,7 +42,7 @@ class Placer:
         """Return the novelty [n] of rows [n, D]."""
         found = np.empty(X.shape[0], np.float32)
         for part, _, near, outside2, lost in self._searched(X):
-            found[part] = self._layer.novelty(np.square(near.distances), outside2)
+            found[part] = self._layer.novelty(np.square(near.distances), near.indices, outside2)
             found[part][lost] = 1.0
         return found
 

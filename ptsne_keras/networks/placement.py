@@ -233,11 +233,18 @@ class Placement(keras.layers.Layer):
         """
         return ops.sqrt(ops.mean(D2, axis=1) + outside2)
 
-    def novelty(self, D2: Tensor, outside2: Tensor = 0.0) -> Tensor:
+    def novelty(self, D2: Tensor, near: Tensor, outside2: Tensor = 0.0) -> Tensor:
         """Return the distances [B] of rows as quantiles of the usual distances.
 
         0 is a row that coincides with a reference row, 0.5 a usual row, and 1 a row that is farther
-        away than any, or not finite. The parameters are those of `distance`.
+        away than any, or not finite.
+
+        Parameters
+        ----------
+        D2, near : tensors of shape [B, k]
+            Squared distances of the rows to their neighbours, and the indices of these.
+        outside2 : tensor of shape [B], default=0.0
+            As in `distance`.
         """
         distance = self.distance(D2, outside2)
         last = _QUANTILES - 1
@@ -246,7 +253,10 @@ class Placement(keras.layers.Layer):
         inside = ops.clip(ops.divide_no_nan(distance - low, high - low), 0.0, 1.0)
         inside = ops.where(high > low, inside, ops.cast(distance >= high, "float32"))
         quantile = (ops.cast(above - 1, "float32") + inside) / last
-        known = ops.any(self._same(D2), axis=1) & (outside2 <= ops.mean(D2, axis=1))
+        # What the features leave out is compared as well.
+        apart2 = ops.abs(ops.take(self.outside2, near) - ops.expand_dims(outside2, -1))
+        apart2 = apart2 <= _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1)
+        known = ops.any(self._same(D2) & apart2, axis=1)
         return ops.where(ops.isfinite(distance), ops.where(known, 0.0, quantile), 1.0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

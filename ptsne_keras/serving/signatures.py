@@ -100,7 +100,7 @@ def _with_novelty(
     def of_both(rows: tf.Tensor) -> dict[str, Any]:
         z, outside2 = front(rows)
         D2, near = layer.nearest(z)
-        found = {"novelty": layer.novelty(D2, outside2)}
+        found = {"novelty": layer.novelty(D2, near, outside2)}
         if judge is not encoder:
             return found | embed(rows)
         start = None if network is None else network(rows, training=False)

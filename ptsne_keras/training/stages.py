@@ -1,6 +1,7 @@
 """The stages of parametric t-SNE as functions: pretrain, unroll, finetune, refine."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -299,12 +300,15 @@ def refine(
     ends = np.arange(0, P.size + 1, P.shape[1])
     C = scipy.sparse.csr_matrix((P.ravel(), neighbors.indices.ravel(), ends), (n, n), dtype=float)
     grid = n > _TREE_ROWS and d <= _GRID_DIMS and np.ptp(Y, axis=0).max() < _GRID_EXTENT
+    # openTSNE's kernel is (1 + d² / β)^-β: the same as ours at β = (α + 1) / 2 and another scale.
+    exponent = (dof + 1) / 2
+    scale = math.sqrt(exponent / dof)
     moving = openTSNE.TSNEEmbedding(
-        Y,
+        scale * Y,
         openTSNE.affinity.PrecomputedAffinities(C + C.T),
         negative_gradient_method="fft" if grid else "bh",
         theta=0.0 if n <= _EXACT_ROWS else 0.5,
-        dof=dof,
+        dof=exponent,
         n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
     )
 
@@ -321,7 +325,7 @@ def refine(
         callbacks_every_iters=_CALLBACK_STEPS,
         use_callbacks=callback is not None,
     )
-    found = np.asarray(moving, dtype=np.float32)
+    found = np.asarray(moving / scale, dtype=np.float32)
     if not np.isfinite(found).all():
         raise ValueError("The descent diverged: Y should be a map whose places are not far apart.")
     return found

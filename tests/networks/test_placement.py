@@ -94,7 +94,7 @@ def test_the_search_by_blocks_finds_the_same_neighbours(rng, new):
     layer = Placement.from_reference(Z, Z[:, :2])
     assert layer._block > 1
     D2 = np.square(Z[None].astype(float) - new[0][:, None]).sum(axis=2)
-    found = ops.convert_to_numpy(layer._nearest(new[0]))
+    found = ops.convert_to_numpy(layer._candidate_rows(new[0]))
     for row, near in zip(D2, found, strict=True):
         assert set(np.argsort(row)[:15]) <= set(near.tolist())
 

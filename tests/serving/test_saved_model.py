@@ -5,13 +5,13 @@ import numpy as np
 import openvino
 import pytest
 import tensorflow as tf
+from ptsne_keras.utils.novelty import Landmarks
 from support import c_loader
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import serving
 from ptsne_keras.serving import _precision, checks, signatures, warmup
 from ptsne_keras.utils import novelty
-from ptsne_keras.utils.novelty import Landmarks
 
 SIZES = (1, 7, 4096)
 # Of float32 sums in another order, at map coordinates of this size.

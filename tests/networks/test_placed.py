@@ -1,0 +1,110 @@
+"""Models of a fixed front, a network and the placement layer; novelty; smaller references."""
+
+import keras
+import numpy as np
+import pytest
+
+from ptsne_keras import networks
+from ptsne_keras.networks import Placement
+from ptsne_keras.utils import pca
+
+
+@pytest.fixture
+def X(rng):
+    return (rng.normal(size=(900, 12)) * np.linspace(3, 0.2, 12) + 5).astype("float32")
+
+
+@pytest.fixture
+def reduced(X):
+    return pca.principal_components(X, 4, seed=0)
+
+
+@pytest.fixture
+def model(X, reduced, rng):
+    Y = rng.normal(size=(900, 2)).astype("float32")
+    layer = Placement.from_reference(
+        reduced.apply(X), Y, reduced.outside2(X), n_neighbors=5, perplexity=2.0
+    )
+    network = networks.encoder(12, 2, hidden_units=(8,), activation="tanh", seed=0)
+    scaling, components = reduced[:2], reduced.components
+    return networks.placed(layer, 12, scaling=scaling, components=components, network=network)
+
+
+def distances(X, reduced, rows, others, k=5):
+    """Distances in the space of all columns to the projections of the k nearest, row by row."""
+    length2 = np.square(reduced.components[:, 0].astype(float)).sum()
+    scaled = (np.asarray(X, float) - reduced.shift) / reduced.scale
+    inside = scaled @ reduced.components @ reduced.components.T / length2
+    found = []
+    for i in rows:
+        D2 = length2 * np.square(scaled[i] - inside[[j for j in others if j != i]]).sum(axis=1)
+        found.append(np.sqrt(np.sort(D2)[:k].mean()))
+    return np.array(found)
+
+
+def test_the_front_gives_components_and_what_they_leave_out(model, reduced, X):
+    z, outside2 = networks.front(model)(X)
+    np.testing.assert_allclose(z, reduced.apply(X), atol=1e-5)
+    np.testing.assert_allclose(outside2, reduced.outside2(X), atol=1e-4)
+    scaled = (X.astype(float) - reduced.shift) / reduced.scale
+    basis = reduced.components / np.linalg.norm(reduced.components[:, 0])
+    left = scaled - scaled @ basis @ basis.T
+    length2 = np.square(reduced.components[:, 0].astype(float)).sum()
+    np.testing.assert_allclose(outside2, length2 * np.square(left).sum(axis=1), rtol=1e-2)
+
+
+def test_novelty_is_the_quantile_of_the_distance_to_the_nearest_rows(model, reduced, X):
+    layer, front = model.layers[-1], networks.front(model)
+    usual = distances(X, reduced, range(900), range(900))
+    layer.set_usual(usual)
+    new = X[:60] * 1.1
+    z, outside2 = front(new)
+    found = np.asarray(layer.novelty(*layer.nearest(z), outside2))
+    both = np.concatenate([X, new])
+    expected = [(usual <= d).mean() for d in distances(both, reduced, range(900, 960), range(900))]
+    np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_novelty_of_reference_rows_is_0_and_of_rows_that_are_not_finite_1(model, reduced, X):
+    layer, front = model.layers[-1], networks.front(model)
+    layer.set_usual(np.linspace(0.1, 1.0, 50))
+    rows = X[:4].copy()
+    rows[1, 2], rows[2, 0], rows[3, 1] = np.nan, np.inf, 3e38
+    z, outside2 = front(rows)
+    found = layer.novelty(*layer.nearest(z), outside2)
+    np.testing.assert_array_equal(found, [0, 1, 1, 1])
+    # Among the reference in the components alone, but not in the columns they leave out.
+    z, outside2 = front(X[:4])
+    assert np.asarray(layer.novelty(*layer.nearest(z), outside2 + 100.0)).min() == 1
+
+
+def test_a_smaller_reference_is_a_part_with_distances_of_its_own(model, reduced, X):
+    part = networks.smaller(model, 300, seed=1)
+    layer, front = part.layers[-1], networks.front(part)
+    assert layer.n_references == 300
+    assert networks.network(part) is networks.network(model)
+    assert networks.smaller(model, 900) is model
+    kept = {tuple(row) for row in layer.reference()[1]}
+    assert kept < {tuple(row) for row in model.layers[-1].reference()[1]}
+    np.testing.assert_allclose(front(X)[0], networks.front(model)(X)[0], atol=1e-6)
+    others = [i for i, row in enumerate(model.layers[-1].reference()[1]) if tuple(row) not in kept]
+    z, outside2 = front(X[others])
+    novelty = np.asarray(layer.novelty(*layer.nearest(z), outside2))
+    assert np.quantile(novelty, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.01)
+
+
+def test_a_model_is_saved_with_its_network_and_its_usual_distances(model, X, tmp_path):
+    model.layers[-1].set_usual(np.arange(50.0))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    np.testing.assert_array_equal(loaded.layers[-1].usual, model.layers[-1].usual)
+    np.testing.assert_array_equal(networks.network(loaded)(X), networks.network(model)(X))
+
+
+def test_a_model_without_a_network_starts_from_the_mean_of_neighbours(model, reduced, X):
+    scaling, components = reduced[:2], reduced.components
+    layer = Placement.from_reference(*model.layers[-1].reference())
+    alone = networks.placed(layer, 12, scaling=scaling, components=components)
+    assert networks.network(alone) is None
+    np.testing.assert_allclose(alone(X[:9]), layer(networks.front(alone)(X[:9])[0]), atol=1e-5)
