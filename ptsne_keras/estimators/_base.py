@@ -82,7 +82,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if self._placer is None:
             raise ValueError(
                 "novelty needs the training rows, which a network alone does not keep: fit with "
-                f"placement. Received: {self!r}."
+                'placement=True, or with objective="placement" to a map.'
             )
         return self._placer.novelty(X)
 

@@ -53,7 +53,8 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
     The rows have moved since it was trained: it should answer in the coordinates of their new map.
     """
     last = network.layers[-1]
-    if not (isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear):
+    linear = getattr(last, "activation", None) is keras.activations.linear
+    if not (isinstance(last, keras.layers.Dense) and linear and last.trainable):
         last = keras.layers.Dense(Y.shape[1], dtype="float32", name="alignment")
         network = keras.Model(network.inputs[0], last(network.outputs[0]), name=network.name)
     hidden = keras.Model(network.inputs[0], last.input)

@@ -193,9 +193,14 @@ def _judge(X: Any, order: Any) -> keras.Model:
 
 def _write(encoder: keras.Model, judge: keras.Model | None, path: Path, options: Options) -> None:
     """Write and check the SavedModel, with TensorFlow whatever the backend."""
-    if keras.backend.backend() == "tensorflow":
-        _saved_model.write(encoder, judge, path, options)
-        return
+    here = keras.backend.backend() == "tensorflow"
+    (_saved_model.write if here else _write_elsewhere)(encoder, judge, path, options)
+
+
+def _write_elsewhere(
+    encoder: keras.Model, judge: keras.Model | None, path: Path, options: Options
+) -> None:
+    """Write the SavedModel in a process that runs TensorFlow."""
     with tempfile.TemporaryDirectory() as scratch:
         encoder.save(Path(scratch) / "encoder.keras")
         if judge is not None:

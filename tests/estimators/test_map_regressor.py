@@ -117,7 +117,8 @@ def test_saved_it_places_equally_and_can_be_fitted_again(way, regressors, given,
         assert getattr(loaded, name) == getattr(regressor, name)
     for other in (loaded, pickle.loads(pickle.dumps(regressor)), clone(regressor).fit(X, Y)):
         np.testing.assert_array_equal(other.transform(X + 0.1), regressor.transform(X + 0.1))
-        np.testing.assert_array_equal(other.novelty(X + 0.1), regressor.novelty(X + 0.1))
+        if way == "placement":
+            np.testing.assert_array_equal(other.novelty(X + 0.1), regressor.novelty(X + 0.1))
         np.testing.assert_array_equal(other.held_out_, regressor.held_out_)
     np.testing.assert_array_equal(loaded.fit(X, Y).transform(X), regressor.transform(X))
 
@@ -197,7 +198,8 @@ def test_frames_sparse_rows_and_files(kind, way, given, on_disk):
         rows = scipy.sparse.csr_array(X) if kind == "sparse" else on_disk(X.astype(kind))
     found = MapRegressor(**WAYS[way]).fit(rows, Y)
     np.testing.assert_allclose(found.transform(rows), expected.transform(X), rtol=1e-4)
-    np.testing.assert_allclose(found.novelty(rows), expected.novelty(X), atol=1e-4)
+    if way == "placement":
+        np.testing.assert_allclose(found.novelty(rows), expected.novelty(X), atol=1e-4)
     if kind == "frame":
         assert found.feature_names_in_[1] == "pixel 1"
     if kind == "f4":

@@ -150,7 +150,7 @@ def test_duplicates_are_reported_once(X):
 
 
 def test_a_default_fit_projects_searches_and_fine_tunes(mapped, wide):
-    assert set(mapped.history_["seconds"]) == {"project", "neighbors", "finetune"}
+    assert set(mapped.history_["seconds"]) == {"project", "neighbors", "batches", "finetune"}
     assert mapped.history_["pretrain"] == []
     assert mapped.encoder_.get_layer("projection").units == 100
     assert mapped.encoder_.input_shape == (None, 160)
@@ -190,12 +190,18 @@ def test_auto_is_resolved_by_the_rows_and_the_other_settings():
     def resolved(n, features, **options):
         return resolve(ParametricTSNE(**options).get_params(), n, features)
 
-    large = resolved(60_000, 784)
+    quick = resolved(60_000, 784)
+    assert (quick.exaggeration, quick.batch_size) == (1.2, 1024)
+    assert 1800 <= quick.epochs * 120 < 1800 + 120
+    assert (resolved(1000, 784).batch_size, resolved(1000, 784).epochs) == (256, 25)  # of 8 batches
+    assert resolved(10**6, 128).epochs == 4
+    large = resolved(60_000, 784, placement=False)
+    assert large.exaggeration == 1.5
     assert (large.perplexity, large.batch_size, large.initial_dims) == (15, 1024, 100)
     assert large.sampling == "graph"
     assert 16_000 <= large.epochs * 120 < 16_000 + 120
-    assert resolved(1000, 784).epochs == 4000  # of 2 batches
-    assert resolved(10**6, 128).epochs >= 8
+    assert resolved(1000, 784, placement=False).epochs == 4000  # of 2 batches
+    assert resolved(10**6, 128, placement=False).epochs >= 8
     assert resolved(31, 64).perplexity == 10
     assert resolved(60_000, 64).initial_dims is None
     paper = resolved(60_000, 784, pretraining="cd1")
@@ -216,7 +222,8 @@ def test_many_batches_come_in_multiples_of_eight(n):
 def test_the_map_is_that_of_averaged_weights(X):
     """A constant rate leaves the weights restless; their average over the last steps is kept."""
     look = keras.callbacks.Callback()
-    tsne = ParametricTSNE(epochs=400, hidden_units=(20,), random_state=0).fit(X, callbacks=[look])
+    options = {"placement": False, "hidden_units": (20,), "random_state": 0}
+    tsne = ParametricTSNE(epochs=400, **options).fit(X, callbacks=[look])
     optimizer = look.model.optimizer
     assert int(optimizer.iterations) == 400
     assert optimizer.ema_momentum == pytest.approx(1 - 16 / 400)

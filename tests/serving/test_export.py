@@ -19,7 +19,7 @@ FEATURES = 64
 def quick_write(monkeypatch):
     """Replace the model by one small file, where only directories are looked at."""
 
-    def write(encoder, path, options):
+    def write(encoder, judge, path, options):
         path.mkdir()
         (path / "saved_model.pb").write_text("new")
 
@@ -70,7 +70,7 @@ def test_existing_version_is_refused_and_left_untouched(small_encoder, tmp_path,
 
 
 def test_version_taken_during_the_write_is_left_untouched(small_encoder, tmp_path, monkeypatch):
-    def write_while_another_finishes(encoder, path, options):
+    def write_while_another_finishes(encoder, judge, path, options):
         for folder, text in ((path, "ours"), (tmp_path / "1", "theirs")):
             folder.mkdir()
             (folder / "saved_model.pb").write_text(text)
@@ -90,7 +90,7 @@ def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_
 
 
 def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
-    def write_half(encoder, path, options):
+    def write_half(encoder, judge, path, options):
         (path / "variables").mkdir(parents=True)
         (path / "saved_model.pb").write_text("half")
         raise OSError("No space left on device")
@@ -104,8 +104,8 @@ def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatc
 def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monkeypatch):
     real_write, seen = export._write, {}
 
-    def watched_write(encoder, path, options):
-        real_write(encoder, path, options)
+    def watched_write(encoder, judge, path, options):
+        real_write(encoder, judge, path, options)
         seen["names"] = names(tmp_path)
         seen["files"] = {p.relative_to(path): p.stat().st_ino for p in path.rglob("*")}
 
