@@ -27,6 +27,14 @@ def ours(X: Any, seed: int) -> tuple[Any, Any]:
     return tsne.embedding_, tsne.transform
 
 
+def network(X: Any, seed: int) -> tuple[Any, Any]:
+    """`ParametricTSNE` with a network alone."""
+    from ptsne_keras import ParametricTSNE
+
+    tsne = ParametricTSNE(placement=False, random_state=seed).fit(X)
+    return tsne.embedding_, tsne.transform
+
+
 def parametric_umap(X: Any, seed: int) -> tuple[Any, Any]:
     """Parametric UMAP with umap-learn's defaults (which take no seed for the network)."""
     from umap.parametric_umap import ParametricUMAP
@@ -39,7 +47,7 @@ def opentsne(X: Any, seed: int) -> tuple[Any, Any]:
     """Fit openTSNE, and place new rows by its `transform`, which optimises their positions."""
     from openTSNE import TSNE
 
-    embedding = TSNE(random_state=seed).fit(_dense(X))
+    embedding = TSNE(random_state=seed, n_jobs=-1).fit(_dense(X))
     return np.asarray(embedding), embedding.transform
 
 
@@ -59,10 +67,12 @@ def pca(X: Any, seed: int) -> tuple[Any, Any]:
     return reducer.transform(_dense(X)), reducer.transform
 
 
-METHODS = {f.__name__: f for f in (ours, parametric_umap, opentsne, parampacmap, pca)}
+METHODS = {f.__name__: f for f in (ours, network, parametric_umap, opentsne, parampacmap, pca)}
 # Distributions whose versions are told, where they are installed.
+_OURS = ("ptsne_keras", "tensorflow-cpu", "tensorflow", "keras", "faiss-cpu", "openTSNE")
 PACKAGES = {
-    "ours": ("ptsne_keras", "tensorflow-cpu", "tensorflow", "keras", "faiss-cpu"),
+    "ours": _OURS,
+    "network": _OURS,
     "parametric_umap": ("umap-learn", "tensorflow-cpu", "keras", "pynndescent"),
     "opentsne": ("openTSNE",),
     "parampacmap": ("parampacmap", "pacmap", "torch"),
@@ -74,7 +84,7 @@ def main() -> None:
     """Fit, transform, write."""
     name, folder, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     train, test = _read(folder, "train"), _read(folder, "test")
-    if name != "ours":
+    if name not in ("ours", "network"):
         test = _dense(test)
     start = time.perf_counter()
     Y_train, transform = METHODS[name](train, seed)

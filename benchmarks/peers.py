@@ -3,7 +3,7 @@
     python benchmarks/peers.py [--datasets mnist fashion …] [--methods ours pca …] [--seeds 3]
 
 Each method has a virtual environment of its own under benchmarks/venvs, made on first use, and
-each fit a process of its own, on all cores that the method takes by default. Every finished cell is
+each fit a process of its own, on both cores. Every finished cell is
 kept in benchmarks/results/peers as JSON (with its map, versions, date, commit and the load that the
 machine had before), so that a run that was stopped goes on where it was; --fresh starts again. From
 the cells table.md and a picture of each data set are made, beside them. A method that fails, or has
@@ -46,6 +46,7 @@ REQUIREMENTS = {
 }
 TITLES = {
     "ours": "ParametricTSNE",
+    "network": "`placement=False`, the network alone",
     "parametric_umap": "Parametric UMAP",
     "opentsne": "openTSNE (`transform` optimises)",
     "parampacmap": "ParamPaCMAP",
