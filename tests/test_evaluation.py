@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from ptsne_keras import MapRegressor, ParametricTSNE, affinities, evaluate, evaluation, metrics
+from ptsne_keras.estimators.scoring import scored_rows
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +216,13 @@ def test_maps_and_rows_that_are_not_finite_are_named(split):
 def test_bad_input_is_named(options, message, tsne, split):
     with pytest.raises(ValueError, match=message):
         evaluate(tsne, split[0], **options)
+
+
+def test_equal_places_have_an_equal_divergence_whoever_gives_them(split, tsne):
+    X = split[0]
+    regressor = MapRegressor(random_state=0).fit(X, tsne.embedding_)
+    found = [
+        scored_rows(estimator, X).divergence(tsne.embedding_, 1.0)
+        for estimator in (tsne, regressor)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=0.05)

@@ -99,6 +99,8 @@ def from_array(
         x = drawn.take(i)
         return x, affinities.joint_probabilities(x, perplexity)
 
+    # Graph ops already: converting the function takes seconds.
+    batch = tf.autograph.experimental.do_not_convert(batch)
     dataset = _blocks(indices, own, replicas).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     # P is fixed if the batches are, or if one batch holds all rows, in whatever order.
     single = batch_size >= drawn.count and replicas == 1
@@ -175,11 +177,11 @@ def from_graph(
     check_not_negative(jitter, "jitter")
     own = distribution.own_blocks(replicas, seed)
     near = _graph_neighbors(X, perplexity, neighbors, seed)
-    draw = PairSampler(X, near, perplexity, jitter)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
     heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
+    draw = tf.autograph.experimental.do_not_convert(PairSampler(X, near, perplexity, jitter))
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ptsne_keras import metrics
+from ptsne_keras import affinities, metrics
 from ptsne_keras.affinities.perplexity import several
-from ptsne_keras.data import batches, order
+from ptsne_keras.data import order
 from ptsne_keras.estimators import _encoders
+from ptsne_keras.estimators._base import MapEstimator
 from ptsne_keras.estimators._settings import Settings
 from ptsne_keras.typing import FloatArray
 
@@ -31,13 +32,11 @@ class ScoredRows(NamedTuple):
 
     def joint(self) -> Iterator[tuple[Any, Any]]:
         """Yield P [b, b] of each batch and the indices of its rows; raise for too few rows."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `fit` has warned of duplicates
-            data = batches.from_array(
-                self.rows, self.perplexity, self.batch_size, shuffle="once", seed=0
-            )
-        indices = order.index_batches(len(self.rows), self.batch_size, shuffle="once", seed=0)
-        for (_, P), i in zip(data, indices, strict=True):
+        order.check_batches(len(self.rows), self.perplexity, self.batch_size)
+        for i in order.index_batches(len(self.rows), self.batch_size, shuffle="once", seed=0):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `fit` has warned of duplicates
+                P = affinities.joint_probabilities(self.rows[i.numpy()], self.perplexity)
             yield P, self.numbers[i.numpy()]
 
     def divergence(self, Y: FloatArray, dof: float) -> float:
@@ -54,8 +53,10 @@ def scored_rows(estimator: Any, X: Any) -> ScoredRows:
         perplexity = settings.perplexity_of(X.shape[0])
         size = settings.batch_size if settings.sampling != "graph" else None
     else:
-        most = max(1.5, (X.shape[0] - 1) / 3)
-        perplexity = min(float(getattr(estimator, "perplexity", _PERPLEXITY)), most)
+        # That of a MapRegressor is of the neighbours among which rows are placed.
+        ours = isinstance(estimator, MapEstimator)
+        own = None if ours else getattr(estimator, "perplexity", None)
+        perplexity = min(float(own or _PERPLEXITY), max(1.5, (X.shape[0] - 1) / 3))
     if size is None:  # large enough for the perplexity
         size = max(_ROWS, math.ceil(3 * max(several(perplexity))))
     numbers = np.arange(X.shape[0])

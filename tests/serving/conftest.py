@@ -57,7 +57,7 @@ def served(tmp_path_factory, digits):
     """An encoder of raw digits, exported with its training rows."""
     (X, _), (X_test, _) = digits
     options = {"activation": "relu", "scaling": (X.mean(axis=0), X.std()), "seed": 0}
-    encoder = networks.encoder(64, 2, hidden_units=(50, 50), **options)
+    encoder = networks.encoder(64, 2, hidden_units=(40, 40), **options)
     path = serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", reference=X)
     many = np.tile(X_test, (8, 1))[:4096] + np.float32(0.01)
     return SimpleNamespace(encoder=encoder, path=path, X=X, rows=many.astype("float32"))

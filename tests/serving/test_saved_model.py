@@ -186,7 +186,7 @@ def hidden_dtypes(path):
     checkpoint = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     shapes = checkpoint.get_variable_to_shape_map().items()
     dtypes = checkpoint.get_variable_to_dtype_map()
-    return [dtypes[name] for name, shape in shapes if shape in ([64, 50], [50, 50])]
+    return [dtypes[name] for name, shape in shapes if shape in ([64, 40], [40, 40])]
 
 
 def test_bfloat16_leaves_the_encoder_as_it_is(served):

@@ -1,0 +1,118 @@
+"""Exports of models that place rows: signatures, a bounded reference, other runtimes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import c_loader
+
+from ptsne_keras import networks, serving
+from ptsne_keras.networks import Placement
+from ptsne_keras.serving import checks
+from ptsne_keras.utils import pca
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def X():
+    return np.random.default_rng(0).normal(size=(500, 10)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def new():
+    return np.random.default_rng(1).normal(size=(60, 10)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def encoder(X):
+    reduced = pca.principal_components(X, 6, seed=0)
+    Z, Y = reduced.apply(X), (10 * X[:, :2]).astype("float32")
+    layer = Placement.from_reference(Z, Y, reduced.outside2(X))
+    layer.set_usual(np.linspace(0.5, 2.0, 400))
+    network = networks.encoder(10, 2, hidden_units=(8,), activation="relu", seed=0)
+    scaling, components = reduced[:2], reduced.components
+    return networks.placed(layer, 10, scaling=scaling, components=components, network=network)
+
+
+@pytest.fixture(scope="module")
+def path(encoder, tmp_path_factory):
+    return serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", dof=1.0)
+
+
+def answers(path, rows, name="serving_default"):
+    signature = tf.saved_model.load(str(path)).signatures[name]
+    return {key: value.numpy() for key, value in signature(features=tf.constant(rows)).items()}
+
+
+def test_it_answers_by_placement_by_the_network_and_with_novelty(path, encoder, new):
+    assert set(tf.saved_model.load(str(path)).signatures) == {
+        *("serving_default", "embed_examples", "embed_fast", "embed_with_novelty")
+    }
+    places = encoder.predict(new, verbose=0)
+    np.testing.assert_allclose(answers(path, new)["embedding"], places, **CLOSE)
+    fast = answers(path, new, "embed_fast")["embedding"]
+    np.testing.assert_allclose(fast, networks.network(encoder)(new), **CLOSE)
+    both = answers(path, new, "embed_with_novelty")
+    np.testing.assert_allclose(both["embedding"], places, **CLOSE)
+    layer, (z, outside2) = encoder.layers[-1], networks.front(encoder)(new)
+    expected = layer.novelty(*layer.nearest(z), outside2)
+    np.testing.assert_allclose(both["novelty"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["serving_default", "embed_fast", "embed_with_novelty"])
+def test_a_row_that_is_not_finite_spoils_no_other(name, path, new):
+    rows = new[:3].copy()
+    rows[1, 4] = np.inf
+    found, expected = answers(path, rows, name), answers(path, new[:3], name)
+    assert np.isnan(found["embedding"][1]).all()
+    np.testing.assert_allclose(found["embedding"][::2], expected["embedding"][::2], **CLOSE)
+    if name == "embed_with_novelty":
+        assert found["novelty"][1] == 1
+
+
+def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
+    found = c_loader.run(path, {f"serving_default/features@{n}": new[:n] for n in (0, 7)}, tmp_path)
+    assert found["serving_default/embedding@0"].shape == (0, 2)
+    expected = encoder.predict(new[:7], verbose=0)
+    np.testing.assert_allclose(found["serving_default/embedding@7"], expected, **CLOSE)
+
+
+def test_it_compiles_under_xla(path, new):
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    compiled = tf.function(lambda x: signature(features=x), jit_compile=True)
+    found, expected = compiled(tf.constant(new))["embedding"], answers(path, new)["embedding"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_reference_is_bounded_and_told(path, encoder, X, new, tmp_path):
+    assert checks.facts(path) == {"dof": 1.0, "reference_rows": 500}
+    part = serving.export_saved_model(encoder, tmp_path, reference=X, reference_size=200)
+    assert checks.facts(part)["reference_rows"] == 200
+    expected = networks.smaller(encoder, 200).predict(new, verbose=0)
+    np.testing.assert_allclose(answers(part, new)["embedding"], expected, **CLOSE)
+    usual = answers(part, X, "embed_with_novelty")["novelty"]
+    assert 0.35 < (usual == 0).mean() < 0.45  # the rows that were kept
+    assert np.median(usual[usual > 0]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_half_precision_leaves_the_reference_alone(encoder, X, tmp_path):
+    half = serving.export_saved_model(encoder, tmp_path, reference=X, precision="bfloat16")
+    assert checks.facts(half)["map_error"]["rms"] < 1e-3  # the network is only the start
+    alone = encoder.layers[-1].reference()
+    assert alone[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("size", [1, 2.5, "all"])
+def test_reference_sizes_that_cannot_work_are_named(size, encoder, tmp_path):
+    with pytest.raises(ValueError, match=r"reference_size should be .* Received: "):
+        serving.export_saved_model(encoder, tmp_path, reference_size=size)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_runtimes_place_rows_too(encoder, new, tmp_path):
+    import onnxruntime
+
+    file = serving.export_onnx(encoder, tmp_path / "map.onnx")
+    (found,) = onnxruntime.InferenceSession(str(file)).run(None, {"features": new})
+    np.testing.assert_allclose(found, encoder.predict(new, verbose=0), rtol=1e-3, atol=1e-3)
+    assert serving.export_litert(encoder, tmp_path / "map.tflite").stat().st_size > 10_000
