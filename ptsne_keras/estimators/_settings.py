@@ -64,13 +64,14 @@ class Settings:
     learning_rate: float
     optimizer: Any
     encoder: keras.Model | None
-    perplexity_is_auto: bool
+    auto_perplexity: float | None
+    """The perplexity of many rows, or None if it was given."""
 
     def perplexity_of(self, n: int) -> float | tuple[float, ...]:
         """Return the perplexity at which the map of n other rows is scored."""
-        if self.perplexity_is_auto:
-            return _perplexity(self.sampling, n)
-        return self.perplexity
+        return (
+            self.perplexity if self.auto_perplexity is None else _at_most(self.auto_perplexity, n)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def check_parameters(tsne: Any) -> None:
 
 def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     """Return the settings of a fit of n rows with this many features."""
-    names = [name for name in Settings.__dataclass_fields__ if name != "perplexity_is_auto"]
+    names = [name for name in Settings.__dataclass_fields__ if name != "auto_perplexity"]
     p = {name: parameters[name] for name in names}
     automatic = {name for name, value in p.items() if isinstance(value, str) and value == "auto"}
     rbms, own = p["pretraining"] is not None, p["encoder"] is not None
@@ -146,8 +147,9 @@ def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     auto("activation", "sigmoid" if rbms else "gelu")
     auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else _learning_rate(own))
     few = p["placement"] and n <= _FEW
+    most = 15.0 if graph and not few else 30.0
     auto("batch_size", (_FEW_BATCH if few else _GRAPH_BATCH) if graph else 2500)
-    auto("perplexity", _perplexity(p["sampling"], n))
+    auto("perplexity", _at_most(most, n))
     # RBMs learn from the rows themselves, such as pixels, and so may a network of the user's own.
     auto("initial_dims", None if rbms or own else INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
@@ -156,7 +158,7 @@ def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     auto("epochs", _epochs(p, n))
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
-    return Settings(**p, perplexity_is_auto="perplexity" in automatic)
+    return Settings(**p, auto_perplexity=most if "perplexity" in automatic else None)
 
 
 def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:
@@ -203,8 +205,8 @@ def _epochs(p: Mapping[str, Any], n: int) -> int:
     return math.ceil(_BATCH_STEPS / count)
 
 
-def _perplexity(sampling: str, n: int) -> float:
-    return max(1.5, min(15.0 if sampling == "graph" else 30.0, (n - 1) / 3))
+def _at_most(perplexity: float, n: int) -> float:
+    return max(1.5, min(perplexity, (n - 1) / 3))
 
 
 def _learning_rate(own_encoder: bool) -> float:

@@ -43,8 +43,8 @@ class ParametricTSNE(MapEstimator):
         The dimensions of the map.
     perplexity : float, tuple of float or "auto", default="auto"
         The effective number of neighbours, above 1 and below n_samples - 1, or for batches below
-        the batch's rows - 1. "auto" is 15, or 30 for batches, and at most (n_samples - 1) / 3. Of
-        several perplexities, P is the mean.
+        the batch's rows - 1. "auto" is 15, or 30 for batches and, with placement, up to
+        5,000 rows; and at most (n_samples - 1) / 3. Of several perplexities, P is the mean.
     placement : bool, default=True
         Whether the training rows are freed, and new rows placed among them. The map is finer, and
         the network needs a fraction of the steps; `encoder_` then contains 50 principal components

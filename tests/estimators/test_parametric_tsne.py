@@ -195,6 +195,9 @@ def test_auto_is_resolved_by_the_rows_and_the_other_settings():
     assert 1800 <= quick.epochs * 120 < 1800 + 120
     assert (resolved(1000, 784).batch_size, resolved(1000, 784).epochs) == (256, 25)  # of 8 batches
     assert resolved(10**6, 128).epochs == 4
+    few = resolved(1000, 784)
+    assert (few.perplexity, few.perplexity_of(10_000), few.perplexity_of(31)) == (30, 30, 10)
+    assert (quick.perplexity, quick.perplexity_of(1000)) == (15, 15)
     large = resolved(60_000, 784, placement=False)
     assert large.exaggeration == 1.5
     assert (large.perplexity, large.batch_size, large.initial_dims) == (15, 1024, 100)
