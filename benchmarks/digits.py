@@ -36,8 +36,13 @@ def run(seed: int, **parameters: Any) -> dict[str, dict[str, float]]:
     results = {}
     methods = {
         "ParametricTSNE": ParametricTSNE(random_state=seed, **parameters),
+        "network alone": ParametricTSNE(placement=False, random_state=seed, **parameters),
         "three stages": ParametricTSNE(
-            random_state=seed, pretraining="cd1", sampling="batch", **parameters
+            placement=False,
+            random_state=seed,
+            pretraining="cd1",
+            sampling="batch",
+            **parameters,
         ),
         "PCA": PCA(2, random_state=seed),
     }

@@ -145,10 +145,12 @@ def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:
 
 def _search(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
     """Return the nearest rows [b, k], searching all cells where the nearest ones hold too few."""
+    import faiss
+
     found = index.search(X, k)[1]
     short = np.flatnonzero((found < 0).any(axis=1))
     if short.size:
-        probes, index.nprobe = index.nprobe, index.nlist
-        found[short] = index.search(X[short], k)[1]
-        index.nprobe = probes
+        everywhere: Any = faiss.SearchParametersIVF()
+        everywhere.nprobe = index.nlist
+        found[short] = index.search(X[short], k, params=everywhere)[1]
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ptsne_keras import serving
+from ptsne_keras import networks, serving
 from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.cli._common import (
     Answer,
@@ -24,7 +24,7 @@ from ptsne_keras.cli.plot import PICTURES, plot
 from ptsne_keras.estimators import Model, ParametricTSNE
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Rows
-from ptsne_keras.utils import files
+from ptsne_keras.utils import files, validation
 
 
 def transform(options: Namespace) -> Answer:
@@ -67,7 +67,7 @@ def transform(options: Namespace) -> Answer:
 def _check_network(options: Namespace, model: Model) -> None:
     """Raise if a network is asked for that the model does not have."""
     if options.network and not isinstance(model, ParametricTSNE):
-        raise ValueError("--network should be left out for a model fitted with --map.")
+        raise ValueError("--no-placement should be left out for a model fitted with --map.")
 
 
 def evaluate(options: Namespace) -> Answer:
@@ -95,10 +95,6 @@ def evaluate(options: Namespace) -> Answer:
     return Answer(facts, evaluation.table(results))
 
 
-# Options of a SavedModel that have the names of the parameters.
-_EXPORTED = ("reference_size", "precision")
-
-
 def export(options: Namespace) -> Answer:
     """Write a model for a server or another runtime: `ptsne export`."""
     form = options.format
@@ -111,11 +107,15 @@ def export(options: Namespace) -> Answer:
     model = load_model(options.model)
     _check_network(options, model)
     encoder = model.network_ if options.network else model.encoder_
-    of_saved_model = ("reference", "reference_size", "precision", "version")
+    if options.reference_size is not None:
+        if not isinstance(encoder.layers[-1], networks.Placement):
+            raise ValueError("--reference-size should be left out for a network alone.")
+        validation.check_integer(options.reference_size, "reference_size", 2)
+        encoder = networks.smaller(encoder, options.reference_size)
+    of_saved_model = ("reference", "precision", "version")
     given = [name for name in of_saved_model if getattr(options, name) is not None]
     if form != "savedmodel" and given:
-        option = given[0].replace("_", "-")
-        raise ValueError(f"--{option} should be left out with --format {form}.")
+        raise ValueError(f"--{given[0]} should be left out with --format {form}.")
     if form == "onnx":
         path = serving.export_onnx(encoder, options.out)
     elif form == "litert":
@@ -127,8 +127,8 @@ def export(options: Namespace) -> Answer:
             options.out,
             options.version,
             reference=rows and rows.X,
+            precision=options.precision or "float32",
             dof=getattr(model, "dof_", None),
-            **{name: getattr(options, name) for name in given if name in _EXPORTED},
         )
     facts = {"command": "export", "model": str(options.model), "format": form, "path": str(path)}
     return Answer(facts, f"{form}  {path}")

@@ -90,7 +90,8 @@ def _transform(command: _Group) -> None:
     _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
     _add(command, "--out", "FILE", ".csv, .npy or .parquet", required=True)
     _flag(command, "--novelty", "add a column: 0 is a training row, 0.5 a usual one, 1 a stranger")
-    _flag(command, "--network", "the network alone: quick, and coarser")
+    text = "the network alone: quick, and coarser"
+    _flag(command, "--no-placement", text, dest="network")
     _rows_options(command)
 
 
@@ -116,8 +117,9 @@ def _export(command: _Group) -> None:
     _add(command, "--reference", "ROWS", "training rows, to warm up the server and for bfloat16")
     text = "the most training rows among which it places others (65536)"
     _add(command, "--reference-size", "N", text, type=int)
+    text = "the network alone: small, and coarser"
+    _flag(command, "--no-placement", text, dest="network")
     text = "of a SavedModel (float32)"
-    _flag(command, "--network", "the network alone: small, and coarser")
     _add(command, "--precision", None, text, choices=("float32", "bfloat16"))
     _add(command, "--version", "VERSION", "of a SavedModel (the next one)", type=int)
     _rows_options(command)
@@ -244,6 +246,7 @@ _ARGUMENTS = {
         *(name for name, _, _ in (*_PARAMETERS, *_MAP_PARAMETERS)),
         *("columns", "drop", "array", "layer", "obsm", "header", "delimiter", "decimal"),
         *("thousands", "map_id", "map_columns", "n_neighbors", "recall_neighbors", "sample_size"),
+        "reference_size",
     )
 } | {"ids": "--id", "labels": "--label", "header=True": "--header", "header=False": "--no-header"}
 OF_MAP = {"columns": "--map-columns", "ids": "--map-id"}

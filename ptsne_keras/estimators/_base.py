@@ -1,7 +1,9 @@
 """What both estimators share: checked rows, transform, save and load."""
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any, Self
 
 import keras
@@ -81,8 +83,8 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = self._checked(X)
         if self._placer is None:
             raise ValueError(
-                "novelty needs the training rows, which a network alone does not keep: fit with "
-                'placement=True, or with objective="placement" to a map.'
+                "novelty needs the training rows, which a network alone does not keep: fit a model "
+                "with placement."
             )
         return self._placer.novelty(X)
 
@@ -179,6 +181,19 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # left from an earlier fit
         return X.view(np.uint8) if X.dtype.kind == "b" else X
+
+    @contextlib.contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """Restore what is known of the columns if a fit is refused."""
+        names = ("n_features_in_", "feature_names_in_")
+        before = {name: vars(self)[name] for name in names if name in vars(self)}
+        try:
+            yield
+        except Exception:
+            for name in names:
+                self.__dict__.pop(name, None)
+            self.__dict__.update(before)
+            raise
 
     def _map(self, X: Any) -> FloatArray:
         """Return the map coordinates of checked rows."""

@@ -53,8 +53,14 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
     The rows have moved since it was trained: it should answer in the coordinates of their new map.
     """
     last = network.layers[-1]
-    linear = getattr(last, "activation", None) is keras.activations.linear
-    if not (isinstance(last, keras.layers.Dense) and linear and last.trainable):
+    solvable = (
+        type(last) is keras.layers.Dense
+        and last.activation is keras.activations.linear
+        and last.trainable
+        and len(last.weights) == 2
+        and last.output is network.outputs[0]  # of its first call, which is then its only one
+    )
+    if not solvable:
         last = keras.layers.Dense(Y.shape[1], dtype="float32", name="alignment")
         network = keras.Model(network.inputs[0], last(network.outputs[0]), name=network.name)
     hidden = keras.Model(network.inputs[0], last.input)
@@ -67,8 +73,7 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
         count += len(H)
     ridge = _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     solved = np.linalg.solve(gram + ridge, moments)  # [m + 1, d]
-    weights = [solved[:-1], solved[-1] + mean] if last.use_bias else [solved[:-1]]
-    last.set_weights(weights)
+    last.set_weights([solved[:-1], solved[-1] + mean])
     return network
 
 

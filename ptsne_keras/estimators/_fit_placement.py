@@ -18,6 +18,8 @@ from ptsne_keras.utils.stopwatch import Stopwatch
 _SCALE_ROWS = 4096
 _SCALES = np.geomspace(1e-3, 1e5, 161)
 _BINS = 4096
+# The most neighbours among which those that attract a row are drawn.
+_NEAR = 15
 
 
 def fit(
@@ -55,7 +57,7 @@ def natural_scale(Y: FloatArray, Z: FloatArray, index: Index, *, k: int, seed: i
     """
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(Y), min(len(Y), _SCALE_ROWS), replace=False)
-    k = min(k, len(Y) - 1)
+    k = min(k, len(Y) - 1, _NEAR)
     near = index.search(Z[chosen], k, skip=chosen).indices
     neighbors = near[np.arange(len(chosen)), rng.integers(k, size=len(chosen))]
     others = chosen[rng.permutation(len(chosen))[:1024]]

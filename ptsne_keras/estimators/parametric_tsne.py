@@ -297,7 +297,18 @@ class ParametricTSNE(MapEstimator):
         check_parameters(self)
         start = self._unfinished() if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
-        X = self._checked(X, reset=not resume, least=_LEAST_ROWS)
+        with self._unless_refused():
+            self._fit(X, start, callbacks)
+        return self
+
+    def _fit(
+        self,
+        X: Any,
+        start: _fit_stages.Fitted | None,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Check rows, and fit to them or go on with a fit."""
+        X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         if start and start.left:
             self._check_same_rows(X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
@@ -315,7 +326,6 @@ class ParametricTSNE(MapEstimator):
             else:
                 self.encoder_, self.embedding_, self._placer = placed
             self.kl_divergence_ = scored_rows(self, X).divergence(self.embedding_, self.dof_)
-        return self
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
         """Return the map coordinates of rows.
@@ -330,7 +340,8 @@ class ParametricTSNE(MapEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            float32. Training rows come back to their places in `embedding_`.
+            float32. Training rows come back to their places in `embedding_`; copies of a row share
+            one place.
 
         Raises
         ------

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from ptsne_keras.networks.placement import Placement
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
 
-# Rows whose distances to a smaller reference are measured, and how many at a time.
-_MEASURED, _MEASURED_AT_ONCE = 4096, 512
+# Rows whose distances to a smaller reference are measured, how many at a time, and too few.
+_MEASURED, _MEASURED_AT_ONCE, _FEW = 4096, 512, 1000
 _HE_ACTIVATIONS = ("relu", "elu", "leaky_relu", "silu", "gelu")
 
 
@@ -170,6 +171,8 @@ def network(model: keras.Model) -> keras.Model | None:
     >>> network(tsne.encoder_) is tsne.network_
     True
     """
+    if not isinstance(model.layers[-1], Placement):
+        return None
     return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
 
 
@@ -237,6 +240,12 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
         np.asarray(part.distance(part.nearest(features[i])[0], outside2[i]))
         for i in np.array_split(others, -(-len(others) // _MEASURED_AT_ONCE))
     ]
+    if len(others) < _FEW:  # too few for quantiles: the kept rows among one another as well
+        chosen = kept[:: -(-len(kept) // _FEW)]
+        options["n_neighbors"] = min(layer.n_neighbors, n_references - 1) + 1
+        twin = type(layer).from_reference(features[kept], places[kept], **options)
+        D2 = np.asarray(twin.nearest(features[chosen])[0])[:, 1:]  # without itself
+        distances.append(np.asarray(part.distance(D2, outside2[chosen])))
     part.set_usual(np.concatenate(distances))
     # All other layers are shared.
     return keras.models.clone_model(model, clone_function=lambda old: part if old is layer else old)

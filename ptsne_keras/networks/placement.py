@@ -19,6 +19,8 @@ _SPARE = 9
 _LOW, _HIGH, _BISECTIONS = -9.0, 23.0, 32
 # Neighbours closer than this part of a row's mean distance are the row itself.
 _SAME = 1e-3
+# Of squares in float32, relative to them.
+_ROUNDING = 1e-5
 # Features and starting places are clipped here, so that squared distances stay finite.
 _FARTHEST = 1e15
 # Quantiles of the distances of the reference rows that are kept.
@@ -44,7 +46,7 @@ class Placement(keras.layers.Layer):
     NaN.
 
     The distance of a row to its neighbours, as a quantile of the distances that reference rows have
-    to theirs, is its `novelty`.
+    to theirs, is its `novelty`; `set_usual` sets the latter.
 
     Parameters
     ----------
@@ -89,6 +91,8 @@ class Placement(keras.layers.Layer):
     ) -> None:
         options.setdefault("dtype", "float32")
         super().__init__(**options)
+        if self.compute_dtype != "float32":
+            raise ValueError(f"dtype should be float32. Received: {self.compute_dtype}.")
         self.n_references = validation.check_integer(n_references, "n_references")
         self.dimensions = validation.check_integer(dimensions, "dimensions")
         self.n_neighbors = validation.check_integer(n_neighbors, "n_neighbors")
@@ -127,16 +131,22 @@ class Placement(keras.layers.Layer):
                 f"places should be as many as the {len(Z)} rows of features. Received: {len(Y)}."
             )
         layer = cls(len(Z), Y.shape[1], **options)
-        layer.build((None, Z.shape[1]))
         layer.set_reference(Z, Y, outside2)
         return layer
 
     def build(self, input_shape: Any) -> None:
         """Create the weights, from the shape of the features, or those of features and start."""
-        features = input_shape if isinstance(input_shape[-1], int) else input_shape[0]
+        features = input_shape
+        if not isinstance(input_shape[-1], int):
+            features, start = input_shape
+            if start[-1] != self.dimensions:
+                raise ValueError(
+                    f"The starting places should be [B, {self.dimensions}]. Received: {start}."
+                )
         rows = self.n_references + -self.n_references % self._block
         # The reference is data and not trained.
         weights = {"initializer": "zeros", "trainable": False}
+        self.shift = self.add_weight(shape=(features[-1],), name="shift", **weights)
         self.features = self.add_weight(shape=(rows, features[-1]), name="features", **weights)
         self.half_squares = self.add_weight(shape=(rows,), name="half_squares", **weights)
         self.places = self.add_weight(shape=(rows, self.dimensions), name="places", **weights)
@@ -148,7 +158,13 @@ class Placement(keras.layers.Layer):
         self, features: FloatArray, places: FloatArray, outside2: FloatArray | None = None
     ) -> None:
         """Set the reference rows [M, c], their places [M, d], and what they are outside by [M]."""
+        if not self.built:
+            self.build((None, features.shape[1]))
         missing = -self.n_references % self._block
+        # Products lose less if the rows lie around 0.
+        shift = np.median(features, axis=0)
+        self.shift.assign(shift)
+        features = features - shift
         squares = 0.5 * np.einsum("ij,ij->i", features, features, dtype=np.float64)
         self.features.assign(np.pad(features, ((0, missing), (0, 0))))
         # Rows that fill the last block are nobody's neighbours.
@@ -166,14 +182,14 @@ class Placement(keras.layers.Layer):
         """Return the features [M, c], places [M, d] and outside2 [M] of the reference."""
         weights = (self.features, self.places, self.outside2)
         features, places, outside2 = (ops.convert_to_numpy(w)[: self.n_references] for w in weights)
-        return features, places, outside2
+        return features + ops.convert_to_numpy(self.shift), places, outside2
 
     def call(self, inputs: Any) -> Tensor:
         """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
         given, start = inputs if isinstance(inputs, list | tuple) else (inputs, None)
         D2, near = self.nearest(given)
         y = self.among(D2, ops.take(self.places, near, axis=0), start)
-        finite = ops.all(ops.isfinite(given), axis=1, keepdims=True)
+        finite = ops.all(ops.isfinite(ops.cast(given, "float32")), axis=1, keepdims=True)
         if start is not None:
             finite = finite & ops.all(ops.isfinite(start), axis=1, keepdims=True)
         return ops.where(finite, y, math.nan)
@@ -185,7 +201,7 @@ class Placement(keras.layers.Layer):
         ----------
         features : tensor of shape [B, c]
         """
-        x = ops.clip(features, -_FARTHEST, _FARTHEST)
+        x = ops.clip(ops.cast(features, "float32"), -_FARTHEST, _FARTHEST) - self.shift
         near = self._candidate_rows(x)  # [B, k + spare]
         D2 = ops.sum(ops.square(x[:, None] - ops.take(self.features, near, axis=0)), axis=-1)
         D2 = ops.where(near < self.n_references, D2, math.inf)
@@ -212,6 +228,7 @@ class Placement(keras.layers.Layer):
         if start is None:
             y = ops.sum(p[:, :, None] * places, axis=1)
         else:
+            start = ops.cast(start, "float32")
             y = ops.clip((start - origin) / unit, -_FARTHEST, _FARTHEST)
         for _ in range(self.steps):
             distances2 = ops.sum(ops.square(y[:, None] - places), axis=-1)  # [B, k]
@@ -255,8 +272,9 @@ class Placement(keras.layers.Layer):
         quantile = (ops.cast(above - 1, "float32") + inside) / last
         # What the features leave out is compared as well.
         apart2 = ops.abs(ops.take(self.outside2, near) - ops.expand_dims(outside2, -1))
-        apart2 = apart2 <= _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1)
-        known = ops.any(self._same(D2) & apart2, axis=1)
+        rounding = _ROUNDING * (ops.take(self.half_squares, near) + ops.expand_dims(outside2, -1))
+        limit = _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1) + rounding
+        known = ops.any(self._same(D2) & (apart2 <= limit), axis=1)
         return ops.where(ops.isfinite(distance), ops.where(known, 0.0, quantile), 1.0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -307,7 +325,9 @@ class Placement(keras.layers.Layer):
             perplexity = min(perplexity, max(1.0, self.n_references / 2))
         same = self._same(D2)
         delta = D2 - D2[:, :1]
-        delta = delta / ops.maximum(ops.mean(delta, axis=1, keepdims=True), 1e-30)
+        mean = ops.mean(delta, axis=1, keepdims=True)
+        # Neighbours at one distance weigh alike, and their distances have no gradient.
+        delta = ops.where(mean > 0, delta, 0.0) / ops.where(mean > 0, mean, 1.0)
         low, high = (ops.full_like(D2[:, :1], value) for value in (_LOW, _HIGH))
         fixed = ops.stop_gradient(delta)
         for _ in range(_BISECTIONS):

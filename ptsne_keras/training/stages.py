@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import keras
@@ -198,7 +199,7 @@ def finetune(
 
     Examples
     --------
-    >>> history = finetune(encoder, batches.from_array(X, 30, seed=0), epochs=50)
+    >>> history = finetune(encoder, data.from_array(X, 30, seed=0), epochs=50)
 
     References
     ----------
@@ -292,6 +293,10 @@ def refine(
     n, d = Y.shape
     if d > TREE_DIMS:
         raise ValueError(f"Y should have at most {TREE_DIMS} dimensions. Received: {d}.")
+    for name, value in (("dof", dof), ("exaggeration", exaggeration)):
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"{name} should be a number above 0. Received: {value!r}.")
+    validation.check_integer(iterations, "iterations")
     if not P.shape == neighbors.indices.shape == (n, P.shape[1]):
         raise ValueError(
             f"neighbors and P should be of the {n} rows of Y. Received: neighbors of shape "

@@ -296,7 +296,10 @@ WRONG = {
     "width": ("transform map map/map.csv --out o.csv", "none called 'a', 'b'"),
     "width without names": ("transform plain rows.npy --drop 5 --out o.csv", "have the 5 columns"),
     "format": ("transform map rows.npy --out o.txt", ".csv, .npy, .parquet"),
-    "network": ("transform placed rows.npy --out o.csv --network", "a model fitted with --map"),
+    "network": (
+        "transform placed rows.npy --out o.csv --no-placement",
+        "a model fitted with --map",
+    ),
     "columns of the map": (FIT + "--map train.csv", "--map-columns should name those with coord"),
     "ids of a map": (FIT + "--map map/map.csv --map-id name", "--map-id should be one of"),
     "no header": (FIT + "--columns 7", "--columns should be among"),

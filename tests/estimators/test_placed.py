@@ -167,3 +167,49 @@ def test_a_network_alone_is_as_before_on_request(wide):
     tsne = ParametricTSNE(**GRAPH | {"epochs": 2}).fit(wide)
     assert "refine" not in tsne.history_
     np.testing.assert_array_equal(tsne.embedding_, tsne.transform(wide))
+
+
+def test_an_own_network_without_placement_is_the_same_when_loaded(X, new, tmp_path):
+    tsne = ParametricTSNE(encoder=conv(), placement=False, epochs=1, random_state=0).fit(X)
+    tsne.save(tmp_path)
+    again = ParametricTSNE.load(tmp_path)
+    np.testing.assert_array_equal(again.transform(new, placement=False), tsne.transform(new))
+
+
+def without_bias():
+    layers = [keras.layers.Dense(64, "relu"), keras.layers.Dense(2, use_bias=False)]
+    return keras.Sequential([keras.Input((64,)), *layers])
+
+
+def bounded():
+    layers = [keras.layers.Dense(64, "relu"), keras.layers.Dense(2, "tanh")]
+    return keras.Sequential([keras.Input((64,)), *layers])
+
+
+def in_half_precision():
+    layers = [keras.layers.Dense(64, "relu", dtype="mixed_bfloat16") for _ in range(2)]
+    last = keras.layers.Dense(2, dtype="mixed_bfloat16")
+    return keras.Sequential([keras.Input((64,)), *layers, last])
+
+
+def shared():
+    inputs = keras.Input((64,))
+    dense, last = keras.layers.Dense(2), keras.layers.Dense(2)
+    return keras.Model(inputs, last(last(dense(inputs))))
+
+
+@pytest.mark.parametrize("make", [without_bias, bounded, in_half_precision, shared])
+def test_any_network_answers_on_the_freed_map(make, X, new):
+    tsne = ParametricTSNE(encoder=make(), epochs=20, random_state=0).fit(X)
+    Y = tsne.embedding_
+    error = np.square(tsne.transform(X, placement=False) - Y).mean()
+    assert error < 0.9 * np.square(Y - Y.mean(axis=0)).mean()
+    assert np.isfinite(tsne.transform(new)).all()
+
+
+def test_a_refused_fit_leaves_the_estimator_as_it_was(X, new):
+    tsne = ParametricTSNE(**QUICK).fit(X)
+    expected = tsne.transform(new)
+    with pytest.raises(ValueError, match="perplexity should be below"):
+        tsne.set_params(perplexity=5000.0).fit(X[:, :5])
+    np.testing.assert_array_equal(tsne.transform(new), expected)

@@ -108,3 +108,27 @@ def test_a_model_without_a_network_starts_from_the_mean_of_neighbours(model, red
     alone = networks.placed(layer, 12, scaling=scaling, components=components)
     assert networks.network(alone) is None
     np.testing.assert_allclose(alone(X[:9]), layer(networks.front(alone)(X[:9])[0]), atol=1e-5)
+
+
+def test_a_network_is_told_from_models_inside_other_models():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    rows = keras.Input((4,))
+    assert networks.network(keras.Model(rows, keras.layers.Rescaling(2.0)(inner(rows)))) is None
+
+
+@pytest.mark.parametrize("kept", [899, 880, 300])
+def test_novelty_of_a_part_is_uniform_however_few_rows_are_left_out(kept, model, X, rng):
+    part = networks.smaller(model, kept)
+    rows = X + 0.3 * rng.normal(size=X.shape).astype("float32")
+    z, outside2 = networks.front(part)(rows)
+    assert 0.3 < np.median(part.layers[-1].novelty(*part.layers[-1].nearest(z), outside2)) < 0.8
+
+
+def test_copies_of_reference_rows_are_not_new(X, reduced):
+    rows = np.repeat(X[:30], 30, axis=0)
+    layer = Placement.from_reference(reduced.apply(rows), rows[:, :2], reduced.outside2(rows))
+    layer.set_usual(np.linspace(0.0, 1e-4, 100))
+    scaling, components = reduced[:2], reduced.components
+    front = networks.front(networks.placed(layer, 12, scaling=scaling, components=components))
+    z, outside2 = front(rows)
+    assert np.asarray(layer.novelty(*layer.nearest(z), outside2)).max() == 0

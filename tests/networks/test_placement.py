@@ -211,3 +211,23 @@ def test_settings_out_of_their_range_are_named(options, name):
 def test_places_have_to_be_as_many_as_features(Z, Y):
     with pytest.raises(ValueError, match="places should be as many as the 700 rows"):
         Placement.from_reference(Z, Y[:-1])
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e4])
+def test_features_far_from_0_find_their_neighbours(offset, rng):
+    Z = normal(rng, 3000, 20) + np.float32(offset)
+    layer = Placement.from_reference(Z, normal(rng, 3000, 2, scale=10))
+    places = layer.reference()[1]
+    np.testing.assert_allclose(place(layer, Z[:200], places[:200] + 1), places[:200], atol=1e-2)
+
+
+def test_types_and_shapes_that_do_not_fit_are_named(Z, Y, new):
+    with pytest.raises(ValueError, match="dtype should be float32"):
+        Placement(5, dtype="mixed_bfloat16")
+    layer = Placement(len(Z))
+    with pytest.raises(ValueError, match=r"starting places should be \[B, 2\]"):
+        layer([new[0], new[1][:, :1]])
+    layer = Placement.from_reference(Z, Y)
+    expected = place(layer, np.rint(new[0] * 3), new[1])
+    found = place(layer, np.rint(new[0] * 3).astype("int64"), new[1].astype("float64"))
+    np.testing.assert_allclose(found, expected, atol=1e-4)

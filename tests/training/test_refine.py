@@ -92,3 +92,14 @@ def test_what_does_not_belong_together_is_refused(graph):
         training.refine(start(2, 299), found, P)
     with pytest.raises(ValueError, match="Y should be finite"):
         training.refine(np.full((300, 2), np.nan), found, P)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dof": 0.0}, {"dof": np.inf}, {"exaggeration": -1.0}, {"iterations": 0}],
+    ids=str,
+)
+def test_options_out_of_their_range_are_named(options, graph):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} should be .* Received: "):
+        training.refine(start(2), *graph, **options)
