@@ -272,9 +272,11 @@ class Placement(keras.layers.Layer):
         quantile = (ops.cast(above - 1, "float32") + inside) / last
         # What the features leave out is compared as well.
         apart2 = ops.abs(ops.take(self.outside2, near) - ops.expand_dims(outside2, -1))
-        rounding = _ROUNDING * (ops.take(self.half_squares, near) + ops.expand_dims(outside2, -1))
-        limit = _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1) + rounding
-        known = ops.any(self._same(D2) & (apart2 <= limit), axis=1)
+        squares = ops.take(self.half_squares, near)
+        limit = _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1)
+        limit = limit + _ROUNDING * (squares + ops.expand_dims(outside2, -1))
+        same = self._same(D2) | (_ROUNDING**2 * squares >= D2)
+        known = ops.any(same & (apart2 <= limit), axis=1)
         return ops.where(ops.isfinite(distance), ops.where(known, 0.0, quantile), 1.0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

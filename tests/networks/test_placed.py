@@ -90,7 +90,7 @@ def test_a_smaller_reference_is_a_part_with_distances_of_its_own(model, reduced,
     others = [i for i, row in enumerate(model.layers[-1].reference()[1]) if tuple(row) not in kept]
     z, outside2 = front(X[others])
     novelty = np.asarray(layer.novelty(*layer.nearest(z), outside2))
-    assert np.quantile(novelty, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.01)
+    assert np.quantile(novelty, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
 
 
 def test_a_model_is_saved_with_its_network_and_its_usual_distances(model, X, tmp_path):
