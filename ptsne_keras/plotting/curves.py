@@ -36,7 +36,9 @@ def kl_curve(history: Any, *, exaggeration: float | None = None, ax: Axes | None
     >>> plotting.kl_curve(tsne.history_, exaggeration=1.5).figure.savefig("loss.svg")
     """
     if hasattr(history, "history_"):
-        exaggeration = getattr(history, "exaggeration", exaggeration)
+        # "auto" is resolved in the settings of the fit.
+        fitted = getattr(history, "_settings", history)
+        exaggeration = getattr(fitted, "exaggeration", exaggeration)
         history = history.history_
     history = getattr(history, "history", history)  # of a keras History
     curves = history.get("finetune", history) if isinstance(history, Mapping) else None

@@ -277,8 +277,9 @@ def refine(
 
     Examples
     --------
-    >>> found = neighbors.nearest(X, 45)
-    >>> P = neighbor_probabilities(found.distances, 15)
+    >>> from ptsne_keras import affinities
+    >>> found = affinities.nearest(X, 45)
+    >>> P = affinities.neighbor_probabilities(found.distances, 15)
     >>> refine(Y, found, P).shape
     (200, 2)
 

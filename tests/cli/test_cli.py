@@ -20,6 +20,7 @@ from support.tables import KINDS, NAMES, table
 
 from ptsne_keras import MapRegressor, ParametricTSNE, cli, evaluation, plotting, serving
 from ptsne_keras.cli import _help, commands, fit
+from ptsne_keras.estimators.scoring import ScoredRows
 from ptsne_keras.io.rows import Choice, Reader
 
 # An epoch is one batch, so that a fit is over in a second.
@@ -529,7 +530,7 @@ def test_two_fits_into_one_folder_both_stay(here, at_once, tmp_path, monkeypatch
 @pytest.mark.parametrize("far", [False, True], ids=["not finite", "far"])
 def test_training_that_diverges_leaves_nothing(far, here, tmp_path, capsys, monkeypatch):
     if far:  # finite still, but the divergence is not
-        monkeypatch.setattr(ParametricTSNE, "_mean_divergence", lambda self, X: np.inf)
+        monkeypatch.setattr(ScoredRows, "divergence", lambda self, Y, dof: np.inf)
     words = ["fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet"]
     run(*words, *([] if far else ["--learning-rate", "1e12"]), code=2)
     assert "--learning-rate should be smaller" in capsys.readouterr().err

@@ -78,7 +78,8 @@ def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
 
 
 def test_it_compiles_under_xla(path, new):
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    model = tf.saved_model.load(str(path))
+    signature = model.signatures["serving_default"]
     compiled = tf.function(lambda x: signature(features=x), jit_compile=True)
     found, expected = compiled(tf.constant(new))["embedding"], answers(path, new)["embedding"]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
