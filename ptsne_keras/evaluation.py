@@ -1,9 +1,8 @@
 """Quality of a fitted map in one table: training and test rows, with PCA beside it."""
 
-import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,19 +241,18 @@ def _divergences(estimator: Any, part: _Part, scales: dict[str, float]) -> dict[
     """Return KL(P‖Q) of each map with the P of `score`, at its scale, which is found once."""
     dof = getattr(estimator, "dof_", 1.0)
     total, count = dict.fromkeys(part.maps, 0.0), 0
-    for P, i in _joint(estimator, part.X):
+    scored = scored_rows(estimator, part.X)
+    try:
+        scored.check()
+    except ValueError:  # too few rows
+        return {name: {"kl_divergence": None} for name in total}
+    for P, i in scored.joint():
         for name, Y in part.maps.items():
             if name not in scales:
                 scales[name] = _best_scale(P, Y[i], dof)
             total[name] += len(i) * metrics.kl_divergence(P, scales[name] * Y[i], dof=dof)
         count += len(i)
-    return {name: {"kl_divergence": total[name] / count if count else None} for name in total}
-
-
-def _joint(estimator: Any, X: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield P of batches and the indices of their rows; nothing for too few rows."""
-    with contextlib.suppress(ValueError):
-        yield from scored_rows(estimator, X).joint()
+    return {name: {"kl_divergence": total[name] / count} for name in total}
 
 
 def _best_scale(P: Any, Y: FloatArray, dof: float) -> float:

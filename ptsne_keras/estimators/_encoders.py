@@ -79,9 +79,7 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
 
 def projected(encoder: keras.Model, X: Any) -> FloatArray:
     """Return the rows as the fixed first layers hand them to the trained ones."""
-    front = keras.Model(encoder.input, encoder.get_layer("projection").output)
-    parts = [np.asarray(front(part, training=False)) for part in arrays.row_blocks(X)]
-    return np.concatenate(parts)
+    return mapped(keras.Model(encoder.input, encoder.get_layer("projection").output), X)
 
 
 def column_scaling(X: FloatArray, scaling: str) -> tuple[Units, Scaling | None]:

@@ -26,7 +26,7 @@ _STEPS_PER_CALL = 64
 # this many points.
 _CURVE = 100
 # Steps of the freed rows.
-STEPS = 250
+_STEPS = 250
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def refine(
     """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
     P = affinities.neighbor_probabilities(graph.neighbors.distances, settings.perplexity)
     curve: dict[str, list[float]] = {"steps": [], "loss": []}
-    meter = Meter("Stage 4, freeing the rows", STEPS * len(Y)) if verbose else None
+    meter = Meter("Stage 4, freeing the rows", _STEPS * len(Y)) if verbose else None
 
     def show(steps: int, loss: float) -> None:
         curve["steps"].append(steps)
@@ -73,7 +73,7 @@ def refine(
 
     c = settings.exaggeration
     found = training.refine(
-        Y, graph.neighbors, P, dof=dof, exaggeration=c, iterations=STEPS, callback=show
+        Y, graph.neighbors, P, dof=dof, exaggeration=c, iterations=_STEPS, callback=show
     )
     if meter is not None:
         meter.close()

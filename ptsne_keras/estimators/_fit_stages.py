@@ -86,29 +86,37 @@ def fit(
         for name, values in finetuned.history.items()
     }
     history = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
-    left, placed = None, None
+    left = None
     if recorder.weights is not None:
         left = Unfinished(recorder.epochs, seed, recorder.weights)
         history["stopped"] = recorder.epochs * passes
-    dof = finetuned.model.dof
-    if settings.placement and graph is not None:
-        Y = mapped(head, rows)
-        # Who stops a fit does not wait for its last stage.
-        refined = left is None and Y.shape[1] <= stages.TREE_DIMS
-        if refined:
-            Y, history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
-            network = _encoders.aligned(network, X, Y)
-            watch.lap("refine")
-        placed = _placed(X, Y, graph, network, dof)
-        watch.lap("placement")
-    return Fitted(network, dof, history, left, placed)
+    fitted = Fitted(network, finetuned.model.dof, history, left)
+    if not settings.placement or graph is None:
+        return fitted
+    return _placed(X, mapped(head, rows), graph, settings, fitted, verbose, watch)
 
 
-def _placed(X: Any, Y: FloatArray, graph: Graph, network: keras.Model, dof: float) -> Placed:
-    """Return the whole of network and placement among the rows of the map."""
+def _placed(
+    X: Any,
+    Y: FloatArray,
+    graph: Graph,
+    settings: Settings,
+    fitted: Fitted,
+    verbose: int,
+    watch: Stopwatch,
+) -> Fitted:
+    """Free the rows of the network's map Y, and add what places others among them."""
+    network, dof = fitted.network, fitted.dof
+    # Who stops a fit does not wait for its last stage.
+    if fitted.left is None and Y.shape[1] <= stages.TREE_DIMS:
+        Y, fitted.history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
+        network = _encoders.aligned(network, X, Y)
+        watch.lap("refine")
     options = {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY, "dof": dof}
     encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, network=network, **options)
-    return Placed(encoder, Y, Placer(encoder, graph.index))
+    watch.lap("placement")
+    placed = Placed(encoder, Y, Placer(encoder, graph.index))
+    return fitted._replace(network=network, placed=placed)
 
 
 def _check_optimizer(settings: Settings) -> None:

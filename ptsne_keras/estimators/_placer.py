@@ -46,12 +46,6 @@ class Placer:
             found[part][lost] = 1.0
         return found
 
-    def holds(self, X: Any) -> bool:
-        """Return whether rows [M, D] are those of the reference, in the same order."""
-        features, _, _ = self._layer.reference()
-        found = [np.asarray(self._front(x, training=False)[0]) for x in arrays.row_blocks(X)]
-        return np.allclose(np.concatenate(found), features, atol=1e-3 * np.abs(features).max())
-
     def _searched(self, X: Any, skip: Any = None) -> Iterator[tuple[Any, Any, Neighbors, Any, Any]]:
         """Yield the slice, rows, neighbours, outside2 and whether not finite, by blocks."""
         k = min(self._layer.n_neighbors, self._layer.n_references - (skip is not None))
@@ -81,7 +75,7 @@ def encoder(
     **options: Any,
 ) -> keras.Model:
     """Return the model that places rows among X [N, D] by their components Z [N, m], at Y."""
-    layer = Placement.from_reference(Z, Y, reduced.outside2(X), name="placement", **options)
+    layer = Placement.from_reference(Z, Y, reduced.outside2(X, Z), name="placement", **options)
     whole = networks.placed(
         layer, X.shape[1], scaling=reduced[:2], components=reduced.components, network=network
     )
@@ -94,6 +88,6 @@ def encoder(
     return whole
 
 
-def placer(encoder: keras.Model, index: Index | None = None) -> Placer | None:
+def placer(encoder: keras.Model) -> Placer | None:
     """Return what places rows in Python for an encoder, or None for a network."""
-    return Placer(encoder, index) if isinstance(encoder.layers[-1], Placement) else None
+    return Placer(encoder) if isinstance(encoder.layers[-1], Placement) else None

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _fit_stages, _persistence
+from ptsne_keras.estimators import _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator
 from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import check_parameters, resolve
@@ -21,8 +21,6 @@ from ptsne_keras.typing import Dof, FloatArray
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
-# Parameters that do not change what a fit computes, or that JSON cannot hold.
-_NOT_COMPARED = ("encoder", "random_state", "verbose")
 
 
 class ParametricTSNE(MapEstimator):
@@ -295,7 +293,7 @@ class ParametricTSNE(MapEstimator):
         """
         self._validate_params()
         check_parameters(self)
-        start = self._unfinished() if resume else None
+        start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
             self._fit(X, start, callbacks)
@@ -310,7 +308,7 @@ class ParametricTSNE(MapEstimator):
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         if start and start.left:
-            self._check_same_rows(X)
+            _resume.check_same_rows(self, X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
         with sklearn.config_context(assume_finite=True):  # X has been checked
@@ -319,7 +317,7 @@ class ParametricTSNE(MapEstimator):
             )
             self._settings = settings
             self.network_, self.dof_, self.history_, left, placed = found
-            self._left = left and left._replace(parameters=self._compared_parameters())
+            self._left = left and left._replace(parameters=_resume.compared(self))
             if placed is None:
                 self.encoder_, self._placer = self.network_, None
                 self.embedding_ = mapped(self.network_, X)
@@ -350,7 +348,10 @@ class ParametricTSNE(MapEstimator):
         ValueError
             If X does not consist of finite numeric rows with `n_features_in_` columns.
         """
-        return super().transform(X) if placement else self._network_map(X)
+        if placement:
+            return super().transform(X)
+        check_is_fitted(self)
+        return mapped(self.network_, self._checked(X))
 
     def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
         """Learn the map of rows as `fit` does, and return `embedding_`."""
@@ -394,46 +395,6 @@ class ParametricTSNE(MapEstimator):
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
-        n = len(self.embedding_)
-        self._settings = resolve(self.get_params(), n, self.n_features_in_)
+        self._settings = resolve(self.get_params(), len(self.embedding_), self.n_features_in_)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)
-
-    def _network_map(self, X: Any) -> FloatArray:
-        check_is_fitted(self)
-        return mapped(self.network_, self._checked(X))
-
-    def _unfinished(self) -> _fit_stages.Fitted:
-        """Return what a stopped fit goes on from, or raise if there is none."""
-        check_is_fitted(self)
-        if self._left is None:
-            raise ValueError(
-                "resume should be False: the fit reached its end, and nothing is left to do. "
-                "Received: True."
-            )
-        now = self._compared_parameters()
-        changed = sorted(name for name, old in self._left.parameters.items() if now[name] != old)
-        if changed:
-            raise ValueError(
-                "resume should be used with the parameters that the fit began with. "
-                f"Received: another {', '.join(changed)}."
-            )
-        return _fit_stages.Fitted(self.network_, self.dof_, self.history_, self._left)
-
-    def _compared_parameters(self) -> dict[str, Any]:
-        """Return the parameters that have to be the same when a fit is resumed."""
-        return _persistence.parameters(self, without=_NOT_COMPARED)
-
-    def _check_same_rows(self, X: Any) -> None:
-        """Raise unless the rows are those of the unfinished fit, judged as the model knows them."""
-        same = X.shape[0] == len(self.embedding_)
-        if same and self._placer is not None:
-            same = self._placer.holds(X)
-        elif same:
-            atol = 1e-3 * np.ptp(self.embedding_)
-            same = np.allclose(mapped(self.network_, X), self.embedding_, atol=atol)
-        if not same:
-            raise ValueError(
-                "X should be the rows of the unfinished fit, in the same order. "
-                f"Received: {X.shape[0]} other rows; the fit has {len(self.embedding_)}."
-            )

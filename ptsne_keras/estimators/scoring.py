@@ -30,9 +30,12 @@ class ScoredRows(NamedTuple):
     perplexity: float | tuple[float, ...]
     batch_size: int
 
-    def joint(self) -> Iterator[tuple[Any, Any]]:
-        """Yield P [b, b] of each batch and the indices of its rows; raise for too few rows."""
+    def check(self) -> None:
+        """Raise if there are too few rows for the perplexity."""
         order.check_batches(len(self.rows), self.perplexity, self.batch_size)
+
+    def joint(self) -> Iterator[tuple[Any, Any]]:
+        """Yield P [b, b] of each batch and the indices of its rows."""
         for i in order.index_batches(len(self.rows), self.batch_size, shuffle="once", seed=0):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # `fit` has warned of duplicates
@@ -41,6 +44,7 @@ class ScoredRows(NamedTuple):
 
     def divergence(self, Y: FloatArray, dof: float) -> float:
         """Return the mean KL(P‖Q) in nats of a map Y [N, d] of X; raise for too few rows."""
+        self.check()
         values = [(len(i), metrics.kl_divergence(P, Y[i], dof=dof)) for P, i in self.joint()]
         return float(np.average([kl for _, kl in values], weights=[n for n, _ in values]))
 

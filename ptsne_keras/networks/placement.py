@@ -187,9 +187,10 @@ class Placement(keras.layers.Layer):
     def call(self, inputs: Any) -> Tensor:
         """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
         given, start = inputs if isinstance(inputs, list | tuple) else (inputs, None)
+        given = ops.cast(given, "float32")
         D2, near = self.nearest(given)
         y = self.among(D2, ops.take(self.places, near, axis=0), start)
-        finite = ops.all(ops.isfinite(ops.cast(given, "float32")), axis=1, keepdims=True)
+        finite = ops.all(ops.isfinite(given), axis=1, keepdims=True)
         if start is not None:
             finite = finite & ops.all(ops.isfinite(start), axis=1, keepdims=True)
         return ops.where(finite, y, math.nan)

@@ -177,8 +177,9 @@ def _judge(X: Any, order: Any) -> keras.Model:
     m = max(1, min(_LANDMARKS, len(order) // 2))
     rows = _chosen(X, order, 2 * m)
     reduced = pca.principal_components(rows, min(_DIMS, *rows.shape), seed=0)
-    Z, outside2 = reduced.apply(rows), reduced.outside2(rows)
-    layer = networks.Placement.from_reference(Z, np.zeros((len(Z), 1)), outside2)
+    Z = reduced.apply(rows)
+    no_places = np.zeros((len(Z), 1))
+    layer = networks.Placement.from_reference(Z, no_places, reduced.outside2(rows, Z))
     scaling, components = reduced[:2], reduced.components
     whole = networks.placed(layer, X.shape[1], scaling=scaling, components=components)
     judge = networks.smaller(whole, m)

@@ -16,6 +16,8 @@ NOVELTY = "embed_with_novelty"
 
 Endpoint: TypeAlias = tuple[Callable[[tf.Tensor], dict[str, Any]], tf.TensorSpec]
 
+# The answers to rows that are not finite.
+_LOST = {"embedding": float("nan"), "novelty": 1.0}
 # Scope names that TensorFlow accepts.
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
@@ -69,33 +71,36 @@ def endpoints(encoder: keras.Model, judge: keras.Model | None = None) -> dict[st
 
     found: dict[str, Endpoint] = {SERVING: (embed, matrix), EXAMPLES: (embed_examples, strings)}
     network = networks.network(encoder)
-    if network is not None and isinstance(encoder.layers[-1], networks.Placement):
+    if network is not None:
         found[FAST] = (_finite(embedding(network), features), matrix)
     if judge is not None:
-        found[NOVELTY] = (_with_novelty(encoder, judge, embed), matrix)
+        found[NOVELTY] = (_finite(_with_novelty(encoder, judge), features), matrix)
     return found
 
 
-def _finite(embed: Callable[[Any], dict[str, Any]], features: int) -> Callable[..., dict[str, Any]]:
-    """Return the function with NaN in place of the answers to rows that are not finite."""
+def _finite(
+    answer: Callable[[Any], dict[str, Any]], features: int
+) -> Callable[..., dict[str, Any]]:
+    """Return the function with the answers of `_LOST` for rows that are not finite."""
 
     def checked(rows: tf.Tensor) -> dict[str, Any]:
         # Servers do not check the shape of a request, and one column would be broadcast to all.
         rows = tf.ensure_shape(rows, [None, features])
         # ReLU turns NaN into 0, and so into a place on the map. Raising an error instead would
         # fail all requests that the server has put into the same batch.
-        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1, keepdims=True)
-        return {"embedding": tf.where(finite, embed(rows)["embedding"], float("nan"))}
+        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
+        masks = {"embedding": finite[:, None], "novelty": finite}
+        return {
+            name: tf.where(masks[name], value, _LOST[name]) for name, value in answer(rows).items()
+        }
 
     return checked
 
 
-def _with_novelty(
-    encoder: keras.Model, judge: keras.Model, embed: Callable[[Any], dict[str, Any]]
-) -> Callable[..., dict[str, Any]]:
+def _with_novelty(encoder: keras.Model, judge: keras.Model) -> Callable[[Any], dict[str, Any]]:
     """Return the function that gives the novelty of rows beside their places, by one search."""
     front, layer, network = networks.front(judge), judge.layers[-1], networks.network(encoder)
-    features = feature_count(encoder)
+    embed = embedding(encoder)
 
     def of_both(rows: tf.Tensor) -> dict[str, Any]:
         z, outside2 = front(rows)
@@ -104,19 +109,9 @@ def _with_novelty(
         if judge is not encoder:
             return found | embed(rows)
         start = None if network is None else network(rows, training=False)
-        Y = layer.among(D2, tf.gather(layer.places, near), start)
-        return found | {"embedding": Y}
+        return found | {"embedding": layer.among(D2, tf.gather(layer.places, near), start)}
 
-    def checked(rows: tf.Tensor) -> dict[str, Any]:
-        rows = tf.ensure_shape(rows, [None, features])
-        finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
-        found = of_both(rows)
-        return {
-            "embedding": tf.where(finite[:, None], found["embedding"], float("nan")),
-            "novelty": tf.where(finite, found["novelty"], 1.0),
-        }
-
-    return checked
+    return of_both
 
 
 def example(row: FloatArray) -> bytes:

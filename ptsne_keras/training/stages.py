@@ -291,18 +291,9 @@ def refine(
     import openTSNE
 
     Y, P = validation.check_rows(Y, name="Y"), validation.check_rows(P, name="P")
-    n, d = Y.shape
-    if d > TREE_DIMS:
-        raise ValueError(f"Y should have at most {TREE_DIMS} dimensions. Received: {d}.")
-    for name, value in (("dof", dof), ("exaggeration", exaggeration)):
-        if not (isinstance(value, Real) and 0 < value < math.inf):
-            raise ValueError(f"{name} should be a number above 0. Received: {value!r}.")
+    _check_descent(Y, neighbors, P, dof=dof, exaggeration=exaggeration)
     validation.check_integer(iterations, "iterations")
-    if not P.shape == neighbors.indices.shape == (n, P.shape[1]):
-        raise ValueError(
-            f"neighbors and P should be of the {n} rows of Y. Received: neighbors of shape "
-            f"{neighbors.indices.shape} and P of shape {P.shape}."
-        )
+    n, d = Y.shape
     ends = np.arange(0, P.size + 1, P.shape[1])
     C = scipy.sparse.csr_matrix((P.ravel(), neighbors.indices.ravel(), ends), (n, n), dtype=float)
     grid = n > _TREE_ROWS and d <= _GRID_DIMS and np.ptp(Y, axis=0).max() < _GRID_EXTENT
@@ -335,6 +326,21 @@ def refine(
     if not np.isfinite(found).all():
         raise ValueError("The descent diverged: Y should be a map whose places are not far apart.")
     return found
+
+
+def _check_descent(Y: FloatArray, neighbors: Neighbors, P: FloatArray, **positive: float) -> None:
+    """Raise unless the arguments of `refine` belong together and are in their range."""
+    n, d = Y.shape
+    if d > TREE_DIMS:
+        raise ValueError(f"Y should have at most {TREE_DIMS} dimensions. Received: {d}.")
+    for name, value in positive.items():
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"{name} should be a number above 0. Received: {value!r}.")
+    if not P.shape == neighbors.indices.shape == (n, P.shape[1]):
+        raise ValueError(
+            f"neighbors and P should be of the {n} rows of Y. Received: neighbors of shape "
+            f"{neighbors.indices.shape} and P of shape {P.shape}."
+        )
 
 
 def _fit(

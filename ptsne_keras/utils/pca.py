@@ -36,15 +36,14 @@ class Projection(NamedTuple):
         """Return the projection onto the first m components."""
         return self._replace(components=self.components[:, :m])
 
-    def outside2(self, X: Any) -> FloatArray:
-        """Return the squared distances [N] of rows [N, D] to the space of the components."""
+    def outside2(self, X: Any, Z: FloatArray) -> FloatArray:
+        """Return the squared distances [N] of rows to the space of their components Z [N, m]."""
         length2 = float(np.square(self.components[:, 0], dtype=np.float64).sum())
-        found = [np.empty(0, np.float32)]
-        for part in arrays.row_blocks(X):
-            scaled = (part - self.shift) / self.scale
-            inside2 = np.square(scaled @ self.components).sum(axis=1)
-            found.append(np.maximum(length2 * np.square(scaled).sum(axis=1) - inside2, 0))
-        return np.concatenate(found, dtype=np.float32)
+        whole2 = [
+            np.square((x - self.shift) / self.scale).sum(axis=1) for x in arrays.row_blocks(X)
+        ]
+        inside2 = np.square(Z).sum(axis=1)
+        return np.maximum(length2 * np.concatenate(whole2) - inside2, 0).astype(np.float32)
 
 
 def principal_components(X: Any, m: int, *, seed: int | None = None) -> Projection:

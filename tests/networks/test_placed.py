@@ -23,7 +23,7 @@ def reduced(X):
 def model(X, reduced, rng):
     Y = rng.normal(size=(900, 2)).astype("float32")
     layer = Placement.from_reference(
-        reduced.apply(X), Y, reduced.outside2(X), n_neighbors=5, perplexity=2.0
+        reduced.apply(X), Y, reduced.outside2(X, reduced.apply(X)), n_neighbors=5, perplexity=2.0
     )
     network = networks.encoder(12, 2, hidden_units=(8,), activation="tanh", seed=0)
     scaling, components = reduced[:2], reduced.components
@@ -45,7 +45,7 @@ def distances(X, reduced, rows, others, k=5):
 def test_the_front_gives_components_and_what_they_leave_out(model, reduced, X):
     z, outside2 = networks.front(model)(X)
     np.testing.assert_allclose(z, reduced.apply(X), atol=1e-5)
-    np.testing.assert_allclose(outside2, reduced.outside2(X), atol=1e-4)
+    np.testing.assert_allclose(outside2, reduced.outside2(X, reduced.apply(X)), atol=1e-4)
     scaled = (X.astype(float) - reduced.shift) / reduced.scale
     basis = reduced.components / np.linalg.norm(reduced.components[:, 0])
     left = scaled - scaled @ basis @ basis.T
@@ -126,7 +126,9 @@ def test_novelty_of_a_part_is_uniform_however_few_rows_are_left_out(kept, model,
 
 def test_copies_of_reference_rows_are_not_new(X, reduced):
     rows = np.repeat(X[:30], 30, axis=0)
-    layer = Placement.from_reference(reduced.apply(rows), rows[:, :2], reduced.outside2(rows))
+    layer = Placement.from_reference(
+        reduced.apply(rows), rows[:, :2], reduced.outside2(rows, reduced.apply(rows))
+    )
     layer.set_usual(np.linspace(0.0, 1e-4, 100))
     scaling, components = reduced[:2], reduced.components
     front = networks.front(networks.placed(layer, 12, scaling=scaling, components=components))

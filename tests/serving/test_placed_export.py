@@ -27,7 +27,7 @@ def new():
 def encoder(X):
     reduced = pca.principal_components(X, 6, seed=0)
     Z, Y = reduced.apply(X), (10 * X[:, :2]).astype("float32")
-    layer = Placement.from_reference(Z, Y, reduced.outside2(X))
+    layer = Placement.from_reference(Z, Y, reduced.outside2(X, Z))
     layer.set_usual(np.linspace(0.5, 2.0, 400))
     network = networks.encoder(10, 2, hidden_units=(8,), activation="relu", seed=0)
     scaling, components = reduced[:2], reduced.components

@@ -1,0 +1,51 @@
+"""What a stopped fit of `ParametricTSNE` goes on from, and whether it may."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ptsne_keras.estimators import _encoders, _fit_stages, _persistence
+
+# Parameters that do not change what a fit computes, or that JSON cannot hold.
+_NOT_COMPARED = ("encoder", "random_state", "verbose")
+
+
+def unfinished(tsne: Any) -> _fit_stages.Fitted:
+    """Return what a stopped fit goes on from, or raise if there is none."""
+    check_is_fitted(tsne)
+    if tsne._left is None:
+        raise ValueError(
+            "resume should be False: the fit reached its end, and nothing is left to do. "
+            "Received: True."
+        )
+    now = compared(tsne)
+    changed = sorted(name for name, old in tsne._left.parameters.items() if now[name] != old)
+    if changed:
+        raise ValueError(
+            "resume should be used with the parameters that the fit began with. "
+            f"Received: another {', '.join(changed)}."
+        )
+    return _fit_stages.Fitted(tsne.network_, tsne.dof_, tsne.history_, tsne._left)
+
+
+def compared(tsne: Any) -> dict[str, Any]:
+    """Return the parameters that have to be the same when a fit is resumed."""
+    return _persistence.parameters(tsne, without=_NOT_COMPARED)
+
+
+def check_same_rows(tsne: Any, X: Any) -> None:
+    """Raise unless the rows are those of the unfinished fit, judged as the model knows them."""
+    same = X.shape[0] == len(tsne.embedding_)
+    if same and tsne._placer is not None:
+        known = tsne.encoder_.layers[-1].reference()[0]
+        found = _encoders.projected(tsne.encoder_, X)
+        same = np.allclose(found, known, atol=1e-3 * np.abs(known).max())
+    elif same:
+        atol = 1e-3 * np.ptp(tsne.embedding_)
+        same = np.allclose(_encoders.mapped(tsne.network_, X), tsne.embedding_, atol=atol)
+    if not same:
+        raise ValueError(
+            "X should be the rows of the unfinished fit, in the same order. "
+            f"Received: {X.shape[0]} other rows; the fit has {len(tsne.embedding_)}."
+        )
