@@ -8,12 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ptsne_keras.networks.placement import Placement
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
 
-# Rows whose distances to a smaller reference are measured, how many at a time, and too few.
-_MEASURED, _MEASURED_AT_ONCE, _FEW = 4096, 512, 1000
 _HE_ACTIVATIONS = ("relu", "elu", "leaky_relu", "silu", "gelu")
 
 
@@ -72,7 +69,7 @@ def encoder(
         for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
     ]
     layers.append(_embedding(d, keras.initializers.GlorotUniform(seeds[-1])))
-    return _chain(features, layers, scaling, components, units)
+    return chain(features, layers, scaling, components, units)
 
 
 def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
@@ -121,134 +118,10 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
         for rbm, activation in zip(rbms[:-1], activations[:-1], strict=True)
     ]
     layers.append(_embedding(rbms[-1].units, "zeros", activations[-1]))
-    model = _chain(shapes[0][0], layers, scaling)
+    model = chain(shapes[0][0], layers, scaling)
     for layer, rbm in zip(layers, rbms, strict=True):
         layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
     return model
-
-
-def placed(
-    layer: keras.layers.Layer,
-    features: int,
-    *,
-    scaling: Scaling,
-    components: FloatArray,
-    network: keras.Model | None = None,
-) -> keras.Model:
-    """Return a model that places raw rows [B, D] by a layer that sees their components [B, m].
-
-    Parameters
-    ----------
-    layer : keras.layers.Layer
-        The last layer, such as `Placement`.
-    features, scaling, components
-        As in :func:`encoder`.
-    network : keras.Model, default=None
-        A model from raw rows [B, D] to the starting places [B, d].
-
-    Returns
-    -------
-    keras.Model
-
-    Examples
-    --------
-    >>> components = np.eye(64, dtype="float32")[:, :10]
-    >>> layer = placement.Placement.from_reference(X @ components, Y)
-    >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
-    TensorShape([200, 2])
-    """
-    front = _chain(features, [], scaling, components)
-    rows, z = front.inputs[0], front.outputs[0]
-    y = layer(z if network is None else [z, network(rows)])
-    return keras.Model(rows, y, name="encoder")
-
-
-def network(model: keras.Model) -> keras.Model | None:
-    """Return the network of a model that :func:`placed` made, or None if it has none.
-
-    Examples
-    --------
-    >>> network(tsne.encoder_) is tsne.network_
-    True
-    """
-    if not isinstance(model.layers[-1], Placement):
-        return None
-    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
-
-
-def front(model: keras.Model) -> keras.Model:
-    """Return the fixed first layers of a model that :func:`placed` made.
-
-    Parameters
-    ----------
-    model : keras.Model
-
-    Returns
-    -------
-    keras.Model
-        From raw rows [B, D] to their components [B, m], and their squared distances [B] to the
-        space of the components.
-
-    Examples
-    --------
-    >>> z, outside2 = front(tsne.encoder_)(X)
-    """
-    projection = model.get_layer("projection")
-    scaled = inputs = keras.Input(model.inputs[0].shape[1:], name="features")
-    for layer in model.layers[1 : model.layers.index(projection)]:
-        if not isinstance(layer, keras.Model):  # the network is beside these layers
-            scaled = layer(scaled)
-    z = projection(scaled)
-    length2 = float(np.square(np.asarray(projection.kernel)[:, 0], dtype=np.float64).sum())
-    inside2 = keras.ops.sum(keras.ops.square(z), axis=1)
-    outside2 = length2 * keras.ops.sum(keras.ops.square(scaled), axis=1) - inside2
-    return keras.Model(inputs, [z, keras.ops.maximum(outside2, 0.0)], name="front")
-
-
-def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Model:
-    """Return a model that :func:`placed` made, with a part of its reference rows.
-
-    Parameters
-    ----------
-    model : keras.Model
-    n_references : int
-        Number of reference rows to keep, drawn at random.
-    seed : int, default=0
-
-    Returns
-    -------
-    keras.Model
-        The model itself if it has no more reference rows; else one that shares its network, and
-        that compares with the distances between the other rows and those it keeps for `novelty`.
-
-    Examples
-    --------
-    >>> smaller(tsne.encoder_, 50).layers[-1].n_references
-    50
-    """
-    layer = model.layers[-1]
-    if layer.n_references <= n_references:
-        return model
-    order = np.random.default_rng(seed).permutation(layer.n_references)
-    kept, others = np.sort(order[:n_references]), order[n_references:][:_MEASURED]
-    features, places, outside2 = layer.reference()
-    options = {name: getattr(layer, name) for name in ("n_neighbors", "perplexity", "dof", "steps")}
-    part = type(layer).from_reference(
-        features[kept], places[kept], outside2[kept], name=layer.name, **options
-    )
-    distances = [
-        np.asarray(part.distance(part.nearest(features[i])[0], outside2[i]))
-        for i in np.array_split(others, -(-len(others) // _MEASURED_AT_ONCE))
-    ]
-    if len(others) < _FEW:  # too few for quantiles: the kept rows among one another as well
-        chosen = kept[:: -(-len(kept) // _FEW)]
-        options["n_neighbors"] = min(layer.n_neighbors, n_references - 1) + 1
-        twin = type(layer).from_reference(features[kept], places[kept], **options)
-        D2 = np.asarray(twin.nearest(features[chosen])[0])[:, 1:]  # without itself
-        distances.append(np.asarray(part.distance(D2, outside2[chosen])))
-    part.set_usual(np.concatenate(distances))
-    # All other layers are shared.
-    return keras.models.clone_model(model, clone_function=lambda old: part if old is layer else old)
 
 
 def from_rows(model: keras.Model, features: int) -> keras.Model:
@@ -353,7 +226,7 @@ def _embedding(d: int, initializer: Any, activation: str = "linear") -> keras.la
     )
 
 
-def _chain(
+def chain(
     features: int,
     layers: Sequence[keras.layers.Layer],
     scaling: Scaling | None,

@@ -147,8 +147,8 @@ class Placement(keras.layers.Layer):
         # The reference is data and not trained.
         weights = {"initializer": "zeros", "trainable": False}
         self.shift = self.add_weight(shape=(features[-1],), name="shift", **weights)
-        self.features = self.add_weight(shape=(rows, features[-1]), name="features", **weights)
-        self.half_squares = self.add_weight(shape=(rows,), name="half_squares", **weights)
+        # The last column is −‖r‖²/2, so that one product yields the order of the distances.
+        self.features = self.add_weight(shape=(rows, features[-1] + 1), name="features", **weights)
         self.places = self.add_weight(shape=(rows, self.dimensions), name="places", **weights)
         self.outside2 = self.add_weight(shape=(rows,), name="outside2", **weights)
         self.usual = self.add_weight(shape=(_QUANTILES,), name="usual", **weights)
@@ -166,9 +166,11 @@ class Placement(keras.layers.Layer):
         self.shift.assign(shift)
         features = features - shift
         squares = 0.5 * np.einsum("ij,ij->i", features, features, dtype=np.float64)
-        self.features.assign(np.pad(features, ((0, missing), (0, 0))))
+        weights = np.zeros(self.features.shape, np.float32)
+        weights[: self.n_references] = np.column_stack([features, -squares])
         # Rows that fill the last block are nobody's neighbours.
-        self.half_squares.assign(np.pad(squares, (0, missing), constant_values=np.inf))
+        weights[self.n_references :, -1] = -np.inf
+        self.features.assign(weights)
         self.places.assign(np.pad(places, ((0, missing), (0, 0))))
         if outside2 is not None:
             self.outside2.assign(np.pad(outside2, (0, missing)))
@@ -182,7 +184,7 @@ class Placement(keras.layers.Layer):
         """Return the features [M, c], places [M, d] and outside2 [M] of the reference."""
         weights = (self.features, self.places, self.outside2)
         features, places, outside2 = (ops.convert_to_numpy(w)[: self.n_references] for w in weights)
-        return features + ops.convert_to_numpy(self.shift), places, outside2
+        return features[:, :-1] + ops.convert_to_numpy(self.shift), places, outside2
 
     def call(self, inputs: Any) -> Tensor:
         """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
@@ -204,7 +206,8 @@ class Placement(keras.layers.Layer):
         """
         x = ops.clip(ops.cast(features, "float32"), -_FARTHEST, _FARTHEST) - self.shift
         near = self._candidate_rows(x)  # [B, k + spare]
-        D2 = ops.sum(ops.square(x[:, None] - ops.take(self.features, near, axis=0)), axis=-1)
+        rows = ops.take(self.features, near, axis=0)[:, :, :-1]
+        D2 = ops.sum(ops.square(x[:, None] - rows), axis=-1)
         D2 = ops.where(near < self.n_references, D2, math.inf)
         closest, order = ops.top_k(-D2, self._neighbors)
         return -closest, ops.take_along_axis(near, order, axis=1)
@@ -223,20 +226,19 @@ class Placement(keras.layers.Layer):
         """
         p = self._probabilities(D2)
         # Relative to the nearest place, in units of the kernel: a map may lie far from the origin
-        # in units whose squares overflow.
+        # in units whose squares overflow. Dimensions come first, which makes sums of k contiguous.
         origin, unit = places[:, 0], math.sqrt(self.dof)
-        places = (places - origin[:, None]) / unit
+        places = ops.transpose((places - origin[:, None]) / unit, (2, 0, 1))  # [d, B, k]
         if start is None:
-            y = ops.sum(p[:, :, None] * places, axis=1)
+            y = ops.sum(p * places, axis=2, keepdims=True)
         else:
-            start = ops.cast(start, "float32")
-            y = ops.clip((start - origin) / unit, -_FARTHEST, _FARTHEST)
+            start = ops.clip((ops.cast(start, "float32") - origin) / unit, -_FARTHEST, _FARTHEST)
+            y = ops.transpose(start)[:, :, None]
         for _ in range(self.steps):
-            distances2 = ops.sum(ops.square(y[:, None] - places), axis=-1)  # [B, k]
-            weights = p / (1.0 + distances2)
+            weights = p / (1.0 + ops.sum(ops.square(y - places), axis=0))  # [B, k]
             weights = weights / ops.sum(weights, axis=1, keepdims=True)
-            y = ops.sum(weights[:, :, None] * places, axis=1)
-        return origin + unit * y
+            y = ops.sum(weights * places, axis=2, keepdims=True)
+        return origin + unit * ops.transpose(y[:, :, 0])
 
     def distance(self, D2: Tensor, outside2: Tensor = 0.0) -> Tensor:
         """Return the root mean square distances [B] of rows to their neighbours.
@@ -273,7 +275,7 @@ class Placement(keras.layers.Layer):
         quantile = (ops.cast(above - 1, "float32") + inside) / last
         # What the features leave out is compared as well.
         apart2 = ops.abs(ops.take(self.outside2, near) - ops.expand_dims(outside2, -1))
-        squares = ops.take(self.half_squares, near)
+        squares = -ops.take(self.features, near, axis=0)[:, :, -1]
         limit = _SAME * ops.expand_dims(outside2 + ops.mean(D2, axis=1), -1)
         limit = limit + _ROUNDING * (squares + ops.expand_dims(outside2, -1))
         same = self._same(D2) | (_ROUNDING**2 * squares >= D2)
@@ -309,13 +311,16 @@ class Placement(keras.layers.Layer):
 
     def _candidate_rows(self, x: Tensor) -> Tensor:
         """Return the indices of the nearest reference rows [B, k + spare], in no order."""
-        scores = ops.matmul(x, ops.transpose(self.features)) - self.half_squares  # [B, M]
-        scores = ops.stop_gradient(scores)
+        x = ops.concatenate([x, ops.ones_like(x[:, :1])], axis=1)
+        scores = ops.stop_gradient(ops.matmul(x, ops.transpose(self.features)))  # [B, M]
         if self._block == 1:
             return ops.top_k(scores, self._candidates, sorted=False)[1]
-        blocks = ops.reshape(scores, (-1, scores.shape[1] // self._block, self._block))
-        best = ops.top_k(ops.max(blocks, axis=2), self._candidates, sorted=False)[1]
-        inside = ops.take_along_axis(blocks, best[:, :, None], axis=1)
+        n_blocks = scores.shape[1] // self._block
+        blocks = ops.reshape(scores, (-1, self._block))  # [B · blocks, block]
+        highest = ops.reshape(ops.max(blocks, axis=1), (-1, n_blocks))
+        best = ops.top_k(highest, self._candidates, sorted=False)[1]
+        first = n_blocks * ops.arange(ops.shape(best)[0], dtype="int32")[:, None]
+        inside = ops.take(blocks, best + first, axis=0)
         inside = ops.reshape(inside, (-1, self._candidates * self._block))
         place = ops.top_k(inside, self._candidates, sorted=False)[1]
         block = ops.take_along_axis(best, place // self._block, axis=1)

@@ -69,8 +69,8 @@ def export_saved_model(
         network without placement needs them for novelty: 50 principal components of at most 4,096
         of them are served.
     reference_size : int, default=65536
-        The most reference rows that an encoder with placement keeps, drawn at random; each takes
-        220 bytes. With fewer, the map of new rows is coarser.
+        The most reference rows that an encoder with placement keeps; each takes 220 bytes. Of more,
+        nearby ones are averaged, and the map of new rows is coarser.
     precision : {"float32", "bfloat16"}, default="float32"
         "bfloat16" stores and computes all layers but the last in half the memory. It requires a
         `reference`; how far its rows move is noted in `assets.extra/ptsne_keras.json`.
@@ -112,7 +112,7 @@ def export_saved_model(
         X = _rows(reference, features)
         order = np.random.default_rng(0).permutation(X.shape[0])
         sample = _chosen(X, order, _SAMPLE)
-        judge = judge or _judge(X, order)
+        judge = judge or _judge(encoder, X, order)
     options = Options(
         model=base.resolve().name,
         sample=sample,
@@ -172,14 +172,14 @@ def _chosen(X: Any, order: Any, most: int) -> FloatArray:
     return validation.check_rows(rows, name="reference", dtype=np.float32)
 
 
-def _judge(X: Any, order: Any) -> keras.Model:
+def _judge(encoder: keras.Model, X: Any, order: Any) -> keras.Model:
     """Return a model whose placement tells the novelty of rows by some of the training rows."""
     m = max(1, min(_LANDMARKS, len(order) // 2))
     rows = _chosen(X, order, 2 * m)
     reduced = pca.principal_components(rows, min(_DIMS, *rows.shape), seed=0)
     Z = reduced.apply(rows)
-    no_places = np.zeros((len(Z), 1))
-    layer = networks.Placement.from_reference(Z, no_places, reduced.outside2(rows, Z))
+    Y = encoder.predict(rows, batch_size=1024, verbose=0)
+    layer = networks.Placement.from_reference(Z, Y, reduced.outside2(rows, Z))
     scaling, components = reduced[:2], reduced.components
     whole = networks.placed(layer, X.shape[1], scaling=scaling, components=components)
     judge = networks.smaller(whole, m)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ptsne_keras import networks
-from ptsne_keras.networks import Placement
+from ptsne_keras.networks import Placement, assembly
 from ptsne_keras.utils import pca
 
 
@@ -78,19 +78,47 @@ def test_novelty_of_reference_rows_is_0_and_of_rows_that_are_not_finite_1(model,
     assert np.asarray(layer.novelty(*layer.nearest(z), outside2 + 100.0)).min() == 1
 
 
-def test_a_smaller_reference_is_a_part_with_distances_of_its_own(model, reduced, X):
+def test_a_smaller_reference_has_means_of_cells_and_distances_of_its_own(model, X, rng):
     part = networks.smaller(model, 300, seed=1)
     layer, front = part.layers[-1], networks.front(part)
-    assert layer.n_references == 300
+    assert 290 <= layer.n_references <= 300
     assert networks.network(part) is networks.network(model)
     assert networks.smaller(model, 900) is model
-    kept = {tuple(row) for row in layer.reference()[1]}
-    assert kept < {tuple(row) for row in model.layers[-1].reference()[1]}
     np.testing.assert_allclose(front(X)[0], networks.front(model)(X)[0], atol=1e-6)
-    others = [i for i, row in enumerate(model.layers[-1].reference()[1]) if tuple(row) not in kept]
-    z, outside2 = front(X[others])
-    novelty = np.asarray(layer.novelty(*layer.nearest(z), outside2))
-    assert np.quantile(novelty, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+    whole, means = model.layers[-1].reference(), layer.reference()
+    for rows, cells in zip(whole, means, strict=True):
+        assert (cells.min(axis=0) >= rows.min(axis=0)).all()
+        assert (cells.max(axis=0) <= rows.max(axis=0)).all()
+    # Each row is nearer to its cell's place than to rows drawn at random.
+    drawn = whole[1][rng.permutation(900)[: layer.n_references]]
+    assert nearest(means[1], whole[1]).mean() < 0.8 * nearest(drawn, whole[1]).mean()
+
+
+def nearest(Y, others):
+    """Distance of each of the others to the nearest of Y."""
+    return np.linalg.norm(others[:, None] - Y[None], axis=2).min(axis=1)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_cells_hold_all_rows_and_leave_their_means(d, rng):
+    Y = rng.normal(size=(300, d)).astype("float32")
+    cells, sizes = assembly._cells(Y, 40, 0)
+    assert sizes.tolist() == [(cells == c).sum() for c in range(len(sizes))]
+    assert len(sizes) <= 40
+    assert sizes.sum() == 300
+    for values in (Y, Y[:, 0]):
+        expected = [values[cells == c].mean(axis=0) for c in range(len(sizes))]
+        np.testing.assert_allclose(assembly._means(values, cells, sizes), expected, atol=1e-6)
+
+
+def test_places_that_coincide_leave_one_reference_row(rng):
+    Z = rng.normal(size=(60, 4))
+    layer = Placement.from_reference(Z, np.ones((60, 2)))
+    whole = networks.placed(layer, 4, scaling=(0.0, 1.0), components=np.eye(4, dtype="float32"))
+    part = networks.smaller(whole, 20)
+    assert part.layers[-1].n_references == 1
+    np.testing.assert_allclose(part(Z[:3].astype("float32")), 1.0)
+    assert np.isfinite(part.layers[-1].usual).all()
 
 
 def test_a_model_is_saved_with_its_network_and_its_usual_distances(model, X, tmp_path):
