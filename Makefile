@@ -19,7 +19,8 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 .PHONY: help demo test test-slow test-jax test-wheel wheel lint docs docs-serve check notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
-  benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference
+  benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
+  benchmark-refine
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -99,6 +100,9 @@ benchmark-map-size: $(VENV)/.core ## memory and speed of MapRegressor on rows fr
 
 benchmark-serving: $(VENV)/.core ## latency of exported models, beside their products alone
 	$(BIN)/python benchmarks/serving.py
+
+benchmark-refine: $(VENV)/.core ## freed rows beside a table of places: an hour
+	$(BIN)/python benchmarks/refine.py
 
 benchmark-reference: $(VENV)/.core ## quality, size and latency of exports by their reference rows
 	$(BIN)/python benchmarks/reference.py

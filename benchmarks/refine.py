@@ -32,7 +32,9 @@ def divergence(Y: Any, graph: Any, P: Any) -> float:
     C = scipy.sparse.csr_matrix((P.ravel(), graph.indices.ravel(), ends), (n, n), dtype=float)
     method = {"negative_gradient_method": "fft"} if n > 5000 else {"theta": 0.0}
     affinity = openTSNE.affinity.PrecomputedAffinities(C + C.T)
-    return float(openTSNE.TSNEEmbedding(Y.astype(float), affinity, **method).kl_divergence)
+    standing = openTSNE.TSNEEmbedding(Y.astype(float), affinity, n_jobs=-1, **method)
+    # It is known after a step only.
+    return float(standing.optimize(1, learning_rate=1e-12).kl_divergence)
 
 
 def table(Y: Any, graph: Any, seconds: float) -> tuple[Any, float, int]:
@@ -54,8 +56,10 @@ def table(Y: Any, graph: Any, seconds: float) -> tuple[Any, float, int]:
         training.finetune(model, pairs, epochs=epochs, optimizer=optimizer, **options)
         return time.perf_counter() - start
 
-    first, once = run(1), run(1)  # the first one compiles
-    epochs = max(1, round(seconds / min(first, once)))
+    run(1)  # compiles
+    more = max(1, 300 // steps)
+    once, several = run(1), run(1 + more)
+    epochs = max(1, round((seconds - once) / (several - once) * more))
     took = run(epochs)
     return np.asarray(places.get_weights()[0]), took, epochs * steps
 

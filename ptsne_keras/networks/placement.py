@@ -12,7 +12,7 @@ from ptsne_keras.typing import FloatArray, Tensor
 from ptsne_keras.utils import validation
 
 # Reference rows whose maximum is taken first: the k best rows lie in the k best blocks.
-_BLOCK = 128
+_BLOCK = 32
 # Candidates beyond k that are ranked by their exact distances, since products round.
 _SPARE = 9
 # Bisection of log β: its bracket around the scale of a row's own distances, and its steps.

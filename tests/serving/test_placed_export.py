@@ -124,12 +124,16 @@ def on_onnx(encoder, folder, rows):
     return onnxruntime.InferenceSession(str(file)).run(None, {"features": rows})[0]
 
 
-def on_openvino(encoder, folder, rows):
+def on_openvino(encoder, folder, rows, export=serving.export_onnx):
     import openvino
 
-    file = serving.export_onnx(encoder, folder / "map.onnx")
+    file = export(encoder, folder / "map.onnx")
     model = openvino.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return model({"features": rows})["embedding"]
+
+
+def on_openvino_from_the_folder(encoder, folder, rows):
+    return on_openvino(encoder, folder, rows, serving.export_saved_model)
 
 
 def on_litert(encoder, folder, rows):
@@ -141,7 +145,7 @@ def on_litert(encoder, folder, rows):
 
 
 @pytest.mark.parametrize("search", ["whole", "by blocks"])
-@pytest.mark.parametrize("run", [on_onnx, on_openvino, on_litert])
+@pytest.mark.parametrize("run", [on_onnx, on_openvino, on_openvino_from_the_folder, on_litert])
 def test_other_runtimes_place_rows_too(run, search, encoder, X, new, tmp_path, monkeypatch):
     if search == "by blocks":
         monkeypatch.setattr(placement, "_BLOCK", 4)
