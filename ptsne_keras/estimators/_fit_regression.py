@@ -60,6 +60,7 @@ def fit(
         loss=lambda Y, Y_found: keras.ops.mean(((Y_found - Y) / spread) ** 2, axis=-1),
         steps_per_execution=min(len(data), 64),
     )
+    trainer.optimizer.build(trainer.trainable_variables)  # or the first step is traced twice
     found = _train(trainer, data, validation, settings, len(train), callbacks, verbose)
     watch.lap("finetune")
     if not np.isfinite(found["loss"][-1]):

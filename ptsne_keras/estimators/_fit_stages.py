@@ -27,6 +27,9 @@ from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 from ptsne_keras.utils.stopwatch import Stopwatch
 
+# The most steps of batch sampling for which compiling the loss would take longer than it saves.
+_INTERPRETED = 20
+
 
 class Placed(NamedTuple):
     """The rows of a map, freed, and what places new ones among them."""
@@ -246,4 +249,6 @@ def _optimization(settings: Settings, steps: int, epochs: int) -> dict[str, Any]
         # XLA would slow the wide networks of batch sampling.
         optimizer = _fit_graph.optimizer(given, rate, steps * epochs)
         return {"optimizer": optimizer, **_fit_graph.compilation(steps, epochs)}
-    return {"learning_rate": rate} if given == "adam" else {"optimizer": _fit_graph.fresh(given)}
+    options = {} if steps * epochs > _INTERPRETED else {"jit_compile": False}
+    chosen = {"learning_rate": rate} if given == "adam" else {"optimizer": _fit_graph.fresh(given)}
+    return options | chosen

@@ -196,6 +196,8 @@ class RBM(keras.Model):
         if not self.built and hasattr(x, "element_spec"):
             # Keras would build it while tracing the step, which calls only parts of the model.
             self.build(tuple(keras.tree.flatten(x.element_spec)[0].shape))
+        if self.built:  # or the first step is traced twice, to create the slots
+            self.optimizer.build(self.trainable_variables)
         kwargs.setdefault("shuffle", False)  # a dataset has its own order; True would warn
         first, later, switch = self.momentum
         schedule = keras.callbacks.LambdaCallback(

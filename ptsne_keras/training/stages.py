@@ -182,7 +182,8 @@ def finetune(
     callbacks, verbose
         As in `keras.Model.fit`; by default none and 0.
     jit_compile, steps_per_execution
-        As in `keras.Model.compile`, by default "auto" and 1; not used by conjugate gradients.
+        As in `keras.Model.compile`, by default "auto" and 1; not used by conjugate gradients. XLA
+        compiles the loss in any case, unless `jit_compile` is False.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def finetune(
         trainer.compile(loss=loss, metrics=list(metrics))
     else:
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
-        trainer = Trainer(encoder, **options)
+        trainer = Trainer(encoder, jit_loss=jit_compile is not False, **options)
         trainer.compile(
             optimizer or keras.optimizers.Adam(schedule),
             loss=loss,
@@ -225,6 +226,8 @@ def finetune(
             jit_compile=jit_compile,
             steps_per_execution=steps_per_execution,
         )
+        if trainer.built:  # its slots, if made in the first step, would have it traced twice
+            trainer.optimizer.build(trainer.trainable_variables)
     watched = {"validation_data": validation_data, "verbose": verbose}
     return _fit(trainer, batches, steps, callbacks, epochs=epochs, **watched)
 
