@@ -7,8 +7,13 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
-# Which of the tests: `make test-wheel TESTS=../tests/losses`.
-TESTS  := ../tests
+# Which of the tests, and how many processes run them: `make test TESTS=tests/losses WORKERS=4`.
+TESTS   := tests
+WORKERS := 2
+PYTEST  := -m pytest -n $(WORKERS) --dist loadfile
+# What is installed is named after what asks for it, so that it is installed again when that
+# changes, and not because a file was touched.
+ASKED  := $(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 # The TensorFlow wheel that fits: with CUDA on a machine with an NVIDIA GPU, else CPU only.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 
@@ -16,7 +21,7 @@ TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-jax test-wheel wheel lint docs docs-serve check notebooks clean \
+.PHONY: help demo test test-all test-jax test-wheel wheel lint docs docs-serve check notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
@@ -25,86 +30,85 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: $(VENV)/.core ## a map of digits: a table, map.png, saved_models/digits
+demo: $(VENV)/.core-$(ASKED) ## a map of digits: a table, map.png, saved_models/digits
 	$(BIN)/ptsne demo
 
-test: $(VENV)/.test ## the test suite
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+test: $(VENV)/.test-$(ASKED) ## the everyday tests: minutes
+	$(BIN)/python $(PYTEST) -m "not slow" $(TESTS)
 
-test-slow: $(VENV)/.test ## the tests that take longer
-	$(BIN)/python -m pytest -m slow
+test-all: test-jax test-wheel ## all tests: on JAX, then on the built wheel with all that is slow
 
-test-jax: $(JAX)/.test ## what runs on KERAS_BACKEND=jax, in an environment of its own
+test-jax: $(JAX)/.test-$(ASKED) ## what runs on KERAS_BACKEND=jax, in an environment of its own
 	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
 
 # The tests run outside the tree, or `import ptsne_keras` would find the source.
-test-wheel: wheel $(WHEEL)/.test ## the test suite, on the built wheel in an environment of its own
+test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built wheel in an environment of its own
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
-	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python -m pytest -c ../pyproject.toml --rootdir .. \
-	  -m "not slow" -n 2 --dist loadfile $(TESTS)
+	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python $(PYTEST) -c ../pyproject.toml --rootdir .. \
+	  $(addprefix ../,$(TESTS))
 
-wheel: $(VENV)/.core ## dist/ptsne_keras-*.whl
+wheel: $(VENV)/.core-$(ASKED) ## dist/ptsne_keras-*.whl
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-lint: $(VENV)/.dev ## ruff, mypy, import-linter
+lint: $(VENV)/.dev-$(ASKED) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.docs ## the documentation, into site/; a warning is an error
+docs: $(VENV)/.docs-$(ASKED) ## the documentation, into site/; a warning is an error
 	$(MKDOCS) build --strict
 
-docs-serve: $(VENV)/.docs ## the documentation on http://127.0.0.1:8000, rebuilt at each change
+docs-serve: $(VENV)/.docs-$(ASKED) ## the documentation on http://127.0.0.1:8000, rebuilt at each change
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
-check: lint docs test-jax test-wheel ## every check that CI makes
+check: lint docs test-all ## every check that CI makes
 
-notebooks: $(VENV)/.test ## execute the notebooks again, outputs in place
+notebooks: $(VENV)/.test-$(ASKED) ## execute the notebooks again, outputs in place
 	$(BIN)/python notebooks/execute.py
 
-benchmark: $(VENV)/.core ## map quality on digits, five seeds
+benchmark: $(VENV)/.core-$(ASKED) ## map quality on digits, five seeds
 	$(BIN)/python benchmarks/digits.py
 
-benchmark-peers: $(VENV)/.core ## quality and speed beside the peers, five data sets: hours
+benchmark-peers: $(VENV)/.core-$(ASKED) ## quality and speed beside the peers, five data sets: hours
 	$(BIN)/python benchmarks/peers.py
 
-benchmark-neighbors: $(VENV)/.core ## recall and seconds of the neighbour libraries
+benchmark-neighbors: $(VENV)/.core-$(ASKED) ## recall and seconds of the neighbour libraries
 	$(BIN)/python benchmarks/neighbors.py
 
-benchmark-scaling: $(VENV)/.core ## cost of a fit from 10,000 to 1,000,000 rows
+benchmark-scaling: $(VENV)/.core-$(ASKED) ## cost of a fit from 10,000 to 1,000,000 rows
 	$(BIN)/python benchmarks/scaling.py
 
-benchmark-step: $(VENV)/.core ## what a training step costs, part by part
+benchmark-step: $(VENV)/.core-$(ASKED) ## what a training step costs, part by part
 	$(BIN)/python benchmarks/step.py
 
-benchmark-precision: $(VENV)/.core ## map quality in half precision
+benchmark-precision: $(VENV)/.core-$(ASKED) ## map quality in half precision
 	$(BIN)/python benchmarks/precision.py
 
-benchmark-sources: $(VENV)/.test ## memory and speed of each source of rows
+benchmark-sources: $(VENV)/.test-$(ASKED) ## memory and speed of each source of rows
 	$(BIN)/python benchmarks/sources.py
 
-benchmark-paper: $(VENV)/.core ## the experiment of 2009 on MNIST, and the value of pretraining: hours
+benchmark-paper: $(VENV)/.core-$(ASKED) ## the experiment of 2009 on MNIST, and the value of pretraining: hours
 	$(BIN)/python benchmarks/paper.py
 	$(BIN)/python benchmarks/paper.py --study
 
-benchmark-rbm: $(VENV)/.core ## an epoch of RBM pretraining beside its matrix products alone
+benchmark-rbm: $(VENV)/.core-$(ASKED) ## an epoch of RBM pretraining beside its matrix products alone
 	$(BIN)/python benchmarks/rbm.py
 
-benchmark-map: $(VENV)/.core ## new rows on openTSNE's maps: placement and regression
+benchmark-map: $(VENV)/.core-$(ASKED) ## new rows on openTSNE's maps: placement and regression
 	$(BIN)/python benchmarks/map.py
 
-benchmark-map-size: $(VENV)/.core ## memory and speed of MapRegressor on rows from disk
+benchmark-map-size: $(VENV)/.core-$(ASKED) ## memory and speed of MapRegressor on rows from disk
 	$(BIN)/python benchmarks/map_size.py
 
-benchmark-serving: $(VENV)/.core ## latency of exported models, beside their products alone
+benchmark-serving: $(VENV)/.core-$(ASKED) ## latency of exported models, beside their products alone
 	$(BIN)/python benchmarks/serving.py
 
-benchmark-refine: $(VENV)/.core ## freed rows beside a table of places: an hour
+benchmark-refine: $(VENV)/.core-$(ASKED) ## freed rows beside a table of places: an hour
 	$(BIN)/python benchmarks/refine.py
 
-benchmark-reference: $(VENV)/.core ## quality, size and latency of exports by their reference rows
+benchmark-reference: $(VENV)/.core-$(ASKED) ## quality, size and latency of exports by their reference rows
 	$(BIN)/python benchmarks/reference.py
 
 clean: ## remove what was built
@@ -114,37 +118,40 @@ clean: ## remove what was built
 define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
   echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
-$(PYTHON) -m venv $(@D)
+test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+rm -f $(@D)/.*-*
 endef
 
-$(VENV)/.core: setup.cfg pyproject.toml
+# Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.
+PIP := bin/python -m pip install --disable-pip-version-check
+
+$(VENV)/.core-$(ASKED):
 	$(make_venv)
-	$(BIN)/python -m pip install --quiet --editable '.[$(TF)]'
+	$(VENV)/$(PIP) --editable '.[$(TF)]'
 	touch $@
 
-$(JAX)/.test: setup.cfg pyproject.toml
+$(JAX)/.test-$(ASKED):
 	$(make_venv)
-	$(JAX)/bin/python -m pip install --quiet --editable '.[cpu,jax,test]'
+	$(JAX)/$(PIP) --editable '.[cpu,jax,test]'
 	touch $@
 
 # The protos of TensorFlow Serving bring, as a dependency, another TensorFlow.
-$(VENV)/.test: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
+$(VENV)/.test-$(ASKED): $(VENV)/.core-$(ASKED)
+	$(VENV)/$(PIP) --editable '.[test]'
+	$(VENV)/$(PIP) --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
-# Rebuilt when the dependencies change; a change of the source only reinstalls the wheel.
-$(WHEEL)/.test: setup.cfg pyproject.toml | wheel
-	rm -rf $(WHEEL)
+# A change of the source only reinstalls the wheel.
+$(WHEEL)/.test-$(ASKED): | wheel
 	$(make_venv)
-	$(WHEEL)/bin/python -m pip install --quiet "$$(echo dist/ptsne_keras-*.whl)[$(TF),test]"
-	$(WHEEL)/bin/python -m pip install --quiet --no-deps 'tensorflow-serving-api>=2.20,<2.22'
+	$(WHEEL)/$(PIP) "$$(echo dist/ptsne_keras-*.whl)[$(TF),test]"
+	$(WHEEL)/$(PIP) --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+$(VENV)/.docs-$(ASKED): $(VENV)/.core-$(ASKED)
+	$(VENV)/$(PIP) --editable '.[docs]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/.dev-$(ASKED): $(VENV)/.core-$(ASKED)
+	$(VENV)/$(PIP) --editable '.[dev]'
 	touch $@

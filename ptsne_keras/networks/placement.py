@@ -15,8 +15,9 @@ from ptsne_keras.utils import validation
 _BLOCK = 32
 # Candidates beyond k that are ranked by their exact distances, since products round.
 _SPARE = 9
-# Bisection of log β: its bracket around the scale of a row's own distances, and its steps.
-_LOW, _HIGH, _BISECTIONS = -9.0, 23.0, 32
+# Search for log β: its bracket around the scale of a row's own distances, into how many parts it is
+# divided at a time, and how often. Fewer, larger operations than bisection.
+_LOW, _HIGH, _PARTS, _DIVISIONS = -9.0, 23.0, 8, 8
 # Neighbours closer than this part of a row's mean distance are the row itself.
 _SAME = 1e-3
 # Of squares in float32, relative to them.
@@ -336,16 +337,18 @@ class Placement(keras.layers.Layer):
         mean = ops.mean(delta, axis=1, keepdims=True)
         # Neighbours at one distance weigh alike, and their distances have no gradient.
         delta = ops.where(mean > 0, delta, 0.0) / ops.where(mean > 0, mean, 1.0)
-        low, high = (ops.full_like(D2[:, :1], value) for value in (_LOW, _HIGH))
-        fixed = ops.stop_gradient(delta)
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            kernel = ops.exp(-ops.exp(middle) * fixed)
-            total = ops.sum(kernel, axis=1, keepdims=True)
-            mean = ops.sum(kernel * fixed, axis=1, keepdims=True) / total
-            flat = ops.log(total) + ops.exp(middle) * mean > math.log(perplexity)
-            low, high = ops.where(flat, middle, low), ops.where(flat, high, middle)
-        kernel = ops.exp(-ops.exp(0.5 * (low + high)) * delta)
+        log_beta, width = ops.full_like(D2[:, :1], _LOW), _HIGH - _LOW
+        fixed = ops.stop_gradient(delta)[:, None]  # [B, 1, k]
+        for _ in range(_DIVISIONS):
+            width /= _PARTS
+            ends = log_beta + width * np.arange(1, _PARTS, dtype=np.float32)  # [B, parts - 1]
+            beta = ops.exp(ends)
+            kernel = ops.exp(-beta[:, :, None] * fixed)
+            total = ops.sum(kernel, axis=2)
+            entropy = ops.log(total) + beta * ops.sum(kernel * fixed, axis=2) / total
+            flat = ops.cast(entropy > math.log(perplexity), D2.dtype)
+            log_beta += width * ops.sum(flat, axis=1, keepdims=True)
+        kernel = ops.exp(-ops.exp(log_beta + 0.5 * width) * delta)
         # A row that is in the reference is placed by its own place alone.
         kernel = ops.where(ops.any(same, axis=1, keepdims=True), ops.cast(same, D2.dtype), kernel)
         return kernel / ops.sum(kernel, axis=1, keepdims=True)
