@@ -27,6 +27,7 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.mark.slow
 @each
 def test_runs_from_top_to_bottom(file, execute):
     # A cell that fails raises here. So few epochs show that it runs, not what it shows.

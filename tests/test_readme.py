@@ -20,12 +20,7 @@ def blocks(page):
     return FENCE.findall(page.read_text())
 
 
-GUIDES = [
-    # Ray is a cluster of processes of its own.
-    pytest.param(page, marks=pytest.mark.slow) if page.stem == "bulk" else page
-    for page in sorted((ROOT / "docs").glob("*.md"))
-    if blocks(page)
-]
+GUIDES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page)]
 BLOCKS = blocks(README)
 
 
@@ -53,6 +48,7 @@ def test_code_blocks_run(block, folder, monkeypatch):
     _run(*block, {}, README)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_run_from_top_to_bottom(page, digits, tmp_path, monkeypatch):
     write_rows(tmp_path, digits)

@@ -249,6 +249,7 @@ def final_loss(process):
     return float(out.split()[-1]), len(out.splitlines()) - 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     """Kill -9 in mid-run, start again: the same final loss, schedules and order included."""
     whole, epochs = final_loss(run(tmp_path / "whole", 0))

@@ -18,7 +18,7 @@ def drawn():
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, drawn):
     folder, real = tmp_path_factory.mktemp("demo"), plotting.overlay
-    quick = {"hidden_units": (200, 200), "epochs": 200, "verbose": 0}
+    quick = {"hidden_units": (50, 50), "epochs": 30, "verbose": 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plotting, "overlay", lambda *a, **k: (drawn.append(a), real(*a, **k))[1])
         return demo.run(folder / "new/map.png", folder / "digits", seed=0, **quick)

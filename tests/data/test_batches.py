@@ -138,6 +138,7 @@ TWO_REPLICAS = """
 """
 
 
+@pytest.mark.slow
 # Processes of their own, each of which starts TensorFlow.
 @pytest.mark.parametrize(("graph", "trainer"), [(False, False), (True, True)])
 def test_two_replicas_train_as_one_device_on_the_same_blocks(graph, trainer):

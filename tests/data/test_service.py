@@ -219,6 +219,7 @@ class KillAt(keras.callbacks.Callback):
                 self.service.start_worker(port)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "back"), [(2, True), (49, False)], ids=["mid-epoch", "for good"])
 def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
     """In the middle of an epoch if it is restarted; between two epochs in any case."""

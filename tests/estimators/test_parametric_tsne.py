@@ -66,6 +66,7 @@ def test_scores_use_the_settings_of_the_fit(X, new):
     assert tsne.set_params(perplexity=4).score(new) == before
 
 
+@pytest.mark.slow
 def test_fitting_improves_on_the_pretrained_start(X):
     scores = [ParametricTSNE(**{**SMALL, "epochs": e}).fit(X).score(X) for e in (1, 200)]
     assert scores[1] > scores[0] + 0.4
@@ -91,6 +92,7 @@ def test_fit_seeds_no_global_generator(X):
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.slow
 def test_automatic_epochs_come_to_500_steps_and_1300_updates(X):
     options = {**SMALL, "hidden_units": (5,), "pretraining_epochs": "auto", "epochs": "auto"}
     tsne = ParametricTSNE(**options).fit(X[:390])  # 2 batches; 4 updates an epoch
@@ -127,12 +129,13 @@ def test_numpy_typed_parameters_work(pretraining, d, X, tmp_path):
         "n_components": np.int64(d),
         "hidden_units": np.array([20, 10]),
         "perplexity": np.float32(15),
-        "batch_size": np.int32(200),
+        "batch_size": np.int32(75),
         "epochs": np.int64(2),
         "pretraining_epochs": np.int64(1),
         "dof": np.float64(2),
         "random_state": np.int64(0),
     }
+    X = X[:150]
     tsne = ParametricTSNE(pretraining=pretraining, **numpy_typed).fit(X)
     tsne.save(tmp_path)
     assert tsne.transform(X[:7]).shape == (7, d)
@@ -246,6 +249,7 @@ def test_short_epochs_are_joined_as_long_as_a_curve_is_left(X):
     assert len(tsne.history_["finetune"]["loss"]) == 100
 
 
+@pytest.mark.slow
 def test_a_perplexity_too_large_for_a_scoring_batch_is_scored_on_more_rows(rng):
     rows = rng.normal(size=(2600, 5))
     tsne = ParametricTSNE(perplexity=1300, epochs=1, hidden_units=(5,), random_state=0).fit(rows)

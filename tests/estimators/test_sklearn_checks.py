@@ -19,6 +19,7 @@ duplicates = pytest.mark.filterwarnings("ignore:.* of the rows have at least:Use
 rounded = {"check_methods_subset_invariance": "float32 products depend on the number of rows"}
 
 
+@pytest.mark.slow
 @duplicates
 @parametrize_with_checks([small("graph")])
 def test_scikit_learns_estimator_checks(estimator, check):

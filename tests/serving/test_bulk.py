@@ -173,6 +173,7 @@ def ray_data(tmp_path_factory):
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_every_row_of_parquet_once_through_ray(ray_data, exported, tmp_path):
     X, folder, out = rows(N), tmp_path / "rows", tmp_path / "embedded"
     folder.mkdir()
@@ -200,6 +201,7 @@ def test_every_row_of_parquet_once_through_ray(ray_data, exported, tmp_path):
     np.testing.assert_allclose(read, Y[:10], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ray_reports_the_file_and_row_that_cannot_be_embedded(ray_data, exported, tmp_path):
     X = rows(100)
     X[42, 0] = np.nan

@@ -144,7 +144,7 @@ def on_litert(encoder, folder, rows):
     return interpreter.get_signature_runner()(features=rows)["embedding"]
 
 
-@pytest.mark.parametrize("search", ["whole", "by blocks"])
+@pytest.mark.parametrize("search", [pytest.param("whole", marks=pytest.mark.slow), "by blocks"])
 @pytest.mark.parametrize("run", [on_onnx, on_openvino, on_openvino_from_the_folder, on_litert])
 def test_other_runtimes_place_rows_too(run, search, encoder, X, new, tmp_path, monkeypatch):
     if search == "by blocks":
