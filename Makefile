@@ -7,10 +7,12 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
-# Which of the tests, and how many processes run them: `make test TESTS=tests/losses WORKERS=4`.
+# Which of the tests, how many processes run them, and in which order:
+# `make test TESTS=tests/losses WORKERS=4`; `make test ORDER="--randomly-seed=3"`, or ORDER= alone.
 TESTS   := tests
 WORKERS := 2
-PYTEST  := -m pytest -n $(WORKERS) --dist loadfile
+ORDER   := -p no:randomly
+PYTEST  := -m pytest -n $(WORKERS) --dist loadfile $(ORDER)
 # What is installed is named after what asks for it, so that it is installed again when that
 # changes, and not because a file was touched.
 ASKED  := $(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
@@ -39,7 +41,7 @@ test: $(VENV)/.test-$(ASKED) ## the everyday tests: minutes
 test-all: test-jax test-wheel ## all tests: on JAX, then on the built wheel with all that is slow
 
 test-jax: $(JAX)/.test-$(ASKED) ## what runs on KERAS_BACKEND=jax, in an environment of its own
-	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
+	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest $(ORDER) tests/jax_backend
 
 # The tests run outside the tree, or `import ptsne_keras` would find the source.
 test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built wheel in an environment of its own

@@ -138,7 +138,7 @@ def test_contributors_are_told_the_command_that_ci_runs():
     assert "    make check" in (ROOT / "CONTRIBUTING.md").read_text()
     makefile = (ROOT / "Makefile").read_text()
     (checks,) = re.findall(r"^check: (.+?) ##", makefile, flags=re.MULTILINE)
-    assert checks.split() == ["lint", "docs", "test-jax", "test-wheel"]
+    assert checks.split() == ["lint", "docs", "test-all"]
 
 
 # Without TensorFlow

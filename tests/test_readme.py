@@ -33,19 +33,13 @@ def write_rows(folder, digits):
         frame.to_csv(folder / f"{name}.csv", index=False)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, digits):
-    folder = tmp_path_factory.mktemp("readme")
-    write_rows(folder, digits)
-    return folder
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i}" for i in range(1, len(BLOCKS) + 1)])
-def test_code_blocks_run(block, folder, monkeypatch):
-    monkeypatch.chdir(folder)  # "map" and "saved_models" land there, for the blocks after
-    # The default fit takes a minute; what the README shows is how to call it.
+def test_the_blocks_of_the_readme_run_one_after_another(digits, tmp_path, monkeypatch):
+    write_rows(tmp_path, digits)
+    monkeypatch.chdir(tmp_path)  # "map" and "saved_models" land there, for the blocks after
+    # What the README shows is how to call it.
     _be_quick(monkeypatch)
-    _run(*block, {}, README)
+    for block in BLOCKS:
+        _run(*block, {}, README)
 
 
 @pytest.mark.slow

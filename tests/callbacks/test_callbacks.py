@@ -62,6 +62,7 @@ def test_perplexity_anneals_through_the_pipeline(X, model):
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_graph_batches_anneal_too(X, model):
     perplexity = callbacks.Schedule(callbacks.geometric(15, 3, epochs=4))
     data = batches.from_graph(X, perplexity.value, 20, seed=0)
@@ -138,6 +139,7 @@ class TestMapSnapshots:
         shape = np.linalg.svd(Y - Y.mean(0), compute_uv=False)  # not scaled
         np.testing.assert_allclose(np.linalg.svd(maps[-1], compute_uv=False), shape, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_a_resumed_run_goes_on_with_its_pictures(self, X, model, tmp_path):
         snapshots = callbacks.MapSnapshots(X, tmp_path, epochs=[1, 3])
         fit(model, X, snapshots, epochs=4)
@@ -194,6 +196,7 @@ class TestMapSnapshots:
             callbacks.MapSnapshots(**{"X": X, "folder": "maps", **options})
 
 
+@pytest.mark.slow
 def test_projector_files_say_what_the_map_is(X, model, tmp_path):
     (tmp_path / "map_0009.tsv").write_text("of a longer run")
     labels = [f"class\t\n{i % 3}" for i in range(60)]
@@ -244,7 +247,7 @@ def run(folder, pause, **options):
 
 
 def final_loss(process):
-    out = process.communicate(timeout=300)[0]
+    out = process.communicate(timeout=600)[0]
     assert process.returncode == 0
     return float(out.split()[-1]), len(out.splitlines()) - 1
 

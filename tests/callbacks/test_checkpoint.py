@@ -40,7 +40,13 @@ class Stop(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-@pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(settings, id=way, marks=[pytest.mark.slow] * (way not in ("graph", "batch")))
+        for way, settings in WAYS.items()
+    ],
+)
 def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
     tsne = ParametricTSNE(**QUICK, **settings)
     stop, later = Stop(3), Stop(-1)
@@ -67,6 +73,7 @@ def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
     assert (again.dof_ == 1.0) == ("dof" not in settings)
 
 
+@pytest.mark.slow
 def test_fixed_batches_go_on_to_the_same_map(X):
     settings = {**QUICK, **WAYS["conjugate gradients"]}
     stopped = ParametricTSNE(**settings).fit(X, callbacks=[Stop(2)]).fit(X, resume=True)
@@ -135,12 +142,14 @@ def test_the_meter_counts_all_rows_of_each_stage(meters, X, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_meter_of_a_resumed_fit_counts_what_is_left(meters, X):
     tsne = ParametricTSNE(**QUICK, **WAYS["batch"]).fit(X, callbacks=[Stop(2)])
     tsne.set_params(verbose=1).fit(X, resume=True)
     assert [(meter.done, meter.total) for meter in meters] == [(900, 900)]
 
 
+@pytest.mark.slow
 def test_the_meter_of_a_regressor(meters, X):
     MapRegressor(objective="squares", random_state=0, epochs=20, verbose=1).fit(X, X[:, :2])
     assert [0 < meter.done <= meter.total for meter in meters] == [True]

@@ -403,7 +403,7 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     assert "90 rows of 5 columns" in err
     assert re.search(r"\d+ of 9,000,000 rows, \d+ %, [\d,]+ rows/s, \d+:\d\d", err)
     process.send_signal(signal.SIGINT)
-    out_text, _ = process.communicate(timeout=120)
+    out_text, _ = process.communicate(timeout=600)
     err += os.read(terminal, 4096).decode()
     os.close(terminal)
     assert process.returncode == 130, err
@@ -537,6 +537,7 @@ def test_training_that_diverges_leaves_nothing(far, here, tmp_path, capsys, monk
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirected", "code"),
     [("| true", 0), ("> /dev/full", 1), ("2>&-", 0)],
@@ -550,7 +551,7 @@ def test_an_answer_that_cannot_be_printed(redirected, code, here):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

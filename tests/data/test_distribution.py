@@ -115,6 +115,7 @@ PIPELINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", PIPELINES.values(), ids=PIPELINES)
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_feed_what_one_feeds_and_every_row_once(make, processes, process, rng):

@@ -56,6 +56,7 @@ def test_bad_options_are_named():
         order.index_batches(10, 0)
 
 
+@pytest.mark.slow
 def test_no_pipeline_has_a_tuning_thread(rng):
     """TensorFlow may wait for that thread when an iterator is released."""
     X = rng.normal(size=(60, 4)).astype("float32")

@@ -18,6 +18,8 @@ from ptsne_keras import losses
 from ptsne_keras.data import batches
 from ptsne_keras.data import service as data_service
 
+pytestmark = pytest.mark.slow  # other processes, each of which imports TensorFlow
+
 
 class Service:
     """A dispatcher and two workers."""
@@ -46,7 +48,7 @@ class Service:
 
     def wait(self):
         for port in self.processes:
-            until(lambda port=port: self.listens(port), seconds=120)
+            until(lambda port=port: self.listens(port))
 
     def kill(self, port):
         self.processes[port].kill()
@@ -219,7 +221,6 @@ class KillAt(keras.callbacks.Callback):
                 self.service.start_worker(port)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "back"), [(2, True), (49, False)], ids=["mid-epoch", "for good"])
 def test_training_goes_on_when_a_worker_is_killed(service, X, batch, back):
     """In the middle of an epoch if it is restarted; between two epochs in any case."""

@@ -32,6 +32,7 @@ def test_save_load_transform_is_equal_to_the_bit(options, X, new, tmp_path):
     np.testing.assert_array_equal(again.fit(X).embedding_, fitted.embedding_)
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_same_map(fitted, new, tmp_path):
     """And from the encoder alone even without this package."""
     fitted.save(tmp_path)

@@ -98,6 +98,7 @@ def test_the_encoder_and_the_index_place_alike(fitted, given, digits):
         np.testing.assert_allclose(fitted.transform(X), fitted.encoder_(X), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_export_places_alike(fitted, given, digits, tmp_path):
     X_new = digits[1][0]
     path = serving.export_saved_model(fitted.encoder_, tmp_path, reference=given[0])

@@ -73,6 +73,7 @@ class TestPaper:
         finally:
             keras.config.set_dtype_policy("float32")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "changes",
         [

@@ -225,6 +225,7 @@ def test_many_batches_come_in_multiples_of_eight(n):
     assert int(index_batches(n, 512, multiple=8).cardinality()) == count
 
 
+@pytest.mark.slow
 def test_the_map_is_that_of_averaged_weights(X):
     """A constant rate leaves the weights restless; their average over the last steps is kept."""
     look = keras.callbacks.Callback()
@@ -241,6 +242,7 @@ def test_the_map_is_that_of_averaged_weights(X):
     assert look.model.optimizer.ema_momentum == 0
 
 
+@pytest.mark.slow
 def test_short_epochs_are_joined_as_long_as_a_curve_is_left(X):
     found = [joined(1, epochs) for epochs in (99, 200, 1000)]
     assert found == [1, 2, 10]

@@ -134,6 +134,7 @@ def test_sparse_rows(wide):
     )
 
 
+@pytest.mark.slow
 def test_learned_degrees_of_freedom_are_those_of_the_placement(X):
     tsne = ParametricTSNE(**QUICK | {"dof": "learn", "epochs": 3}).fit(X)
     assert tsne.encoder_.layers[-1].dof == pytest.approx(tsne.dof_)

@@ -87,6 +87,7 @@ def test_a_smooth_map_is_learned_in_its_own_units(X, Y):
     assert error == pytest.approx(min(curve), rel=0.2)
 
 
+@pytest.mark.slow
 def test_training_ends_where_held_out_rows_no_longer_gain(X, rng):
     noise = rng.normal(size=(300, 2)).astype("float32")  # can only be learned by heart
     _, history, _ = fitted(X, noise, (64, 64), 0.01, epochs=200, patience=5)
@@ -115,6 +116,7 @@ def test_held_out_rows_are_near_their_places_in_the_maps_units(X, Y):
     assert regressor.score(X[regressor.held_out_], x[regressor.held_out_]) > 0.6
 
 
+@pytest.mark.slow
 def test_rows_learned_by_heart_are_warned_of(rng):
     X = rng.normal(size=(200, 30)).astype("float32")
     Y = rng.normal(size=(200, 2))  # nothing that a row tells
@@ -124,6 +126,7 @@ def test_rows_learned_by_heart_are_warned_of(rng):
     assert min(regressor.correlation_["train"]) > max(regressor.correlation_["held_out"])
 
 
+@pytest.mark.slow
 def test_a_good_fit_is_not_warned_of(rng):
     X = rng.normal(size=(400, 2)).astype("float32")
     with warnings.catch_warnings():
@@ -182,6 +185,7 @@ def test_few_rows_have_their_curves(rng):
         squares(validation_fraction=0.9).fit(X, Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-15, 1e15])
 def test_any_units_will_do(scale, X, Y):
     centred = (Y - Y.mean(axis=0)) / Y.std()

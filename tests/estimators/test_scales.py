@@ -19,7 +19,16 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
+EVERY_DAY = ("large units", "far from 0")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[pytest.mark.slow] * (name not in EVERY_DAY))
+        for name, make in ROWS.items()
+    ],
+)
 @pytest.mark.parametrize(
     "options",
     [

@@ -105,6 +105,7 @@ def test_procrustes_correlation_is_that_of_scipy_and_align_finds_the_pose(rng):
                 measure(Y, wrong)
 
 
+@pytest.mark.slow
 def test_blocks_do_not_change_a_measure_and_keep_its_memory_small(rng, monkeypatch):
     X, Y = rng.normal(size=(200, 8)), rng.normal(size=(200, 2))
     expected = metrics.trustworthiness(X, Y), metrics.neighborhood_recall_per_row(X, Y)

@@ -46,6 +46,7 @@ def places_on(picture):
     return np.array([np.median(found, axis=0) for found in pixels])
 
 
+@pytest.mark.slow
 @browser.needs_browser
 @pytest.mark.parametrize("n", [60, 4000], ids=["few", "many"])
 def test_a_screenshot_shows_each_class_in_its_colour_where_its_rows_are(n, page, rng, window):

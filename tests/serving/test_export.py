@@ -150,6 +150,7 @@ def test_mixed_precision_encoder_answers_float32(tmp_path, own):
     np.testing.assert_allclose(answer, expected, rtol=2**-7, atol=2**-7)
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypatch):
     """As on other backends; a warm-up under the name that was given, novelty of all rows."""
     X = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
@@ -164,6 +165,7 @@ def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypa
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
 
 
+@pytest.mark.slow
 def test_another_process_that_fails_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     class Own(keras.layers.Layer):
         def call(self, x):

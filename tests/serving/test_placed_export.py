@@ -102,6 +102,7 @@ def test_the_reference_is_bounded_and_told(path, encoder, X, new, tmp_path):
     assert np.median(novelty) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_half_precision_leaves_the_reference_alone(encoder, X, tmp_path):
     half = serving.export_saved_model(encoder, tmp_path, reference=X, precision="bfloat16")
     error = checks.facts(half)["map_error"]  # of rows that the reference lacks
@@ -145,7 +146,17 @@ def on_litert(encoder, folder, rows):
 
 
 @pytest.mark.parametrize("search", [pytest.param("whole", marks=pytest.mark.slow), "by blocks"])
-@pytest.mark.parametrize("run", [on_onnx, on_openvino, on_openvino_from_the_folder, on_litert])
+@pytest.mark.parametrize(
+    "run",
+    [
+        on_onnx,
+        on_litert,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (on_openvino, on_openvino_from_the_folder)
+        ),
+    ],
+)
 def test_other_runtimes_place_rows_too(run, search, encoder, X, new, tmp_path, monkeypatch):
     if search == "by blocks":
         monkeypatch.setattr(placement, "_BLOCK", 4)

@@ -195,7 +195,7 @@ def run(path, batches, folder):
     """Answer batches in a process of its own, with files in a folder."""
     np.savez(folder / "in.npz", **batches)
     command = [sys.executable, __file__, path, folder / "in.npz", folder / "out.npz"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with np.load(folder / "out.npz") as arrays:
         return dict(arrays)

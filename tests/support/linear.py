@@ -8,8 +8,8 @@ from ptsne_keras.serving import ServingError
 
 D = 5
 MODEL = "digits"
-# Seconds that a slow answer takes.
-SLOW = 1.5
+# Seconds that a slow answer takes; a client that waits for one fails its test.
+SLOW = 20.0
 
 
 def rows(n, seed=0):

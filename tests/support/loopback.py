@@ -47,7 +47,7 @@ class Loopback:
         self.name, self._labels, self._slow = name, labels or {}, slow
         self.requests, self._faults = [], []
         self._lock = threading.Lock()
-        self.closed = threading.Event()
+        self.closed, self._released = threading.Event(), threading.Event()
         asked = {"http": 0, "grpc": 0, **(ports or {})}
         handler = type("Handler", (_Handler,), {"loopback": self})
         self._rest = http.server.ThreadingHTTPServer(("127.0.0.1", asked["http"]), handler)
@@ -62,9 +62,11 @@ class Loopback:
         self._faults += [fault] * times
 
     def clear(self):
-        """Forget the requests, and the faults that none of them has met."""
+        """Forget the requests, and the faults that none of them has met; answer what is slow."""
         self.requests.clear()
         self._faults.clear()
+        self._released.set()
+        self._released = threading.Event()
 
     def find(self, name, version, label):
         """Return the version that a request asks for."""
@@ -92,7 +94,7 @@ class Loopback:
         if fault == "unavailable":
             raise Failure("UNAVAILABLE", "The model server is unavailable: an injected fault")
         if fault == "slow":
-            self.closed.wait(self._slow)
+            self._released.wait(self._slow)
         found = version.run(signature, inputs, outputs)
         if fault == "short":
             found = {name: array[: len(array) // 2] for name, array in found.items()}
@@ -101,6 +103,7 @@ class Loopback:
     def close(self):
         """Stop both servers; open connections are dropped at their next request."""
         self.closed.set()
+        self._released.set()
         self._rest.shutdown()
         self._rest.server_close()
         self._grpc.stop(None).wait()

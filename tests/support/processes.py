@@ -14,7 +14,7 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def until(condition, seconds=30):
+def until(condition, seconds=300):
     """Return the first true value of a condition that is tried again and again."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

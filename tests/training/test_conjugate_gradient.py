@@ -202,6 +202,7 @@ class TestFit:
         ):
             trainer()
 
+    @pytest.mark.slow
     def test_beats_as_many_steps_of_adam(self, data):
         fit(model := trainer(), data, 10)
         adam = Trainer(trainer().encoder)
@@ -209,6 +210,7 @@ class TestFit:
         fit(adam, data, 60)
         assert model.evaluate(data, verbose=0) < adam.evaluate(data, verbose=0) + 0.02
 
+    @pytest.mark.slow
     def test_a_run_that_was_cut_off_goes_on(self, data, tmp_path):
         """Also in its learned degrees of freedom, whose warm-up counts batches."""
 
@@ -229,6 +231,7 @@ class TestFit:
         for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_saves_and_loads_and_goes_on(self, data, tmp_path):
         model = trainer(line_searches=2)
         fit(model, data, 1)

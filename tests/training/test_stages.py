@@ -55,6 +55,7 @@ def test_a_seed_fixes_the_stack(X):
         assert not np.array_equal(a.kernel, c.kernel)
 
 
+@pytest.mark.slow
 def test_finetuning_lowers_the_divergence_on_new_rows_too(X, encoder, digits):
     new = data(digits[1][0], shuffle=False)
     before = metrics.mean_kl_divergence(encoder, new)
@@ -64,6 +65,7 @@ def test_finetuning_lowers_the_divergence_on_new_rows_too(X, encoder, digits):
     assert metrics.mean_kl_divergence(encoder, new) < 0.85 * before
 
 
+@pytest.mark.slow
 def test_pretraining_helps(X, encoder):
     """At equal, short training a pretrained start has the lower divergence."""
     random = networks.encoder(64, hidden_units=(100, 100), seed=0)

@@ -230,6 +230,7 @@ def test_exaggeration_that_changes_with_the_epoch(data):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on(data, tmp_path):
     """Also where the trainer was never called before."""
 
