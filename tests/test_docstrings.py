@@ -21,8 +21,19 @@ MODULES = [
     importlib.import_module(module.name)
     for module in pkgutil.walk_packages(ptsne_keras.__path__, "ptsne_keras.")
 ]
-EXAMPLES = [
+FOUND = [
     test for module in MODULES for test in doctest.DocTestFinder().find(module) if test.examples
+]
+# They take seconds, and their tests do the same.
+SLOW = {
+    "data.batches.from_graph", "data.service.from_array", "losses.tsne.TSNE",
+    "serving.bulk.Embedder", "serving.export.export_saved_model", "serving.runtimes.export_litert",
+    "training.conjugate_gradient.ConjugateGradientTrainer", "training.stages.finetune",
+    "training.stages.pretrain", "training.trainer.Trainer",
+}  # fmt: skip
+EXAMPLES = [
+    pytest.param(test, marks=[pytest.mark.slow] * (test.name.split(".", 1)[1] in SLOW))
+    for test in FOUND
 ]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

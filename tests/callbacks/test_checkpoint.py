@@ -81,7 +81,9 @@ def test_fixed_batches_go_on_to_the_same_map(X):
     np.testing.assert_allclose(stopped.embedding_, whole.embedding_, atol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["batch", "conjugate gradients"])
+@pytest.mark.parametrize(
+    "way", ["batch", pytest.param("conjugate gradients", marks=pytest.mark.slow)]
+)
 def test_an_epoch_that_was_begun_is_done_again_even_twice(way, X):
     tsne = ParametricTSNE(**QUICK, **WAYS[way]).fit(X, callbacks=[Stop(2, batches=1)])
     assert tsne.history_["stopped"] == 2
@@ -129,6 +131,7 @@ def meters(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_the_meter_counts_all_rows_of_each_stage(meters, X, capsys):
     settings = {"pretraining": "cd1", "pretraining_epochs": 3, "epochs": 4, "batch_size": 30}
     ParametricTSNE(**QUICK, **settings, verbose=1).fit(X)

@@ -123,7 +123,9 @@ def test_many_rows_are_embedded_in_blocks(fitted, X, tmp_path):
     np.testing.assert_array_equal(fitted.transform(on_disk), Y)
 
 
-@pytest.mark.parametrize(("pretraining", "d"), [("cd1", 1), (None, 3)])
+@pytest.mark.parametrize(
+    ("pretraining", "d"), [pytest.param("cd1", 1, marks=pytest.mark.slow), (None, 3)]
+)
 def test_numpy_typed_parameters_work(pretraining, d, X, tmp_path):
     numpy_typed = {
         "n_components": np.int64(d),

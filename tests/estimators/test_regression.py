@@ -148,6 +148,7 @@ def test_the_encoder_is_plain_keras(X, Y, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "Y.npy"), encoder(X))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_the_users_own(digits, tmp_path):
     X = digits[0][0][:300]
     Y = X[:, [20, 43]] * 40

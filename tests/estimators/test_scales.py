@@ -46,6 +46,7 @@ def test_rows_of_any_scale_are_learnt(make, options, X):
     assert metrics.trustworthiness(rows, Y, 12) > 0.85  # PCA: 0.82
 
 
+@pytest.mark.slow
 def test_a_new_value_in_a_constant_column_does_not_fling_a_row_away(X):
     rows = np.column_stack([X - 0.5, np.full(len(X), 3.0)])
     tsne = ParametricTSNE(**SMALL).fit(rows)

@@ -150,10 +150,9 @@ def on_litert(encoder, folder, rows):
     "run",
     [
         on_onnx,
-        on_litert,
         *(
             pytest.param(each, marks=pytest.mark.slow)
-            for each in (on_openvino, on_openvino_from_the_folder)
+            for each in (on_openvino, on_openvino_from_the_folder, on_litert)
         ),
     ],
 )

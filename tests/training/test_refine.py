@@ -51,7 +51,9 @@ def test_the_divergence_falls_and_is_told(d, dof, graph):
     assert told[-1][1] == pytest.approx(divergence(P, Y, dof), rel=0.05)
 
 
-@pytest.mark.parametrize("limits", [(100, 5000), (100, 200)], ids=["tree", "grid"])
+@pytest.mark.parametrize(
+    "limits", [(100, 5000), pytest.param((100, 200), marks=pytest.mark.slow)], ids=["tree", "grid"]
+)
 def test_the_approximations_come_as_low_as_the_exact_descent(limits, graph, monkeypatch):
     exact = training.refine(start(2), *graph)
     monkeypatch.setattr("ptsne_keras.training.stages._EXACT_ROWS", limits[0])

@@ -181,6 +181,7 @@ def test_rbms_below_that_do_not_fit_are_named(rng, units, change, below, message
         stages.pretrain(change(X), units, epochs=1, below=stack)
 
 
+@pytest.mark.slow
 def test_by_conjugate_gradients(X, linear):
     fixed = data(X, shuffle="once")
     history = stages.finetune(

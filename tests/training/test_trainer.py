@@ -104,6 +104,7 @@ class TestLearnedDof:
         fit(trainer, tf.data.Dataset.from_tensors((Y, P)).repeat(300), 1)
         assert trainer.dof == pytest.approx(4.0, rel=0.02)
 
+    @pytest.mark.slow
     def test_saves_and_loads_and_goes_on(self, data, tmp_path):
         trainer = compiled(learning_rate=0.05, dof="learn", dtype="mixed_bfloat16")
         fit(trainer, data, 2)
