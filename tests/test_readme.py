@@ -68,7 +68,7 @@ def _run(language, text, names, page):
 
 
 def _be_quick(monkeypatch):
-    quick = {"hidden_units": (50, 50), "epochs": 5, "pretraining_epochs": 1}
+    quick = {"hidden_units": (50, 50), "epochs": 3, "pretraining_epochs": 1}
     for estimator, changes in ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5})):
         defaults = {**estimator.__init__.__kwdefaults__, **changes}
         monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)

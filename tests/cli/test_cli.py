@@ -203,6 +203,7 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
     assert options["pca"] is False
 
 
+@pytest.mark.slow
 def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X):
     words = ["--reference", "train.csv", "--precision", "bfloat16", "--json"]
     run("export", "map", "--out", tmp_path / "served", *words)

@@ -54,7 +54,9 @@ def test_fixed_batches_are_calibrated_once(X, shuffle, batch_size, count, monkey
             np.testing.assert_array_equal(P, P_again)
 
 
-@pytest.mark.parametrize("make", [batches.from_array, batches.from_graph])
+@pytest.mark.parametrize(
+    "make", [pytest.param(batches.from_array, marks=pytest.mark.slow), batches.from_graph]
+)
 def test_a_users_own_model_trains_on_them(make, X):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Dense(50, "relu"), keras.layers.Dense(2)])
