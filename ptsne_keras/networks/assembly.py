@@ -110,7 +110,7 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
     -------
     keras.Model
         The model itself if it has no more reference rows; else one that shares its network, and
-        whose `novelty` compares with the distances of rows to the cells that are not their own.
+        whose `novelty` compares with the distances of rows that no mean contains.
 
     Examples
     --------

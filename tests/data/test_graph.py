@@ -54,6 +54,14 @@ def test_neighbours_are_drawn_in_proportion_to_their_probabilities(X):
     assert np.abs(deviation).max() < 4.5
 
 
+def test_each_batch_draws_its_neighbours_anew(X):
+    sampler = PairSampler(X, neighbors.nearest(X, 12), 4)
+    first, again, other = (sampler(tf.range(100), number)[0] for number in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first[:100], other[:100])
+    assert 0.3 < np.any(first[100:] != other[100:], axis=1).mean() < 0.95
+
+
 def test_epochs_differ_and_seeds_repeat(X):
     first, other = (batches.from_graph(X, 10, 64, seed=seed) for seed in (0, 1))
     a, b, c = arrays(first), arrays(first), arrays(other)

@@ -34,6 +34,16 @@ def test_training_rows_come_back_to_their_places(placed, wide):
     assert np.median(moved) < 0.01 * radius(placed.embedding_)
 
 
+def test_the_usual_distances_are_those_of_training_rows_to_others(placed):
+    layer = placed.encoder_.layers[-1]
+    Z, _, outside2 = layer.reference()
+    D2 = np.square(Z[:, None] - Z[None]).sum(axis=2)
+    np.fill_diagonal(D2, np.inf)
+    distances = np.sqrt(np.sort(D2)[:, : layer.n_neighbors].mean(axis=1) + outside2)
+    expected = np.quantile(distances, np.linspace(0, 1, len(np.asarray(layer.usual))))
+    np.testing.assert_allclose(layer.usual, expected, rtol=1e-3)
+
+
 def test_new_rows_find_more_of_their_neighbours_than_by_the_network(placed, mapped, wide, new):
     rows = np.column_stack([new, new[:, ::-1] * 0.3, new[:, ::2] - 0.1])
     recall = {
