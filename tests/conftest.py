@@ -21,8 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def closed_figures():
-    """Leave no figure to the next test."""
+def same_start():
+    """Draw the same random numbers whatever ran before, and leave no figure to the next test."""
+    keras.utils.set_random_seed(0)
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
