@@ -297,8 +297,7 @@ def refine(
     _check_descent(Y, neighbors, P, dof=dof, exaggeration=exaggeration)
     validation.check_integer(iterations, "iterations")
     n, d = Y.shape
-    ends = np.arange(0, P.size + 1, P.shape[1])
-    C = scipy.sparse.csr_matrix((P.ravel(), neighbors.indices.ravel(), ends), (n, n), dtype=float)
+    C = _sparse(P, neighbors)
     grid = n > _TREE_ROWS and d <= _GRID_DIMS and np.ptp(Y, axis=0).max() < _GRID_EXTENT
     # openTSNE's kernel is (1 + d² / β)^-β: the same as ours at β = (α + 1) / 2 and another scale.
     exponent = (dof + 1) / 2
@@ -312,16 +311,14 @@ def refine(
         n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
     )
 
-    def told(steps: int, loss: float, _: Any) -> Any:
-        return callback(steps, loss) if callback else None
-
+    tell = callback or (lambda steps, loss: None)
     moving.optimize(
         iterations,
         inplace=True,
         exaggeration=exaggeration,
         momentum=0.8,
         learning_rate="auto",
-        callbacks=told,
+        callbacks=lambda steps, loss, _: tell(steps, loss),
         callbacks_every_iters=_CALLBACK_STEPS,
         use_callbacks=callback is not None,
     )
@@ -329,6 +326,13 @@ def refine(
     if not np.isfinite(found).all():
         raise ValueError("The descent diverged: Y should be a map whose places are not far apart.")
     return found
+
+
+def _sparse(P: FloatArray, neighbors: Neighbors) -> Any:
+    """Return p_{j|i} over the neighbours as a sparse matrix [N, N]."""
+    ends = np.arange(0, P.size + 1, P.shape[1])
+    parts = (P.ravel(), neighbors.indices.ravel(), ends)
+    return scipy.sparse.csr_matrix(parts, (len(P), len(P)), dtype=float)
 
 
 def _check_descent(Y: FloatArray, neighbors: Neighbors, P: FloatArray, **positive: float) -> None:
