@@ -165,8 +165,9 @@ class TestFit:
         assert history["line_searches"] == [0]
 
     def test_a_model_that_is_not_built_yet(self, data):
-        history = fit(compiled(keras.Sequential([keras.layers.Dense(2)])), data, 6)
-        assert history["loss"][-1] < history["loss"][0]
+        history = fit(compiled(keras.Sequential([keras.layers.Dense(2)])), data, 3)
+        assert history["line_searches"][0] > 0
+        assert np.isfinite(history["loss"]).all()
 
     def test_double_precision(self, data):
         keras.config.set_dtype_policy("float64")
