@@ -3,7 +3,7 @@
     python tests/mutations/run.py [--only 3 17] [--workers 2]
 
 Prints a line for each fault of faults.py. A fault counts as caught if a test fails that passes
-without it; tests that are named slow do not count. Ends with status 1 if fewer than 28 of 30 are.
+without it; tests that are marked slow do not count. Ends with status 1 if fewer than 28 of 30 are.
 """
 
 import argparse
@@ -24,19 +24,9 @@ _SHARE = 28 / 30
 
 def run(folder: Path, tests: str) -> int:
     """Run the everyday tests of a copy, and return pytest's status."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-    ]
+    options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(folder / "tests" / tests)],
+        [sys.executable, "-m", "pytest", *options, str(folder / "tests" / tests)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,

@@ -99,6 +99,23 @@ def nearest(Y, others):
     return np.linalg.norm(others[:, None] - Y[None], axis=2).min(axis=1)
 
 
+def test_the_usual_distances_of_a_smaller_reference_leave_each_row_out_of_its_mean(rng):
+    Z, Y, outside2 = rng.normal(size=(200, 4)), rng.normal(size=(200, 2)), rng.uniform(size=200)
+    layer = Placement.from_reference(Z, Y, outside2)
+    whole = networks.placed(layer, 4, scaling=(0.0, 1.0), components=np.eye(4, dtype="float32"))
+    cells, sizes = assembly._cells(layer.reference()[1], 80, 0)
+    distances = []
+    for i in range(200):
+        others = np.arange(200) != i
+        kept = [others & (cells == c) for c in range(len(sizes))]
+        means = np.array([Z[rows].mean(axis=0) for rows in kept if rows.any()])
+        D2 = np.sort(np.square(means - Z[i]).sum(axis=1))
+        distances.append(np.sqrt(D2[:15].mean() + outside2[i]))
+    usual = np.asarray(networks.smaller(whole, 80).layers[-1].usual)
+    expected = np.quantile(distances, np.linspace(0, 1, len(usual)))
+    np.testing.assert_allclose(usual, expected, rtol=0.01)
+
+
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_cells_hold_all_rows_and_leave_their_means(d, rng):
     Y = rng.normal(size=(300, d)).astype("float32")
