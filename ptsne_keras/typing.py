@@ -1,10 +1,13 @@
 """Type aliases for signatures."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:  # aliases alone should not take the seconds that Keras does
+    import keras
 
 Tensor: TypeAlias = Any
 """A tensor of the Keras backend in use, or anything that converts to one."""
@@ -20,6 +23,9 @@ Perplexity: TypeAlias = float | Sequence[float] | Tensor
 
 Units: TypeAlias = Literal["bernoulli", "gaussian"]
 """Conditional distribution of the units of an RBM layer, given the other layer."""
+
+Callbacks: TypeAlias = "keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None"
+"""As in `keras.Model.fit`."""
 
 Scaling: TypeAlias = tuple[Any, Any]
 """(shift, scale), numbers or arrays [D]: a row x becomes (x - shift) / scale."""

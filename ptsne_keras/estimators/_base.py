@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Self
@@ -14,7 +15,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.estimators import _encoders, _persistence, _placer
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays, validation
+from ptsne_keras.utils import arrays, optional, validation
+
+
+@contextlib.contextmanager
+def without_retracing_warnings() -> Iterator[None]:
+    """Keep TensorFlow from warning that steps are traced, as they are once in each fit."""
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_no_retracing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_retracing)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "retracing" not in str(record.msg)
 
 
 class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -136,6 +152,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ValueError
             If the model is of another class, was written by a newer version, or is damaged.
         """
+        optional.check_process()
         state, models, saved = _persistence.load(path, kind=cls.__name__)
         initial = models.get("initial_encoder")
         estimator: Self = _persistence.estimator(cls, state, encoder=initial)
@@ -167,6 +184,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _checked(self, X: Any, *, reset: bool = False, least: int = 1) -> Any:
         """Return float32 rows, dense or CSR; a `np.memmap` is checked and returned as it is."""
+        optional.check_process()
         if not isinstance(X, np.memmap):
             return validation.estimator_rows(self, X, reset=reset, least=least)
         validation.check_shape(X)
@@ -180,6 +198,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if reset:
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # left from an earlier fit
+            validation.warn_of_rounding(X)
         return X.view(np.uint8) if X.dtype.kind == "b" else X
 
     @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """The encoder that a fit starts from: how it scales the rows, copies of it, its fixed part."""
 
 import copy
+import json
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -29,15 +31,35 @@ def copied(encoder: keras.Model) -> keras.Model:
         ) from error
 
 
-def own(encoder: keras.Model, features: int, d: int | None = None) -> keras.Model:
+def own(encoder: keras.Model, features: int, d: int, why: str) -> keras.Model:
     """Return a copy of the user's encoder that takes rows, so that every fit starts alike."""
     built = networks.from_rows(encoder, features)  # checks it, and builds it if need be
-    if d is not None and built.output_shape[-1] != d:
+    if built.output_shape[-1] != d:
         raise ValueError(
-            f"encoder should give as many coordinates as y has, [B, {d}]. "
+            f"encoder should give {why}, [B, {d}]. "
             f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
         )
+    _check_savable(encoder)
     return networks.from_rows(copied(encoder), features)
+
+
+def _check_savable(model: keras.Model) -> None:
+    """Raise unless Keras can load each layer in safe mode, before hours of training."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _check_savable(layer)
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras warns of what is refused here
+                config = json.dumps(keras.saving.serialize_keras_object(layer))
+                keras.saving.deserialize_keras_object(json.loads(config), safe_mode=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "encoder should consist of layers that a saved model can be loaded with: classes "
+                "and functions registered by keras.saving.register_keras_serializable, and no "
+                f"lambda. Received: layer {layer.name!r} of {type(layer).__name__}."
+            ) from error
 
 
 def mapped(network: keras.Model, X: Any) -> FloatArray:

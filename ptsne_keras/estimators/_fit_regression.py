@@ -17,6 +17,7 @@ from ptsne_keras.estimators import _encoders, _fit_graph
 from ptsne_keras.estimators._settings import MapSettings
 from ptsne_keras.typing import FloatArray, Scaling
 from ptsne_keras.utils.stopwatch import Stopwatch
+from ptsne_keras.utils.validation import check_trained
 
 # The last learning rate as a part of the first.
 _LAST_RATE = 0.01
@@ -60,6 +61,7 @@ def fit(
         loss=lambda Y, Y_found: keras.ops.mean(((Y_found - Y) / spread) ** 2, axis=-1),
         steps_per_execution=min(len(data), 64),
     )
+    check_trained(trainer.trainable_variables)
     trainer.optimizer.build(trainer.trainable_variables)  # or the first step is traced twice
     found = _train(trainer, data, validation, settings, len(train), callbacks, verbose)
     watch.lap("finetune")
@@ -89,7 +91,7 @@ def _network(
             units=units,
             seed=seed,
         )
-    encoder = _encoders.own(settings.encoder, features, d)
+    encoder = _encoders.own(settings.encoder, features, d, "as many coordinates as y has")
     shift, scale = (np.asarray(values).tolist() for values in units)
     layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
     return keras.Model(encoder.inputs[0], layer(encoder.outputs[0]), name="encoder")

@@ -1,5 +1,6 @@
 """The stages of a fit of `ParametricTSNE`, one after the other."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from ptsne_keras.utils.stopwatch import Stopwatch
 
 # The most steps of batch sampling for which compiling the loss would take longer than it saves.
 _INTERPRETED = 20
+# The kernel has a width of about 1: rows of a map of this span repel one another alike.
+_POINT = 0.1
 
 
 class Placed(NamedTuple):
@@ -122,6 +125,18 @@ def _placed(
     return fitted._replace(network=network, placed=placed)
 
 
+def warn_of_point(Y: FloatArray, settings: Settings) -> None:
+    """Warn if attraction has drawn all rows of a map to one point."""
+    span = float(np.ptp(Y, axis=0).max())
+    if span < _POINT:
+        warnings.warn(
+            "The map is nearly one point: perplexity should be lower, or exaggeration nearer 1. "
+            f"Received: a map of span {span:.2g}, at perplexity {settings.perplexity} of "
+            f"{len(Y)} rows and exaggeration {settings.exaggeration:.3g}.",
+            stacklevel=4,
+        )
+
+
 def _check_optimizer(settings: Settings) -> None:
     """Raise if the optimizer cannot run, before any work."""
     if settings.optimizer == "cg":
@@ -168,7 +183,8 @@ def _untrained(
     if settings.pretraining is not None:
         return _pretrain_and_unroll(X, settings, seed, verbose, watch)
     if settings.encoder is not None:
-        return _encoders.own(settings.encoder, X.shape[1]), []
+        d = settings.n_components
+        return _encoders.own(settings.encoder, X.shape[1], d, "n_components coordinates"), []
     scaling = reduced[:2] if reduced else _encoders.column_scaling(X, settings.scaling)[1]
     encoder = networks.encoder(
         X.shape[1],

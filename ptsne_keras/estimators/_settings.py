@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.data import batches
 from ptsne_keras.data.order import batch_count
 from ptsne_keras.typing import Dof
@@ -34,8 +35,11 @@ INITIAL_DIMS = 100
 SEARCH_DIMS = 50
 # The neighbours that a new row is placed among, and their effective number.
 PLACED_NEIGHBORS, PLACED_PERPLEXITY = 15, 5.0
-# Weight of the attraction for a network alone, and for one whose rows are freed.
-_EXAGGERATION, _FREED_EXAGGERATION = 1.5, 1.2
+# Weight of the attraction for a network alone, and for one whose rows are freed, but that fewer
+# rows than this keep more of their neighbours without.
+_EXAGGERATION, _FREED_EXAGGERATION, _PLAIN = 1.5, 1.2, 500
+# The most exaggeration is 1 plus this times how far the perplexity is from the number of rows.
+_NEARLY_UNIFORM = 2.0
 # Passes of regression on squares.
 _REGRESSION_EPOCHS = 1000
 # The most rows held out, enough to know an error to a few percent, and the fewest to train on.
@@ -154,7 +158,11 @@ def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     auto("initial_dims", None if rbms or own else INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
         p["initial_dims"] = None
-    auto("exaggeration", _FREED_EXAGGERATION if p["placement"] else _EXAGGERATION)
+    usual = _EXAGGERATION
+    if p["placement"]:
+        usual = _FREED_EXAGGERATION if n > _PLAIN else 1.0
+    rows = n if graph else min(p["batch_size"], n)
+    auto("exaggeration", min(usual, _bearable(p["perplexity"], rows)))
     auto("epochs", _epochs(p, n))
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
@@ -203,6 +211,11 @@ def _epochs(p: Mapping[str, Any], n: int) -> int:
     if p["sampling"] == "graph":
         return graph_epochs(n, p["batch_size"], placement=p["placement"])
     return math.ceil(_BATCH_STEPS / count)
+
+
+def _bearable(perplexity: Any, rows: int) -> float:
+    """Return an exaggeration that does not draw all rows to one point where P is nearly uniform."""
+    return max(1.0, 1.0 + _NEARLY_UNIFORM * (1.0 - max(several(perplexity)) / (rows - 1)))
 
 
 def _at_most(perplexity: float, n: int) -> float:

@@ -11,11 +11,13 @@ import numpy as np
 import sklearn
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from ptsne_keras import affinities
 from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
-from ptsne_keras.estimators._base import MapEstimator
+from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
 from ptsne_keras.estimators._settings import MapSettings, check_learning_rate, resolve_map
-from ptsne_keras.typing import FloatArray
+from ptsne_keras.typing import Callbacks, FloatArray
 from ptsne_keras.utils import arrays, validation
 
 _AUTO = StrOptions({"auto"})
@@ -25,6 +27,10 @@ _MEASURED = 10_000
 # The network has learned the map by heart if it explains this part of the variance of training
 # rows' places, and this much less of held-out rows', of which there are at least as many.
 _FITTED, _BY_HEART, _TELLING = 0.8, 0.1, 10
+# Rows whose nearest is looked up on the map, and how near it is there, compared with any other row,
+# if rows and map belong together.
+_TOO_FEW, _COMPARED = 50, 2000
+_BY_CHANCE = 0.8
 
 
 class MapRegressor(RegressorMixin, MapEstimator):
@@ -154,7 +160,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Self:
+    def fit(self, X: Any, y: Any, *, callbacks: Callbacks = None) -> Self:
         """Take rows and the places of all of them on a map.
 
         Parameters
@@ -164,7 +170,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
             components of each row at most are held in memory, or a batch with objective="squares".
         y : array-like of shape (n_samples, n_components)
             Map coordinates in any units; `io.maps.read` reads them from a file.
-        callbacks : sequence of keras.callbacks.Callback, default=()
+        callbacks : keras.callbacks.Callback or a sequence of them, default=None
             Callbacks of the training with objective="squares"; one may end it early by setting
             `model.stop_training`.
 
@@ -182,15 +188,17 @@ class MapRegressor(RegressorMixin, MapEstimator):
         Warns
         -----
         UserWarning
-            If a network has learned the map by heart.
+            If rows that are neighbours in X are no nearer on the map than others, as where y is in
+            another order; if a network has learned the map by heart.
         """
         self._validate_params()
         self._check_parameters()
         X, Y = self._checked_pairs(X, y)
         seed = self._seeds(1)[0]
         settings = resolve_map(self.get_params(), X.shape[0])
-        with sklearn.config_context(assume_finite=True):  # X and y have been checked
-            self._fit_checked(X, Y, settings, seed, callbacks)
+        # X and y have been checked.
+        with sklearn.config_context(assume_finite=True), without_retracing_warnings():
+            self._fit_checked(X, Y, settings, seed, keras.tree.flatten(callbacks or []))
         return self
 
     def _fit_checked(
@@ -202,6 +210,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
         """Fit to rows and places, and measure the fit."""
+        self._check_order(X, Y)
         placer = None
         if self.objective == "squares":
             self.encoder_, self.history_, self.held_out_ = _fit_regression.fit(
@@ -227,7 +236,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
         ndarray of shape (n_samples, n_components) or (n_samples,)
             One-dimensional if y was.
         """
-        Y = self.transform(X).astype(np.float64)
+        check_is_fitted(self, "encoder_")
+        Y = self._map(self._checked(X)).astype(np.float64)
         return Y[:, 0] if self._single else Y
 
     def __sklearn_tags__(self) -> Any:
@@ -293,18 +303,35 @@ class MapRegressor(RegressorMixin, MapEstimator):
             self.correlation_[name] = _fit_regression.correlations(Y[rows], found)
             error = np.square((found - Y[rows]) / spread, dtype=np.float64).mean()
             self.r2_[name] = float(1 - error)
-        if self._placer is None and len(self.held_out_) >= _TELLING:
-            self._warn_of_smear(**self.r2_)
-
-    @staticmethod
-    def _warn_of_smear(held_out: float, train: float) -> None:
-        if train >= _FITTED and train - held_out >= _BY_HEART:
+        train, held_out = self.r2_.get("train", 0.0), self.r2_["held_out"]
+        if train >= _FITTED and train - held_out >= _BY_HEART and len(self.held_out_) >= _TELLING:
             warnings.warn(
                 "New rows will be smeared: the network has learned the map by heart. It explains "
                 f"{train:.0%} of the variance of training rows' places, but "
                 f"{max(held_out, 0):.0%} of that of held-out rows'. "
                 'Use objective="placement", which places rows among their neighbours.',
-                stacklevel=5,
+                stacklevel=4,
+            )
+
+    @staticmethod
+    def _check_order(X: Any, Y: FloatArray) -> None:
+        """Warn if rows that are neighbours are no nearer on the map than others."""
+        most = arrays.block_size(X.shape[1], rows=_COMPARED)
+        chosen = _fit_regression.thinned(np.arange(len(Y)), min(len(Y), most))
+        if len(chosen) < _TOO_FEW:
+            return
+        near = affinities.nearest(arrays.rows_at(X, chosen), 1).indices[:, 0]
+        found, others = Y[chosen].astype(float), np.random.default_rng(0).permutation(len(chosen))
+        own, chance = (
+            float(np.median(np.linalg.norm(found - found[i], axis=1))) for i in (near, others)
+        )
+        if own > _BY_CHANCE * chance:
+            warnings.warn(
+                "X and y should be in the same order: rows that are neighbours in X are no nearer "
+                "on the map than others. Match them by their names: io.maps.Map.of. Received: "
+                f"a median distance of {own:.3g} to the place of the nearest row, and of "
+                f"{chance:.3g} to that of any other.",
+                stacklevel=4,
             )
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:

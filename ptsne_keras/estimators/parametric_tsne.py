@@ -1,6 +1,5 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 from ptsne_keras import networks
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
-from ptsne_keras.estimators._base import MapEstimator
+from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
-from ptsne_keras.typing import Dof, FloatArray
+from ptsne_keras.typing import Callbacks, Dof, FloatArray
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
@@ -77,8 +76,9 @@ class ParametricTSNE(MapEstimator):
         "learn" starts there and trains α with the weights from the second epoch on.
     exaggeration : float or "auto", default="auto"
         The weight c of the attraction in the loss. 1 is plain t-SNE; with more, clusters are
-        tighter, and new rows land in the right one more often. "auto" is 1.2, or 1.5 without
-        placement.
+        tighter, and new rows land in the right one more often. "auto" is 1.2, 1 up to 500 rows,
+        or 1.5 without placement; less if the perplexity is nearly n_samples, where it would draw
+        all rows to one point.
     batch_size : int or "auto", default="auto"
         The most rows in a batch. Q takes batch_size² numbers, and so does P unless sampling is
         "graph". "auto" is 1,024, or 256 up to 5,000 rows with placement, or 2,500 for
@@ -263,7 +263,7 @@ class ParametricTSNE(MapEstimator):
         X: Any,
         y: Any = None,
         *,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        callbacks: Callbacks = None,
         resume: bool = False,
     ) -> Self:
         """Learn the map of rows.
@@ -273,7 +273,7 @@ class ParametricTSNE(MapEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             At least four rows.
         y : Ignored
-        callbacks : sequence of keras.callbacks.Callback, default=()
+        callbacks : keras.callbacks.Callback or a sequence of them, default=None
             Callbacks of fine-tuning. If one sets `model.stop_training`, the estimator is fitted all
             the same, and `resume` can finish the fit later.
         resume : bool, default=False
@@ -296,22 +296,18 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, callbacks)
+            self._fit(X, start, keras.tree.flatten(callbacks or []))
         return self
 
-    def _fit(
-        self,
-        X: Any,
-        start: _fit_stages.Fitted | None,
-        callbacks: Sequence[keras.callbacks.Callback],
-    ) -> None:
+    def _fit(self, X: Any, start: _fit_stages.Fitted | None, callbacks: list[Any]) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         if start and start.left:
             _resume.check_same_rows(self, X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         settings = resolve(self.get_params(), *X.shape)
-        with sklearn.config_context(assume_finite=True):  # X has been checked
+        # X has been checked.
+        with sklearn.config_context(assume_finite=True), without_retracing_warnings():
             found = _fit_stages.fit(
                 X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
             )
@@ -324,6 +320,7 @@ class ParametricTSNE(MapEstimator):
             else:
                 self.encoder_, self.embedding_, self._placer = placed
             self.kl_divergence_ = scored_rows(self, X).divergence(self.embedding_, self.dof_)
+        _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
         """Return the map coordinates of rows.
@@ -353,9 +350,9 @@ class ParametricTSNE(MapEstimator):
         check_is_fitted(self)
         return mapped(self.network_, self._checked(X))
 
-    def fit_transform(self, X: Any, y: Any = None) -> FloatArray:
-        """Learn the map of rows as `fit` does, and return `embedding_`."""
-        return self.fit(X).embedding_
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> FloatArray:
+        """Learn the map of rows as `fit` does, with its parameters, and return `embedding_`."""
+        return self.fit(X, y, **fit_params).embedding_
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the KL divergence, in nats, of the map of rows: higher is better.

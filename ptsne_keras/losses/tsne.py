@@ -262,6 +262,8 @@ class TSNE(keras.losses.Loss):
         *,
         blocks: int = 1,
     ) -> None:
+        # At least float32, whatever Keras's default: P underflows in half precision.
+        dtype = dtype or keras.backend.result_type(keras.config.floatx(), "float32")
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         degrees_of_freedom(dof, 2)  # report a bad value here, not at the first batch
         _check_exaggeration(exaggeration)

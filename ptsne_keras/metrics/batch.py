@@ -43,8 +43,8 @@ class _NeighborMetric(keras.metrics.Mean):
             )
         # On JAX B is a number, as slices there have to be.
         m = min(self.sample_size, B) if isinstance(B, int) else ops.minimum(self.sample_size, B)
-        i = ops.arange(self.sample_size)[:m] * B // m  # evenly spread
-        own = i[:, None] == ops.arange(B)[None]  # [m, B]
+        i = ops.arange(self.sample_size, dtype="int32")[:m] * B // m  # evenly spread
+        own = i[:, None] == ops.arange(B, dtype="int32")[None]  # [m, B]
         D2 = ops.sum(ops.square(ops.take(Y, i, axis=0)[:, None] - Y[None]), axis=-1)
         near = self._padded(ops.where(own, -np.inf, -D2), -np.inf)
         neighbors = ops.top_k(near, self.n_neighbors)[1]  # [m, k]

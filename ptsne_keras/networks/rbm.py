@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from ptsne_keras.data import order
-from ptsne_keras.typing import Tensor, Units
+from ptsne_keras.typing import Callbacks, Tensor, Units
 from ptsne_keras.utils import distribution, validation
 
 
@@ -143,8 +143,8 @@ class RBM(keras.Model):
         """Sample hidden units given their means [B, H]: 0 or 1, or N(mean, 1)."""
         mean = ops.convert_to_tensor(mean, dtype=self.compute_dtype)
         if self.hidden == "gaussian":
-            return mean + keras.random.normal(ops.shape(mean), seed=self.noise)
-        uniform = keras.random.uniform(ops.shape(mean), seed=self.noise)
+            return mean + keras.random.normal(ops.shape(mean), dtype=mean.dtype, seed=self.noise)
+        uniform = keras.random.uniform(ops.shape(mean), dtype=mean.dtype, seed=self.noise)
         return ops.cast(uniform < mean, mean.dtype)
 
     def gibbs(self, V: Tensor, steps: int = 1) -> Tensor:
@@ -167,7 +167,9 @@ class RBM(keras.Model):
             visible = 0.5 * ops.sum(ops.square(V - self.visible_bias), axis=-1)
         return visible - ops.sum(hidden, axis=-1)
 
-    def fit(self, x: Any, *, batch_size: int = 100, callbacks: Any = None, **kwargs: Any) -> Any:
+    def fit(
+        self, x: Any, *, batch_size: int = 100, callbacks: Callbacks = None, **kwargs: Any
+    ) -> Any:
         """Train by contrastive divergence as `keras.Model.fit` does, and return its History.
 
         x is array-like of shape (n_samples, n_features), shuffled by the RBM's own seed, or a
@@ -197,13 +199,14 @@ class RBM(keras.Model):
             # Keras would build it while tracing the step, which calls only parts of the model.
             self.build(tuple(keras.tree.flatten(x.element_spec)[0].shape))
         if self.built:  # or the first step is traced twice, to create the slots
+            validation.check_trained(self.trainable_variables)
             self.optimizer.build(self.trainable_variables)
         kwargs.setdefault("shuffle", False)  # a dataset has its own order; True would warn
         first, later, switch = self.momentum
         schedule = keras.callbacks.LambdaCallback(
             lambda epoch, _: self.optimizer.momentum.assign(first if epoch < switch else later)
         )
-        return super().fit(x, callbacks=[schedule, *(callbacks or [])], **kwargs)
+        return super().fit(x, callbacks=[schedule, *keras.tree.flatten(callbacks or [])], **kwargs)
 
     def compute_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True

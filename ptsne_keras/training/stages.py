@@ -18,7 +18,7 @@ from ptsne_keras.networks.encoder import unroll
 from ptsne_keras.networks.rbm import RBM, check_range
 from ptsne_keras.training.conjugate_gradient import ConjugateGradientTrainer
 from ptsne_keras.training.trainer import Trainer
-from ptsne_keras.typing import Dof, FloatArray, Tensor, Units
+from ptsne_keras.typing import Callbacks, Dof, FloatArray, Tensor, Units
 from ptsne_keras.utils import arrays, validation
 
 __all__ = ["finetune", "pretrain", "refine", "unroll"]
@@ -43,7 +43,7 @@ def pretrain(
     batch_size: int = 100,
     seed: int | None = None,
     below: Sequence[RBM] = (),
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = None,
     verbose: Any = 0,
     **rbm_options: Any,
 ) -> list[RBM]:
@@ -111,7 +111,7 @@ def pretrain(
                 **rbm_options,
             )
             passes = top_epochs if top else epochs
-            shown = {"callbacks": list(callbacks), "verbose": verbose}
+            shown = {"callbacks": callbacks, "verbose": verbose}
             rbm.fit(X, batch_size=batch_size, epochs=passes, **shown)
         rbms.append(rbm)
         X = np.concatenate([np.asarray(rbm(part)) for part in arrays.row_blocks(X, rows=4096)])
@@ -145,7 +145,7 @@ def finetune(
     line_searches: int = 3,
     metrics: Sequence[Any] = (),
     validation_data: tf.data.Dataset | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = None,
     verbose: Any = 0,
     jit_compile: Any = "auto",
     steps_per_execution: int = 1,
@@ -212,6 +212,8 @@ def finetune(
             "encoder should have weights to train: set `trainable = True` on a layer. "
             f"Received: {encoder.name!r}, all frozen."
         )
+    if encoder.built:
+        validation.check_trained(encoder.trainable_variables)
     options: dict[str, Any] = {"dof": dof, "exaggeration": exaggeration, "dof_warmup": steps}
     if optimizer == "cg":
         trainer = ConjugateGradientTrainer(encoder, line_searches=line_searches, **options)
@@ -229,7 +231,8 @@ def finetune(
         if trainer.built:  # its slots, if made in the first step, would have it traced twice
             trainer.optimizer.build(trainer.trainable_variables)
     watched = {"validation_data": validation_data, "verbose": verbose}
-    return _fit(trainer, batches, steps, callbacks, epochs=epochs, **watched)
+    given = keras.tree.flatten(callbacks or [])
+    return _fit(trainer, batches, steps, given, epochs=epochs, **watched)
 
 
 def refine(

@@ -2,7 +2,12 @@
 
 import importlib
 import importlib.util
+import os
+import sys
 from typing import Any
+
+# Whether this process was forked from one in which TensorFlow ran, whose threads it lacks.
+_forked = False
 
 
 def require(module: str, *, extra: str, purpose: str) -> Any:
@@ -32,3 +37,25 @@ def check_tensorflow() -> None:
             "for an NVIDIA GPU.",
             name="tensorflow",
         )
+
+
+def check_process() -> None:
+    """Raise in a forked process, where TensorFlow would wait for threads that are not there."""
+    if _forked:
+        raise RuntimeError(
+            "TensorFlow cannot run in a process forked from one that has used it: load the model "
+            'in the child before the parent uses it, or start children by "spawn" '
+            "(multiprocessing) or loky (joblib)."
+        )
+
+
+def _note_fork() -> None:
+    """Note in a new child whether its parent had started TensorFlow."""
+    global _forked
+    context = sys.modules.get("tensorflow.python.eager.context")
+    started = context and context.context_safe()
+    _forked = _forked or bool(started and started._initialized)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_note_fork)

@@ -4,8 +4,10 @@ They contain the words that scikit-learn's estimator checks look for.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
+from decimal import Decimal
+from numbers import Integral, Number, Real
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,12 @@ import sklearn
 from sklearn.utils.validation import validate_data
 
 from ptsne_keras.utils import arrays
+from ptsne_keras.utils.optional import require
 
 _REMEMBERED = ("n_features_in_", "feature_names_in_")
+# Rows that tell whether float32 holds the detail of columns, and the part of a deviation that
+# rounding may take.
+_LOOKED_AT, _ROUNDED = 10_000, 0.01
 
 
 def check_integer(value: Any, name: str, least: int = 1) -> int:
@@ -45,14 +51,16 @@ def check_rows(
             f"{name} should be dense here: give X.toarray(); data.from_array takes sparse rows. "
             f"Received: a {type(X).__name__} of shape {X.shape}."
         )
+    if hasattr(X, "columns"):  # before they become one array, which may turn words into numbers
+        _check_kinds(X, name)
     X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
     check_shape(X, name=name)
     _check_kinds(X, name)
     if X.dtype == object:  # such as a frame of mixed or nullable columns
         try:
             X = X.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(_cause(X, name) or f"{name} should be numeric. {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name} should be numeric. Received: {_line(error)}.") from None
     double = X.dtype.kind == "f" and X.dtype.itemsize == 8  # of either byte order
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is reported
         X = X.astype(dtype or (np.float64 if double else np.float32), copy=False)
@@ -135,6 +143,8 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
     try:
         found = _converted(estimator, X, reset)
         _check_finite(found, "X")
+        if reset:
+            warn_of_rounding(X)
         if reset and _all_same(found):
             raise ValueError(
                 "X should have rows that differ, or there is nothing to map; check that the right "
@@ -148,6 +158,29 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
     return found
 
 
+def warn_of_rounding(X: Any) -> None:
+    """Warn of columns whose distance from 0 costs them their detail in float32."""
+    if scipy.sparse.issparse(X) or getattr(X, "dtype", None) in (np.float32, np.float16):
+        return
+    step = slice(None, None, max(1, X.shape[0] // _LOOKED_AT))
+    parts = X.iloc[step] if hasattr(X, "iloc") else np.asarray(X)[step]
+    looked_at = np.asarray(parts, dtype=np.float64)
+    deviation = looked_at.std(axis=0)
+    rounding = np.abs(looked_at).max(axis=0) * 2.0**-24
+    typical = np.maximum(deviation, np.sqrt(np.mean(np.square(deviation))))
+    lost = np.flatnonzero((rounding > _ROUNDED * typical) & (deviation > 0))
+    if lost.size:
+        column = lost[np.argmax(rounding[lost] / typical[lost])]
+        names: Any = getattr(X, "columns", range(len(deviation)))
+        warnings.warn(
+            "X should lie nearer to 0, because rows are kept in float32: subtract one number from "
+            "such a column before fit and transform, such as its mean. Received: column "
+            f"{names[column]!r} of deviation {deviation[column]:.3g}, rounded to multiples of "
+            f"{2 * rounding[column]:.3g}, of {lost.size} such columns.",
+            stacklevel=5,
+        )
+
+
 def check_width(estimator: Any, features: int) -> None:
     """Raise a ValueError unless rows have as many columns as at `fit`."""
     if features != estimator.n_features_in_:
@@ -156,6 +189,17 @@ def check_width(estimator: Any, features: int) -> None:
             f"{estimator.n_features_in_} features as input: give the columns of `fit`, in their "
             "order."
         )
+
+
+def check_trained(variables: Sequence[Any]) -> None:
+    """Raise a ValueError if weights to train are in half precision, which loses small updates."""
+    for variable in variables:
+        if variable.dtype in ("float16", "bfloat16"):
+            raise ValueError(
+                'Weights should be kept in float32 or float64 for training: set "float32" or '
+                '"mixed_float16" by keras.config.set_dtype_policy before the model is built. '
+                f"Received: {variable.path!r} in {variable.dtype}."
+            )
 
 
 def count(X: Any) -> int | None:
@@ -197,15 +241,17 @@ def _converted(estimator: Any, X: Any, reset: bool) -> Any:
                 reset=reset,
                 ensure_all_finite=False,
             )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if "feature names" in str(error):
             raise  # scikit-learn promises these words, a line for each name
-        raise type(error)(_cause(X, "X") or f"X should be numeric rows. {_line(error)}") from None
+        raise ValueError(f"X should be numeric rows. Received: {_line(error)}.") from None
 
 
 def _check_kinds(X: Any, name: str) -> None:
     """Refuse what NumPy would silently convert to numbers: dates, and text made of digits."""
-    named = getattr(X, "columns", None)
+    if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "iloc"):  # polars, Arrow
+        return _check_arrow(X, name)
+    named: Any = getattr(X, "columns", None)
     dtypes = [X.dtype] if named is None else list(X.dtypes)
     for number, dtype in enumerate(dtypes):
         kind = getattr(dtype, "kind", "O")
@@ -220,25 +266,38 @@ def _check_kinds(X: Any, name: str) -> None:
                 f"{name} should be numeric; encode what is not, or X.astype(float) if these are "
                 f"numbers. Received: dtype {dtype}{where}."
             )
-
-
-def _cause(X: Any, name: str) -> str | None:
-    """Return an error message that names the first value that is not a number."""
-    named = getattr(X, "columns", None)
-    if scipy.sparse.issparse(X):
-        return None
-    for i, row in enumerate(np.asarray(X, dtype=object)):
-        for j, value in enumerate(row):
-            try:
-                float(value)
-            except (TypeError, ValueError) as error:
-                if value is not None:
-                    column = j if named is None else repr(named[j])
-                    return (
-                        f"{name} should be numeric; encode words as numbers or leave their columns "
-                        f"out. Received: {value!r:.40} in row {i}, column {column}; {_line(error)}."
-                    )
+        if kind == "O" and named is None:
+            _check_objects(np.asarray(X), name, range(X.shape[1]))
+        elif kind == "O":
+            values = np.asarray(X.iloc[:, number], dtype=object)
+            _check_objects(values[:, None], name, [repr(named[number])])
     return None
+
+
+def _check_arrow(X: Any, name: str) -> None:
+    """Refuse columns of a polars or Arrow table that are not numbers."""
+    pyarrow = require("pyarrow", extra="parquet", purpose="A polars or Arrow table")
+    is_a = pyarrow.types
+    checks = (is_a.is_integer, is_a.is_floating, is_a.is_boolean, is_a.is_decimal, is_a.is_null)
+    for field in pyarrow.table(X).schema:
+        if not any(check(field.type) for check in checks):
+            raise ValueError(
+                f"{name} should be numeric; encode words as numbers or leave their columns out. "
+                f"Received: dtype {field.type} in column {field.name!r}."
+            )
+
+
+def _check_objects(values: Any, name: str, columns: Sequence[Any]) -> None:
+    """Refuse Python objects [N, D] that are neither numbers nor None."""
+    numbers = (Number, Decimal, np.bool_, type(None))
+    words = tuple(t for t in set(map(type, values.flat)) if not issubclass(t, numbers))
+    if words:
+        place = next(i for i, value in enumerate(values.flat) if isinstance(value, words))
+        row, column = divmod(place, values.shape[1])
+        raise ValueError(
+            f"{name} should be numeric; encode words as numbers or leave their columns out. "
+            f"Received: {values[row, column]!r:.40} in row {row}, column {columns[column]}."
+        )
 
 
 def _check_finite(X: Any, name: str, start: int = 0) -> None:

@@ -71,9 +71,9 @@ def on_disk(folder, X):
     return np.load(folder / "X.npy", mmap_mode="r")
 
 
-def wordy():
+def wordy(word="blue"):
     frame = pd.DataFrame(rows(), columns=[*"abcde"])
-    frame["c"] = "blue"
+    frame["c"] = word
     return frame
 
 
@@ -86,6 +86,7 @@ ROWS = {
     "NaN in rows on disk (`np.memmap`)": lambda folder: on_disk(folder, with_value(np.nan)),
     "strings": lambda folder: rows().astype(str),
     "words in a column": lambda folder: wordy(),
+    "words made of digits, such as zip codes": lambda folder: wordy("00007"),
     "dates": lambda folder: np.full((40, 5), "2009-04-16", "datetime64[D]"),
     "complex numbers": lambda folder: rows().astype(complex),
     "lists of different lengths": lambda folder: [[1.0, 2.0], [3.0]] * 20,

@@ -30,13 +30,25 @@ class Registered(Subclassed):
     """A class that Keras knows when it loads a model."""
 
 
+class Doubled(keras.layers.Layer):
+    """A layer that Keras does not know when it loads a model."""
+
+    def call(self, x):
+        return 2 * x
+
+
+def ending_in(layer):
+    return keras.Sequential([keras.Input((64,)), keras.layers.Dense(2), layer])
+
+
 OWN = {"placement": False, "epochs": 2, "batch_size": 200, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore:`build:UserWarning")
 @pytest.mark.parametrize("make", [conv, two_inputs, residual, Registered])
 def test_any_model_is_trained_saved_loaded_and_fitted_again(make, X, new, tmp_path):
-    tsne = sklearn.base.clone(ParametricTSNE(encoder=make(), **OWN)).fit(X)
+    tsne = sklearn.base.clone(ParametricTSNE(3 if make is residual else 2, encoder=make(), **OWN))
+    tsne.fit(X)
     assert type(tsne.encoder).__name__ in repr(tsne)
     Y = tsne.transform(new)
     assert Y.shape == (50, 3 if make is residual else 2)
@@ -71,9 +83,13 @@ def test_layers_that_are_frozen_stay(X):
     [
         (conv, {"pretraining": "cd1"}, "encoder should be None with RBMs"),
         (conv, {"initial_dims": 20}, "initial_dims should be None with an encoder of your own"),
+        (conv, {"n_components": 3}, r"encoder should give n_components coordinates, \[B, 3\]"),
         (Subclassed, {}, "encoder should be one that Keras can copy"),
+        (lambda: ending_in(Doubled()), {}, "layer 'doubled' of Doubled"),
+        (lambda: ending_in(keras.layers.Lambda(lambda x: 2 * x)), {}, "layer '.*' of Lambda"),
+        (lambda: ending_in(keras.layers.Dense(2, ending_in)), {}, "layer '.*' of Dense"),
     ],
-    ids=["rbm", "projection", "not registered"],
+    ids=["rbm", "projection", "n_components", "not registered", "layer", "lambda", "activation"],
 )
 def test_encoders_that_cannot_be_trained_are_named(make, options, message, X):
     with pytest.raises(ValueError, match=message):

@@ -1,10 +1,20 @@
+import datetime
+from decimal import Decimal
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse
 
 from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.utils import validation
-from ptsne_keras.utils.validation import check_integer, check_not_negative, check_rows
+from ptsne_keras.utils.validation import (
+    check_integer,
+    check_not_negative,
+    check_rows,
+    estimator_rows,
+)
 
 HOLED = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]])
 
@@ -26,6 +36,77 @@ HOLED = np.array([[1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]])
 def test_bad_rows_are_named(X, message):
     with pytest.raises(ValueError, match=message):
         check_rows(X)
+
+
+DIGITS = ["00007", "1", "2"]
+DATES = [datetime.date(2020, 1, day) for day in (1, 2, 3)]
+WORDS = {
+    "objects": np.array([[1, "7"], [2, "8"]], dtype=object),
+    "bytes": np.array([[1, b"7"], [2, b"8"]], dtype=object),
+    "object column": pd.DataFrame({"a": [1.0, 2, 3], "zip": pd.Series(DIGITS, dtype=object)}),
+    "string column": pd.DataFrame({"a": [1.0, 2, 3], "zip": pd.Series(DIGITS, dtype="string")}),
+    "category": pd.DataFrame({"a": [1.0, 2, 3], "zip": pd.Categorical(DIGITS)}),
+    "arrow column": pd.DataFrame({"zip": pd.array(DIGITS, pd.ArrowDtype(pa.string()))}),
+    "dates": pd.DataFrame({"a": [1.0, 2, 3], "zip": DATES}),
+    "times": pd.DataFrame({"a": [1.0, 2, 3], "zip": pd.to_datetime(DATES)}),
+    "Arrow table": pa.table({"a": [1.0, 2, 3], "zip": DIGITS}),
+    "dates of Arrow": pa.table({"zip": DATES}),
+}
+NUMBERS = {
+    "whole numbers": pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": pd.Categorical([1, 2])}),
+    "decimals": pd.DataFrame({"a": [Decimal("1"), Decimal("2")], "b": [True, 2.0]}),
+    "Arrow table": pa.table({"a": [1, 2], "b": pa.array([1, 2], pa.decimal128(4, 2))}),
+}
+
+
+@pytest.mark.parametrize("X", WORDS.values(), ids=WORDS)
+def test_words_made_of_digits_are_no_numbers(X):
+    place = "column 1" if isinstance(X, np.ndarray) else "column 'zip'"
+    for check in (check_rows, lambda X: estimator_rows(MapRegressor(), X, reset=True)):
+        with pytest.raises(ValueError, match=rf"X should be numeric; .*{place}\.$"):
+            check(X)
+
+
+@pytest.mark.parametrize("X", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_of_any_kind_stay_numbers(X):
+    assert check_rows(X).tolist()[1] == [2, 2]
+    assert estimator_rows(MapRegressor(), X, reset=True).tolist()[1] == [2, 2]
+
+
+def test_whole_numbers_that_no_float_holds_are_named():
+    with pytest.raises(ValueError, match=r"X should be numeric.* too large"):
+        check_rows(np.array([[10**400]], dtype=object))
+
+
+class TestRounding:
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+
+    @pytest.mark.parametrize(
+        ("X", "column"),
+        [
+            (rows + 1e7, "2"),
+            (pd.DataFrame(rows + np.array([0, 0, 1e9]), columns=[*"abt"]), "'t'"),
+            (np.rint(1000 * rows).astype("int64") + 10**10, "2"),
+        ],
+        ids=["offset", "frame", "integers"],
+    )
+    def test_columns_too_far_from_zero_are_named(self, X, column):
+        with pytest.warns(UserWarning, match=f"X should lie nearer to 0.*: column {column} of"):
+            estimator_rows(MapRegressor(), X, reset=True)
+
+    @pytest.mark.parametrize(
+        "X",
+        [rows + 1e3, np.column_stack([rows, np.full(300, 1e12)]), (rows + 1e7).astype("float32")],
+        ids=["near", "constant", "float32"],
+    )
+    def test_others_are_not(self, X):
+        estimator_rows(MapRegressor(), X, reset=True)  # warnings are errors
+
+    def test_rows_on_disk_are_looked_at_as_well(self, tmp_path):
+        np.save(tmp_path / "X.npy", self.rows + 1e7)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+        with pytest.warns(UserWarning, match="X should lie nearer to 0"):
+            MapRegressor().fit(X, self.rows[:, :2])
 
 
 def test_options_of_check_rows():

@@ -1,0 +1,131 @@
+"""The estimators inside scikit-learn's own machinery, and beside other processes."""
+
+import logging
+import os
+import signal
+import time
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import sklearn
+from sklearn.pipeline import make_pipeline
+from support.fits import GRAPH, PLACED, SMALL
+
+from ptsne_keras import MapRegressor, ParametricTSNE
+
+
+class Counter(keras.callbacks.Callback):
+    """Counts epochs, and stops after some."""
+
+    def __init__(self, stop=None):
+        super().__init__()
+        self.epochs, self.stop = 0, stop
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+        self.model.stop_training = self.epochs == self.stop
+
+
+FEW = {**GRAPH, "epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def placed_digits(X):
+    return ParametricTSNE(**PLACED).fit(X).embedding_
+
+
+def test_parameters_of_fit_pass_through_fit_transform_and_pipelines(X):
+    counter = Counter(stop=1)
+    tsne = ParametricTSNE(**FEW)
+    pipeline = make_pipeline("passthrough", tsne)
+    pipeline.fit_transform(X, parametrictsne__callbacks=[counter])
+    assert counter.epochs == 1
+    Y = tsne.fit_transform(X, resume=True, callbacks=counter)
+    assert counter.epochs == 3
+    np.testing.assert_array_equal(Y, tsne.embedding_)
+
+
+@pytest.mark.parametrize("callbacks", [None, Counter(), (Counter(),)])
+def test_callbacks_are_given_as_to_keras(callbacks, X):
+    options = {"epochs": 2, "random_state": 0}
+    ParametricTSNE(**{**FEW, **options}).fit(X, callbacks=callbacks)
+    MapRegressor(objective="squares", **options).fit(X, X[:, :2], callbacks=callbacks)
+    for counter in keras.tree.flatten(callbacks or []):
+        assert counter.epochs == 4
+
+
+@pytest.mark.filterwarnings("ignore:X and y should be in the same order")
+def test_frames_are_for_transform_alone(X):
+    with sklearn.config_context(transform_output="pandas"):
+        regressor = MapRegressor().fit(X, X[:, :2])
+        frame = regressor.transform(X)
+        found = regressor.predict(X)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_array_equal(found, frame.to_numpy().astype(np.float64))
+        assert np.isfinite(regressor.score(X, X[:, :2]))
+        assert MapRegressor().fit(X, X[:, 0]).predict(X).shape == (len(X),)
+        tsne = ParametricTSNE(**FEW).fit(X)
+        assert list(tsne.transform(X[:3])) == ["parametrictsne0", "parametrictsne1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
+@pytest.mark.parametrize("work", ["transform", "fit", "load"])
+def test_a_forked_child_is_told_what_to_do(work, X, tmp_path):
+    tsne = ParametricTSNE(**{**PLACED, "epochs": 1}).fit(X[:60])
+    tsne.save(tmp_path)
+    calls = {
+        "transform": lambda: tsne.transform(X),
+        "fit": lambda: tsne.fit(X),
+        "load": lambda: ParametricTSNE.load(tmp_path),
+    }
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            calls[work]()
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writing)
+    deadline = time.monotonic() + 60
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the child hangs")
+        time.sleep(0.01)
+    with os.fdopen(reading) as said:
+        assert said.read().startswith("RuntimeError: TensorFlow cannot run in a process forked")
+
+
+@pytest.mark.parametrize("perplexity", [1.2, 98.9])
+def test_a_map_of_few_rows_is_no_point_whatever_the_perplexity(perplexity, X):
+    Y = ParametricTSNE(perplexity=perplexity, random_state=0).fit(X[:100]).embedding_
+    assert 0.1 < np.ptp(Y, axis=0).max() < 1e4
+
+
+def test_a_map_that_shrinks_to_a_point_is_reported(X):
+    with pytest.warns(UserWarning, match="The map is nearly one point: perplexity should be lower"):
+        ParametricTSNE(perplexity=97, exaggeration=2.0, random_state=0).fit(X[:100])
+
+
+@pytest.mark.parametrize("objective", ["placement", "squares"])
+def test_a_map_in_another_order_than_its_rows_is_reported(objective, X, placed_digits):
+    regressor = MapRegressor(objective=objective, epochs=1, random_state=0)
+    shuffled = np.random.default_rng(0).permutation(placed_digits)
+    for other in (np.roll(placed_digits, 1, axis=0), shuffled):
+        with pytest.warns(UserWarning, match="X and y should be in the same order"):
+            regressor.fit(X, other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        regressor.fit(X, placed_digits)
+
+
+@pytest.mark.slow
+def test_fit_after_fit_nothing_is_said_of_retracing(X, caplog):
+    logging.getLogger("tensorflow").propagate = True
+    for _ in range(6):
+        ParametricTSNE(**{**SMALL, "pretraining": None, "epochs": 2}).fit(X)
+    assert "retracing" not in caplog.text
