@@ -15,6 +15,7 @@ from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.metrics import quality, ranks
 from ptsne_keras.plotting.colors import read_labels
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 from ptsne_keras.utils import pca as projection
 from ptsne_keras.utils.stopwatch import Stopwatch
 from ptsne_keras.utils.validation import check_integer, check_rows
@@ -199,7 +200,11 @@ def _check_counts(n: int, k: int, K: int) -> None:
 def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:
     """Check and map the rows of each part, and number their classes."""
     own = type(estimator).__name__
-    rows = {part: check_rows(X, name=_NAMES[part], sparse=True) for part, X in given.items()}
+    metric = getattr(getattr(estimator, "_settings", None), "metric", "euclidean")
+    rows = {
+        part: arrays.unit_rows(check_rows(X, name=_NAMES[part], sparse=True), metric)
+        for part, X in given.items()
+    }
     maps = {
         part: check_rows(estimator.transform(X), name=f"{own}.transform({_NAMES[part]})")
         for part, X in given.items()  # as given, with the names of the columns

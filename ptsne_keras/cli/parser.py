@@ -204,6 +204,7 @@ _units.__name__ = "widths"
 _PARAMETERS: list[_Parameter] = [
     ("n_components", int, "of the map (2)"),
     ("perplexity", _several, "effective number of neighbours; or several: 15,50"),
+    ("metric", str, "euclidean, or cosine or correlation of rows"),
     ("epochs", _or_words(int, "auto"), "passes over the rows"),
     ("random_state", int, "of all random numbers (0)"),
     ("exaggeration", _or_words(float, "auto"), "weight of the attraction; 1 is plain t-SNE"),

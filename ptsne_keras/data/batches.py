@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import affinities
-from ptsne_keras.affinities.neighbors import Neighbors, nearest
+from ptsne_keras.affinities.neighbors import Neighbors, check_neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
 from ptsne_keras.affinities.probabilities import duplicates_message
 from ptsne_keras.data import order
@@ -236,22 +236,4 @@ def _graph_neighbors(
                 f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
             )
         return nearest(X, min(math.ceil(3 * largest), n - 1), seed=seed)
-    indices = np.asarray(given.indices)
-    distances = check_rows(given.distances, name="neighbors.distances")
-    if indices.shape != distances.shape or len(indices) != n:
-        raise ValueError(
-            f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
-            f"Received: shapes {indices.shape} and {distances.shape}."
-        )
-    if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n:
-        raise ValueError(
-            f"neighbors.indices should be integers from 0 to N - 1 = {n - 1}. "
-            f"Received: {indices.dtype} from {indices.min()} to {indices.max()}."
-        )
-    own = np.flatnonzero((indices == np.arange(n)[:, None]).any(axis=1))
-    if own.size:
-        raise ValueError(
-            "neighbors should not contain a row as its own neighbour: leave that column out. "
-            f"Received: {own.size} such rows, the first at index {own[0]}."
-        )
-    return Neighbors(indices.astype(np.int32, copy=False), distances)
+    return check_neighbors(given, n)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from ptsne_keras import networks
+from ptsne_keras.networks.encoder import of_metric
 from ptsne_keras.typing import FloatArray, Scaling, Units
 from ptsne_keras.utils import arrays
 
@@ -31,7 +32,7 @@ def copied(encoder: keras.Model) -> keras.Model:
         ) from error
 
 
-def own(encoder: keras.Model, features: int, d: int, why: str) -> keras.Model:
+def own(encoder: keras.Model, features: int, d: int, why: str, metric: str) -> keras.Model:
     """Return a copy of the user's encoder that takes rows, so that every fit starts alike."""
     built = networks.from_rows(encoder, features)  # checks it, and builds it if need be
     if built.output_shape[-1] != d:
@@ -40,7 +41,11 @@ def own(encoder: keras.Model, features: int, d: int, why: str) -> keras.Model:
             f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
         )
     _check_savable(encoder)
-    return networks.from_rows(copied(encoder), features)
+    found = networks.from_rows(copied(encoder), features)
+    if metric == "euclidean":
+        return found
+    rows = keras.Input((features,), name="features")
+    return keras.Model(rows, found(of_metric(rows, metric)), name="encoder")
 
 
 def _check_savable(model: keras.Model) -> None:

@@ -41,11 +41,16 @@ class Graph:
 
 
 def graph(
-    X: Any, rows: FloatArray, reduced: pca.Projection | None, perplexity: Perplexity, seed: int
+    X: Any,
+    rows: FloatArray,
+    reduced: pca.Projection | None,
+    perplexity: Perplexity,
+    seed: int,
+    neighbors: Neighbors | None = None,
 ) -> Graph:
-    """Return the graph of the 3 · perplexity nearest neighbours of each row."""
+    """Return the graph of the 3 · perplexity nearest neighbours of each row, or of those given."""
     n, largest = len(rows), max(several(perplexity))
-    if not largest < n - 1:
+    if neighbors is None and not largest < n - 1:
         raise ValueError(f"perplexity should be below N - 1 = {n - 1}. Received: {perplexity!r}.")
     if reduced is None:
         reduced = pca.principal_components(X, min(SEARCH_DIMS, *X.shape), seed=seed)
@@ -54,7 +59,7 @@ def graph(
         reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
     index = _placer.index_of(Z)
     k = min(math.ceil(3 * largest), n - 1)
-    return Graph(Z, reduced, index, index.search(None, k, skip=np.arange(n)))
+    return Graph(Z, reduced, index, neighbors or index.search(None, k, skip=np.arange(n)))
 
 
 def refine(

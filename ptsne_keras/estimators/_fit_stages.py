@@ -10,6 +10,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import networks, training
+from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.callbacks import progress
 from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
@@ -62,6 +63,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
     start: Fitted | None = None,
+    neighbors: Neighbors | None = None,
 ) -> Fitted:
     """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit."""
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
@@ -72,7 +74,7 @@ def fit(
     X, rows, reduced = _project(X, settings, seeds[0], watch)
     graph = None
     if settings.placement or settings.sampling == "graph":
-        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1])
+        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1], neighbors)
         watch.lap("neighbors")
     # Resumed, a fit draws new batches; fixed batches stay the same.
     later = 0 if settings.sampling == "fixed" else recorder.before
@@ -118,8 +120,9 @@ def _placed(
         Y, fitted.history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
         network = _encoders.aligned(network, X, Y)
         watch.lap("refine")
-    options = {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY, "dof": dof}
-    encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, network=network, **options)
+    options: dict[str, Any] = {"metric": settings.metric, "network": network, "dof": dof}
+    options |= {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY}
+    encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, **options)
     watch.lap("placement")
     placed = Placed(encoder, Y, Placer(encoder, graph.index))
     return fitted._replace(network=network, placed=placed)
@@ -130,7 +133,8 @@ def warn_of_point(Y: FloatArray, settings: Settings) -> None:
     span = float(np.ptp(Y, axis=0).max())
     if span < _POINT:
         warnings.warn(
-            "The map is nearly one point: perplexity should be lower, or exaggeration nearer 1. "
+            "The map is nearly one point: perplexity should be lower, exaggeration nearer 1, or "
+            "epochs more. "
             f"Received: a map of span {span:.2g}, at perplexity {settings.perplexity} of "
             f"{len(Y)} rows and exaggeration {settings.exaggeration:.3g}.",
             stacklevel=4,
@@ -184,7 +188,8 @@ def _untrained(
         return _pretrain_and_unroll(X, settings, seed, verbose, watch)
     if settings.encoder is not None:
         d = settings.n_components
-        return _encoders.own(settings.encoder, X.shape[1], d, "n_components coordinates"), []
+        reason = "n_components coordinates"
+        return _encoders.own(settings.encoder, X.shape[1], d, reason, settings.metric), []
     scaling = reduced[:2] if reduced else _encoders.column_scaling(X, settings.scaling)[1]
     encoder = networks.encoder(
         X.shape[1],
@@ -193,6 +198,7 @@ def _untrained(
         activation=settings.activation,
         scaling=scaling,
         components=reduced.components if reduced else None,
+        metric=settings.metric,
         seed=seed,
     )
     return encoder, []
@@ -220,7 +226,7 @@ def _pretrain_and_unroll(
             callbacks=shown,
         )
     watch.lap("pretrain")
-    encoder = training.unroll(rbms, scaling=scale)  # stage 2
+    encoder = training.unroll(rbms, scaling=scale, metric=settings.metric)  # stage 2
     watch.lap("unroll")
     return encoder, [rbm.history.history for rbm in rbms]
 

@@ -71,14 +71,14 @@ def encoder(
     reduced: pca.Projection,
     index: Index,
     *,
+    metric: str = "euclidean",
     network: keras.Model | None = None,
     **options: Any,
 ) -> keras.Model:
     """Return the model that places rows among X [N, D] by their components Z [N, m], at Y."""
     layer = Placement.from_reference(Z, Y, reduced.outside2(X, Z), name="placement", **options)
-    whole = networks.placed(
-        layer, X.shape[1], scaling=reduced[:2], components=reduced.components, network=network
-    )
+    fixed: dict[str, Any] = {"scaling": reduced[:2], "components": reduced.components}
+    whole = networks.placed(layer, X.shape[1], metric=metric, network=network, **fixed)
     n = len(Z)
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:_MEASURED])
     k = min(layer.n_neighbors, n - 1)

@@ -10,13 +10,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
+from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped
-from ptsne_keras.estimators._settings import check_parameters, resolve
+from ptsne_keras.estimators._settings import PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
+from ptsne_keras.utils import arrays
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
@@ -42,11 +44,12 @@ class ParametricTSNE(MapEstimator):
         The effective number of neighbours, above 1 and below n_samples - 1, or for batches below
         the batch's rows - 1. "auto" is 15, or 30 for batches and, with placement, up to
         5,000 rows; and at most (n_samples - 1) / 3. Of several perplexities, P is the mean.
+    metric : {"euclidean", "cosine", "correlation"}, default="euclidean"
+        The distance between rows. The encoder scales rows to one length, centred if need be.
     placement : bool, default=True
         Whether the training rows are freed, and new rows placed among them. The map is finer, and
-        the network needs a fraction of the steps; `encoder_` then contains 50 principal components
-        of each training row at most. Maps of more than three dimensions are not freed: rows are
-        placed among the network's own places.
+        the network needs a fraction of the steps; `encoder_` then contains at most 50 principal
+        components of each training row. Maps of more than three dimensions are not freed.
     sampling : {"auto", "graph", "batch", "fixed"}, default="auto"
         How a batch and its P are drawn. "graph": rows with one neighbour each, by one search among
         all rows. "batch": random rows, with P calibrated among them; perplexity u then acts like
@@ -65,15 +68,15 @@ class ParametricTSNE(MapEstimator):
     hidden_units : tuple of int or "auto", default="auto"
         The widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str, default="auto"
-        Any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which allow no other.
+        Any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which need it.
     scaling : {"auto", "unit", "standard"}, default="auto"
         How rows are scaled if there is no projection. "unit" brings them into [0, 1] by two
         numbers, for Bernoulli visible units. "standard" centres the columns and divides them by
         one number, their root mean square deviation, for Gaussian visible units. "auto" is "unit"
         for values in [0, 1] and for integers in 0 … 255, and "standard" otherwise.
     dof : float, "auto" or "learn", default=1.0
-        The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1).
-        "learn" starts there and trains α with the weights from the second epoch on.
+        The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1), where
+        "learn" starts, and trains α with the weights from the second epoch on.
     exaggeration : float or "auto", default="auto"
         The weight c of the attraction in the loss. 1 is plain t-SNE; with more, clusters are
         tighter, and new rows land in the right one more often. "auto" is 1.2, 1 up to 500 rows,
@@ -85,11 +88,11 @@ class ParametricTSNE(MapEstimator):
         sampling="batch" and "fixed".
     epochs : int or "auto", default="auto"
         The passes of fine-tuning over the rows. "auto" is 200 to 3,000 steps, by n_samples, and at
-        least 4 passes; without placement 8,000 to 16,000 and at least 8. It is 500 steps for
-        sampling="batch" and "fixed", and 30 passes and at least 120 batches for "cg".
+        least 4 passes; without placement 8,000 to 16,000 and at least 8; 500 steps on batches; and
+        30 passes and at least 120 batches for "cg".
     pretraining_epochs : int or "auto", default="auto"
-        The passes over the rows for each RBM, in batches of 100; the top one takes 5/3 as many.
-        "auto" is 30, or 100 for "pcd", or as many as make 1,300 updates.
+        The passes over the rows for each RBM, in batches of 100; 5/3 of it for the top one. "auto"
+        is 30, or 100 for "pcd", or as many as make 1,300 updates.
     learning_rate : float or "auto", default="auto"
         The learning rate of Adam. "auto" is 0.003, 0.02 for sigmoid layers, or 0.001 for an
         `encoder` of your own. With sampling="graph" it is constant, and the weights are averaged
@@ -111,8 +114,8 @@ class ParametricTSNE(MapEstimator):
     Attributes
     ----------
     encoder_ : keras.Model
-        The whole model from raw rows [B, D] to the map [B, d]: the network and a `Placement` layer,
-        which needs this package to be loaded; or the network alone without placement.
+        The model from raw rows [B, D] to the map [B, d]: the network and a `Placement` layer, which
+        needs this package to be loaded; or the network alone.
     network_ : keras.Model
         The network from raw rows to the map, of standard Keras layers only.
     embedding_ : ndarray of shape (n_samples, n_components)
@@ -153,6 +156,7 @@ class ParametricTSNE(MapEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
+        "metric": [StrOptions({"euclidean", "cosine", "correlation"})],
         "placement": ["boolean"],
         "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
         "jitter": [Interval(Real, 0, None, closed="left")],
@@ -178,6 +182,7 @@ class ParametricTSNE(MapEstimator):
         n_components: int = 2,
         *,
         perplexity: float | tuple[float, ...] | str = "auto",
+        metric: str = "euclidean",
         placement: bool = True,
         sampling: str = "auto",
         jitter: float = 0.5,
@@ -199,6 +204,7 @@ class ParametricTSNE(MapEstimator):
     ) -> None:
         self.n_components = n_components
         self.perplexity = perplexity
+        self.metric = metric
         self.placement = placement
         self.sampling = sampling
         self.jitter = jitter
@@ -243,26 +249,14 @@ class ParametricTSNE(MapEstimator):
         >>> tsne = ParametricTSNE.paper(random_state=0)
         >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining=None, optimizer="adam")
         """
-        settings: dict[str, Any] = {
-            "placement": False,
-            "pretraining": "cd1",
-            "sampling": "fixed",
-            "jitter": 0.0,
-            "initial_dims": None,
-            "hidden_units": (500, 500, 2000),
-            "activation": "sigmoid",
-            "dof": 1.0,
-            "exaggeration": 1.0,
-            "batch_size": 5000,
-            "optimizer": "cg",
-        }
-        return cls(n_components, **settings | changes)
+        return cls(n_components, **{**PAPER, **changes})
 
     def fit(
         self,
         X: Any,
         y: Any = None,
         *,
+        neighbors: Any = None,
         callbacks: Callbacks = None,
         resume: bool = False,
     ) -> Self:
@@ -273,9 +267,13 @@ class ParametricTSNE(MapEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             At least four rows.
         y : Ignored
+        neighbors : tuple (indices, distances) or sparse matrix, default=None
+            Neighbours found elsewhere, from which the map is then made: two arrays of shape
+            (n_samples, k) without the rows themselves, or a graph of distances, such as of
+            scikit-learn's `kneighbors_graph` or scanpy's ``obsp["distances"]``. "auto" perplexity
+            is then k / 3 at most. New rows are placed by `metric`.
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
-            Callbacks of fine-tuning. If one sets `model.stop_training`, the estimator is fitted all
-            the same, and `resume` can finish the fit later.
+            Callbacks of fine-tuning; what one stops by `model.stop_training`, `resume` can finish.
         resume : bool, default=False
             Whether to continue a fit that a callback stopped early. X and the parameters must be
             those of that fit.
@@ -296,21 +294,24 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, keras.tree.flatten(callbacks or []))
+            self._fit(X, start, neighbors, keras.tree.flatten(callbacks or []))
         return self
 
-    def _fit(self, X: Any, start: _fit_stages.Fitted | None, callbacks: list[Any]) -> None:
+    def _fit(self, X: Any, start: Any, neighbors: Any, callbacks: list[Any]) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
+        X = arrays.unit_rows(X, self.metric)
+        if neighbors is not None:
+            neighbors = check_neighbors(neighbors, X.shape[0])
         if start and start.left:
             _resume.check_same_rows(self, X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
-        settings = resolve(self.get_params(), *X.shape)
+        k = None if neighbors is None else neighbors.indices.shape[1]
+        settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
+        options = {"seed": seed, "callbacks": callbacks, "verbose": self.verbose}
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            found = _fit_stages.fit(
-                X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
-            )
+            found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)
             self._settings = settings
             self.network_, self.dof_, self.history_, left, placed = found
             self._left = left and left._replace(parameters=_resume.compared(self))
@@ -382,6 +383,7 @@ class ParametricTSNE(MapEstimator):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
+        state["neighbors"] = self._settings.neighbors
         saved = {"embedding": self.embedding_}
         if self._left is not None:
             state["unfinished"] = self._left.state()
@@ -392,6 +394,7 @@ class ParametricTSNE(MapEstimator):
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
-        self._settings = resolve(self.get_params(), len(self.embedding_), self.n_features_in_)
+        n, k = len(self.embedding_), state.get("neighbors")
+        self._settings = resolve(self.get_params(), n, self.n_features_in_, k)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)

@@ -21,6 +21,7 @@ def placed(
     *,
     scaling: Scaling,
     components: FloatArray,
+    metric: str = "euclidean",
     network: keras.Model | None = None,
 ) -> keras.Model:
     """Return a model that places raw rows [B, D] by a layer that sees their components [B, m].
@@ -29,7 +30,7 @@ def placed(
     ----------
     layer : keras.layers.Layer
         The last layer, such as `Placement`.
-    features, scaling, components
+    features, scaling, components, metric
         As in :func:`encoder`.
     network : keras.Model, default=None
         A model from raw rows [B, D] to the starting places [B, d].
@@ -45,7 +46,7 @@ def placed(
     >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
     TensorShape([200, 2])
     """
-    front = chain(features, [], scaling, components)
+    front = chain(features, [], scaling, components, metric=metric)
     rows, z = front.inputs[0], front.outputs[0]
     y = layer(z if network is None else [z, network(rows)])
     return keras.Model(rows, y, name="encoder")
