@@ -1,11 +1,9 @@
 """Exports of models that place rows: signatures, a bounded reference, other runtimes."""
 
-import warnings
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import c_loader
+from support import c_loader, runtimes
 
 from ptsne_keras import networks, serving
 from ptsne_keras.networks import Placement, placement
@@ -118,48 +116,27 @@ def test_reference_sizes_that_cannot_work_are_named(size, encoder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def on_onnx(encoder, folder, rows):
-    import onnxruntime
-
-    file = serving.export_onnx(encoder, folder / "map.onnx")
-    return onnxruntime.InferenceSession(str(file)).run(None, {"features": rows})[0]
-
-
-def on_openvino(encoder, folder, rows, export=serving.export_onnx):
-    import openvino
-
-    file = export(encoder, folder / "map.onnx")
-    model = openvino.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return model({"features": rows})["embedding"]
-
-
-def on_openvino_from_the_folder(encoder, folder, rows):
-    return on_openvino(encoder, folder, rows, serving.export_saved_model)
-
-
-def on_litert(encoder, folder, rows):
-    file = serving.export_litert(encoder, folder / "map.tflite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it moves to ai_edge_litert
-        interpreter = tf.lite.Interpreter(str(file))
-    return interpreter.get_signature_runner()(features=rows)["embedding"]
-
-
 @pytest.mark.parametrize("search", [pytest.param("whole", marks=pytest.mark.slow), "by blocks"])
 @pytest.mark.parametrize(
-    "run",
+    ("export", "name", "load"),
     [
-        on_onnx,
+        (serving.export_onnx, "map.onnx", runtimes.load),
         *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in (on_openvino, on_openvino_from_the_folder, on_litert)
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                (serving.export_onnx, "map.onnx", runtimes.load_in_openvino),
+                (serving.export_saved_model, "map", runtimes.load_in_openvino),
+                (serving.export_litert, "map.tflite", runtimes.load),
+            )
         ),
     ],
 )
-def test_other_runtimes_place_rows_too(run, search, encoder, X, new, tmp_path, monkeypatch):
+def test_other_runtimes_place_rows_too(
+    export, name, load, search, encoder, X, new, tmp_path, monkeypatch
+):
     if search == "by blocks":
         monkeypatch.setattr(placement, "_BLOCK", 4)
         encoder = build(X)
         assert encoder.layers[-1]._block == 4
-    found = run(encoder, tmp_path, new)
+    found = load(export(encoder, tmp_path / name))(new)
     np.testing.assert_allclose(found, encoder.predict(new, verbose=0), rtol=1e-3, atol=1e-3)

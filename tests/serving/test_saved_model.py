@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import openvino
 import pytest
 import tensorflow as tf
 from support import c_loader
+from support.runtimes import load_in_openvino
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ptsne_keras import serving
@@ -59,11 +59,7 @@ def test_c_api_and_openvino_answer_as_keras(served, answers, n):
         found = answers[f"{signature}/embedding@{n}"]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, **CLOSE)
-    core = openvino.Core()
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = core.compile_model(core.read_model(served.path), "CPU", options)(served.rows[:n])
-    embedding = next(v for v in found.values() if v.shape == (n, 2))
-    np.testing.assert_allclose(embedding, expected, **CLOSE)
+    np.testing.assert_allclose(load_in_openvino(served.path)(served.rows[:n]), expected, **CLOSE)
 
 
 def test_empty_batch_gives_an_empty_map(answers):
