@@ -63,15 +63,23 @@ def test_it_answers_by_placement_by_the_network_and_with_novelty(path, encoder, 
     np.testing.assert_allclose(both["novelty"], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["serving_default", "embed_fast", "embed_with_novelty"])
-def test_a_row_that_is_not_finite_spoils_no_other(name, path, new):
-    rows = new[:3].copy()
-    rows[1, 4] = np.inf
-    found, expected = answers(path, rows, name), answers(path, new[:3], name)
-    assert np.isnan(found["embedding"][1]).all()
-    np.testing.assert_allclose(found["embedding"][::2], expected["embedding"][::2], **CLOSE)
-    if name == "embed_with_novelty":
-        assert found["novelty"][1] == 1
+@pytest.fixture(params=["placed", "network"])
+def exported(request, path, new, served):
+    """The folder of a model with placement or without, its signatures, and rows for it."""
+    path, rows = (path, new) if request.param == "placed" else (served.path, served.rows[:60])
+    return path, set(tf.saved_model.load(str(path)).signatures) - {"embed_examples"}, rows
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_spoils_no_other(value, exported):
+    path, names, rows = exported
+    spoiled = rows[:3].copy()
+    spoiled[1, 4] = value  # ReLU would give it a place
+    for name in names:
+        found, expected = answers(path, spoiled, name), answers(path, rows[:3], name)
+        assert np.isnan(found["embedding"][1]).all()
+        np.testing.assert_allclose(found["embedding"][::2], expected["embedding"][::2], **CLOSE)
+        assert name != "embed_with_novelty" or found["novelty"][1] == 1
 
 
 def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
@@ -81,12 +89,14 @@ def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
     np.testing.assert_allclose(found["serving_default/embedding@7"], expected, **CLOSE)
 
 
-def test_it_compiles_under_xla(path, new):
-    model = tf.saved_model.load(str(path))
-    signature = model.signatures["serving_default"]
-    compiled = tf.function(lambda x: signature(features=x), jit_compile=True)
-    found, expected = compiled(tf.constant(new))["embedding"], answers(path, new)["embedding"]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+def test_every_signature_compiles_under_xla_but_that_of_strings(exported):
+    path, names, rows = exported
+    model, rows = tf.saved_model.load(str(path)), tf.constant(rows[:7])
+    for name in names:
+        signature = model.signatures[name]
+        compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)
+        for key, value in signature(features=rows).items():
+            np.testing.assert_allclose(compiled(rows)[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_reference_is_bounded_and_told(path, encoder, X, new, tmp_path):

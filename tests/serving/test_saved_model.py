@@ -99,26 +99,6 @@ def test_rows_of_another_width_are_refused(served, model, tmp_path, width):
         c_loader.run(served.path, {"serving_default/features": rows}, tmp_path)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_row_that_is_not_finite_spoils_no_other(served, model, value):
-    rows = served.rows[:3].copy()
-    rows[1, 5] = value  # ReLU would give it a place
-    found = model.signatures["embed_with_novelty"](features=tf.constant(rows))
-    assert np.isnan(found["embedding"][1]).all()
-    assert found["novelty"][1] == 1
-    expected = np.asarray(served.encoder(rows))
-    np.testing.assert_allclose(found["embedding"].numpy()[[0, 2]], expected[[0, 2]], **CLOSE)
-
-
-def test_every_signature_compiles_under_xla_but_that_of_strings(served, model):
-    rows = tf.constant(served.rows[:7])
-    for name in ("serving_default", "embed_with_novelty"):
-        signature = model.signatures[name]
-        compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)
-        for key, value in signature(features=rows).items():
-            np.testing.assert_allclose(compiled(rows)[key], value, rtol=1e-3, atol=1e-4)
-
-
 def test_served_novelty_is_a_quantile_of_the_training_rows_distances(served, model):
     def novelty(rows):
         signature = model.signatures["embed_with_novelty"]
