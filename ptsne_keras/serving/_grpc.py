@@ -123,7 +123,7 @@ def _failure(code: str, details: str, timeout: float) -> Failure:
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
         kind = "ANSWER" if "CLIENT" in details else "PAYLOAD"
         return Failure(f"{kind}_TOO_LARGE", details)  # no retry will make it fit
-    if any(sign in details for sign in _UNTRUSTED):
+    if code == "UNAVAILABLE" and any(sign in details for sign in _UNTRUSTED):
         return Failure("UNTRUSTED", details)
     if any(sign in details for sign in _CUT):
         return Failure("DATA_LOSS", details)
