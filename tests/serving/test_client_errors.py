@@ -105,7 +105,8 @@ def test_bad_example(client):
 
 
 def http(body, status="200 OK", headers=""):
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+    headers += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    return f"HTTP/1.1 {status}\r\n{headers}".encode() + body
 
 
 REFUSAL = http(b'{"error": "no"}', "400 Bad Request")
