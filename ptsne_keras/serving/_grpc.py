@@ -3,14 +3,13 @@
 import importlib
 import math
 from typing import Any
-from urllib.parse import SplitResult
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Target
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import optional
 
@@ -33,29 +32,21 @@ _OPTIONS = [
 class Grpc:
     """The same calls as `Rest`, over one channel, shared by threads."""
 
-    def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Options,
-        headers: Options,
-        credentials: Any,
-        max_answer_bytes: int,
-    ) -> None:
-        grpc = _required(url.scheme)
-        limit = ("grpc.max_receive_message_length", min(max_answer_bytes, 2**31 - 1))
+    def __init__(self, to: Target) -> None:
+        grpc = _required(to.url.scheme)
+        limit = ("grpc.max_receive_message_length", min(to.max_answer_bytes, 2**31 - 1))
         options = [*_OPTIONS, limit]
-        if url.scheme == "grpcs":
-            credentials = credentials or grpc.ssl_channel_credentials()
-            self._channel = grpc.secure_channel(url.netloc, credentials, options)
+        if to.url.scheme == "grpcs":
+            credentials = to.credentials or grpc.ssl_channel_credentials()
+            self._channel = grpc.secure_channel(to.url.netloc, credentials, options)
         else:
-            self._channel = grpc.insecure_channel(url.netloc, options)
+            self._channel = grpc.insecure_channel(to.url.netloc, options)
         self._rpc_error = grpc.RpcError
         self._prediction = _api("prediction_service_pb2_grpc").PredictionServiceStub(self._channel)
         self._models = _api("model_service_pb2_grpc").ModelServiceStub(self._channel)
-        self._model, self._choice = model, choice
+        self._model, self._choice = to.model, to.choice
         # HTTP/2 has lower-case names only.
-        self._headers = [(key.lower(), value) for key, value in headers.items()]
+        self._headers = [(key.lower(), value) for key, value in to.headers.items()]
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows as one tensor."""

@@ -9,13 +9,13 @@ import socket
 import ssl
 import time
 from typing import Any
-from urllib.parse import SplitResult, quote
+from urllib.parse import quote
 
 import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Target
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -64,39 +64,28 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Until(self.fp.detach(), sock))
 
 
-def _within_timeout(pool: Any) -> Any:
-    """Return the class of pool with such responses."""
-    connection = type("Connection", (pool.ConnectionCls,), {"response_class": _Response})
-    return type("Pool", (pool,), {"ConnectionCls": connection})
+class _Pools(urllib3.PoolManager):
+    """Pools of connections that give such responses."""
 
-
-_POOLS = {
-    "http": _within_timeout(urllib3.HTTPConnectionPool),
-    "https": _within_timeout(urllib3.HTTPSConnectionPool),
-}
+    def _new_pool(self, *args: Any, **options: Any) -> Any:
+        pool = super()._new_pool(*args, **options)
+        body = {"response_class": _Response}
+        pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), body)
+        return pool
 
 
 class Rest:
     """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
-    def __init__(
-        self,
-        url: SplitResult,
-        model: str,
-        choice: Options,
-        headers: Options,
-        credentials: Any,
-        max_answer_bytes: int,
-    ) -> None:
-        base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
-        self._url = f"{base}/v1/models/{quote(model, safe='')}"
-        for kind, value in choice.items():
+    def __init__(self, to: Target) -> None:
+        base = f"{to.url.scheme}://{to.url.netloc}{to.url.path.rstrip('/')}"
+        self._url = f"{base}/v1/models/{quote(to.model, safe='')}"
+        for kind, value in to.choice.items():
             self._url += f"/{kind}s/{quote(str(value), safe='')}"
-        headers = {"Content-Type": "application/json", **headers}
-        options = {"maxsize": _KEPT, "retries": False, "ssl_context": credentials}
-        self._pools = urllib3.PoolManager(headers=headers, **options)
-        self._pools.pool_classes_by_scheme = _POOLS
-        self._max_bytes = max_answer_bytes
+        headers = {"Content-Type": "application/json", **to.headers}
+        options = {"maxsize": _KEPT, "retries": False, "ssl_context": to.credentials}
+        self._pools = _Pools(headers=headers, **options)
+        self._max_bytes = to.max_answer_bytes
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""

@@ -93,9 +93,9 @@ class Sender:
             if signature.name not in known:
                 raise Failure("INVALID_ARGUMENT", f"only the signatures {sorted(known)}")
             with _transport.reading():
-                outputs = known[signature.name]["outputs"]
-                shapes = {name: outputs[name]["shape"][1:] for name in signature.ranks}
-                found = {k: np.empty((0, *(n or 0 for n in s)), "f4") for k, s in shapes.items()}
+                told = known[signature.name]["outputs"]
+                shapes = {k: [n or 0 for n in told[k]["shape"][1:]] for k in signature.ranks}
+                found = {k: np.empty((0, *shape), np.float32) for k, shape in shapes.items()}
             return _checked(signature, found, ())
 
         return self._retry(f"signature {signature.name!r}", once)

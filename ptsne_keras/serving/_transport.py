@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import SplitResult
 
 import numpy as np
 import scipy.sparse
@@ -21,11 +22,19 @@ _TEXT = 800
 Rows: TypeAlias = FloatArray | Sequence[bytes]
 """What is sent: features float32 [N, D], or N serialised `tf.train.Example`."""
 
-Options: TypeAlias = Mapping[str, Any]
-"""Headers, or the choice of a version or label."""
-
 Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}."""
+
+
+class Target(NamedTuple):
+    """Whom to ask, and how."""
+
+    url: SplitResult
+    model: str
+    choice: Mapping[str, Any]  # of a version or label
+    headers: Mapping[str, str]
+    credentials: Any
+    max_answer_bytes: int
 
 
 class Signature(NamedTuple):

@@ -12,7 +12,7 @@ from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender
-from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures, Target
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 
@@ -106,7 +106,7 @@ class Client:
         if any("\r" in text or "\n" in text for pair in headers.items() for text in pair):
             raise ValueError(f"headers should not contain line breaks. Received: {headers!r}.")
         transport = Rest if parts.scheme.startswith("http") else Grpc
-        self._transport = transport(parts, model, choice, headers, credentials, limit)
+        self._transport = transport(Target(parts, model, choice, headers, credentials, limit))
         self._choice, self._timeout = choice, timeout
         chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
         self._sender = Sender(self._transport, f"{url}, model {model!r}{chosen},", **seconds)

@@ -244,14 +244,8 @@ _COMPOSE = """# docker compose --profile cpu up --detach
 # Pin the image: TF_SERVING_TAG=x.y.z.
 #
 # Only this machine reaches the ports: the server encrypts nothing and asks for no password. To open
-# it to others, run a proxy beside it that ends TLS and asks for one, such as Caddy with
-#   maps.example.org {
-#     basic_auth {
-#       ana $2a$14$... (from caddy hash-password)
-#     }
-#     reverse_proxy 127.0.0.1:8501
-#   }
-# and for gRPC, under another name, reverse_proxy h2c://127.0.0.1:8500.
+# it to others, run a proxy beside it that ends TLS and asks for one, such as Caddy with basic_auth
+# and reverse_proxy 127.0.0.1:8501, or h2c://127.0.0.1:8500 for gRPC.
 x-serving: &serving
   restart: unless-stopped
   ports: ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
