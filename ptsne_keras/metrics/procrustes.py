@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 
 from ptsne_keras.typing import FloatArray
 
@@ -43,8 +44,7 @@ def align(Y: Any, target: Any = None) -> FloatArray:
     centred = Y - Y.mean(axis=0)
     if target is None:
         return centred
-    left, _, right = np.linalg.svd(A.T @ B)
-    return (centred @ (left @ right)).astype(centred.dtype, copy=False)
+    return (centred @ orthogonal_procrustes(A, B)[0]).astype(centred.dtype, copy=False)
 
 
 def procrustes_correlation(Y: Any, Y_other: Any) -> float:

@@ -60,7 +60,7 @@ def trustworthiness(
     if check_integer(n_neighbors, "n_neighbors") >= n / 2:
         raise ValueError(f"n_neighbors should be below N / 2 = {n / 2:g}. Received: {n_neighbors}.")
     chosen = ranks.drawn(n, sample_size, random_state)
-    near = ranks.nearest(Y, n_neighbors, of=chosen if len(chosen) < n else None)
+    near = ranks.nearest(Y, n_neighbors, of=chosen)
     return trust(ranks.ranks(X, chosen, near), n)
 
 
@@ -211,12 +211,7 @@ def neighborhood_recall_per_row(
     X, Y = check_pair(X, Y)
     X_test, Y_test = check_test_pair(X, Y, X_test, Y_test)
     n = (X if X_test is None else X_test).shape[0]
-    chosen = ranks.drawn(n, sample_size, random_state)
-    of = None
-    if X_test is not None:
-        X_test, Y_test = X_test[chosen], Y_test[chosen]
-    elif len(chosen) < n:
-        of = chosen
+    of = ranks.drawn(n, sample_size, random_state)
     true = ranks.nearest(X, n_neighbors, of=of, X_new=X_test)
     return ranks.recall(true, ranks.nearest(Y, n_neighbors, of=of, X_new=Y_test))
 
