@@ -63,15 +63,20 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
     start: Fitted | None = None,
+    init: keras.Model | None = None,
     neighbors: Neighbors | None = None,
 ) -> Fitted:
-    """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit."""
+    """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit.
+
+    `init` is the network of another fit, from whose map this one starts.
+    """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
     watch = Stopwatch(start.history["seconds"] if start else None)
-    network = _encoders.copied(start.network) if start else None
+    init = start.network if start else init
+    network = _encoders.copied(init) if init else None
     recorder = Recorder(start.left if start else None)
-    X, rows, reduced = _project(X, settings, seeds[0], watch)
+    X, rows, reduced = _project(X, settings, seeds[0], watch, init)
     graph = None
     if settings.placement or settings.sampling == "graph":
         graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1], neighbors)
@@ -151,13 +156,16 @@ def _check_optimizer(settings: Settings) -> None:
 
 
 def _project(
-    X: Any, settings: Settings, seed: int, watch: Stopwatch
+    X: Any, settings: Settings, seed: int, watch: Stopwatch, init: keras.Model | None
 ) -> tuple[Any, FloatArray, pca.Projection | None]:
     """Return X, the rows that the trained layers see, and the projection that makes them."""
     if settings.initial_dims is None:
         X = X.toarray() if scipy.sparse.issparse(X) else X
         return X, X, None
-    reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
+    if init is None:
+        reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
+    else:
+        reduced = _encoders.projection(init)
     rows = reduced.apply(X)
     watch.lap("project")
     return X, rows, reduced

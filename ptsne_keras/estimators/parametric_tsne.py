@@ -14,7 +14,7 @@ from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
-from ptsne_keras.estimators._encoders import mapped
+from ptsne_keras.estimators._encoders import mapped, start_of
 from ptsne_keras.estimators._settings import PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
@@ -56,8 +56,7 @@ class ParametricTSNE(MapEstimator):
         u · n_samples / batch_size on the whole set. "fixed": one random split into batches, whose
         P takes n_samples · batch_size numbers. "auto" is "graph", or "batch" with RBMs.
     jitter : float, default=0.5
-        Noise on the rows of sampling="graph", relative to the variation around each row, so that
-        new rows land among their neighbours more often; see `data.batches.from_graph`.
+        Noise on rows, as a part of the variation around each; see `data.batches.from_graph`.
     initial_dims : int, "auto" or None, default="auto"
         The number of principal components that a fixed layer hands to the trained ones. None, or a
         number not below n_samples and n_features, leaves the columns themselves. "auto" is 100, or
@@ -102,9 +101,8 @@ class ParametricTSNE(MapEstimator):
         a batch, for large batches that stay the same: sampling="fixed".
     encoder : keras.Model, default=None
         A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
-        of `hidden_units`, `activation`, `scaling` and `n_components`. A copy is trained, from its
-        weights on. The columns of X go to its inputs in order, unscaled, and reshaped to what each
-        input expects, such as images.
+        of `hidden_units`, `activation` and `scaling`. A copy is trained, from its weights on. The
+        columns of X go to its inputs in order, unscaled, reshaped to what each input expects.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.
@@ -149,7 +147,6 @@ class ParametricTSNE(MapEstimator):
     >>> Y_again = ParametricTSNE.load("map").transform(X_new)
     """
 
-    embedding_: FloatArray
     dof_: float
     kl_divergence_: float
 
@@ -257,6 +254,7 @@ class ParametricTSNE(MapEstimator):
         y: Any = None,
         *,
         neighbors: Any = None,
+        init: Any = None,
         callbacks: Callbacks = None,
         resume: bool = False,
     ) -> Self:
@@ -272,6 +270,8 @@ class ParametricTSNE(MapEstimator):
             (n_samples, k) without the rows themselves, or a graph of distances, such as of
             scikit-learn's `kneighbors_graph` or scanpy's ``obsp["distances"]``. "auto" perplexity
             is then k / 3 at most. New rows are placed by `metric`.
+        init : ParametricTSNE, default=None
+            Another fit of the same columns, from whose map this one starts: the picture stays.
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
             Callbacks of fine-tuning; what one stops by `model.stop_training`, `resume` can finish.
         resume : bool, default=False
@@ -281,7 +281,6 @@ class ParametricTSNE(MapEstimator):
         Returns
         -------
         ParametricTSNE
-            The estimator itself.
 
         Raises
         ------
@@ -294,10 +293,10 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, neighbors, keras.tree.flatten(callbacks or []))
+            self._fit(X, start, init, neighbors, keras.tree.flatten(callbacks or []))
         return self
 
-    def _fit(self, X: Any, start: Any, neighbors: Any, callbacks: list[Any]) -> None:
+    def _fit(self, X: Any, start: Any, init: Any, neighbors: Any, callbacks: list[Any]) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         X = arrays.unit_rows(X, self.metric)
@@ -309,6 +308,7 @@ class ParametricTSNE(MapEstimator):
         k = None if neighbors is None else neighbors.indices.shape[1]
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
         options = {"seed": seed, "callbacks": callbacks, "verbose": self.verbose}
+        options["init"] = init and start_of(init, settings, X.shape[1])
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
             found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)

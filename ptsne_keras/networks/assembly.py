@@ -140,8 +140,13 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
         D2 = np.where(near == cells[rows][:, None], without, D2)
         distances.append(np.asarray(part.distance(np.sort(D2)[:, :k], reference[2][rows])))
     part.set_usual(np.concatenate(distances))
-    # All other layers are shared.
-    return keras.models.clone_model(model, clone_function=lambda old: part if old is layer else old)
+    return exchanged(model, part)
+
+
+def exchanged(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
+    """Return a model with another last layer that shares all others."""
+    last = model.layers[-1]
+    return keras.models.clone_model(model, clone_function=lambda old: layer if old is last else old)
 
 
 def _cells(Y: FloatArray, n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
