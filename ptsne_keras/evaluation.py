@@ -26,6 +26,9 @@ _VOTES = (1, 5)
 _PAIRED = 3
 # Standard deviations of the coordinates among which the scale of a map is sought.
 _SIZES = (1e-2, 1e4)
+# Trustworthiness of a map that shows nearly all, or most, neighbours right, and Spearman's ρ of one
+# whose large distances can be compared.
+_SOUND, _FAIR, _ORDERED = 0.95, 0.8, 0.7
 # Names of the measures in the table.
 _TITLES = {
     "kl_divergence": "KL(P‖Q), nats (lower is better)",
@@ -185,6 +188,35 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"Neighbours of {' and '.join(drawn)}, drawn at random, among all rows."]
     seconds = ", ".join(f"{name} {s:.1f}" for name, s in results["seconds"].items())
     return "\n".join([*lines, "", f"seconds: {seconds}"])
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Return two sentences on what the results of `evaluate` mean for the first map.
+
+    They are about test rows if there are any, else about the training rows.
+
+    Examples
+    --------
+    >>> print(summary(evaluate(tsne, X_train, X_test)))
+    """
+    part = "test" if results["rows"]["test"] else "training"
+    measures = next(iter(results["measures"].values()))[part]
+    trust, recall, distances = (
+        measures[name]
+        for name in ("trustworthiness", "neighborhood_recall", "distance_correlation")
+    )
+    K = results["recall_neighbors"]
+    near = "There are too few rows to tell whether neighbours on the map are neighbours in the data"
+    if trust is not None:
+        word = "Nearly all" if trust >= _SOUND else "Most" if trust >= _FAIR else "Too few"
+        near = f"{word} neighbours of {part} rows on the map are neighbours in the data"
+    if recall is not None:
+        near += f", and {recall * K:.1f} of {K} neighbours in the data are so on the map"
+    far = "Distances between clusters mean "
+    far += "little here: read who is near, and neither gaps nor sizes"
+    if distances is not None and distances >= _ORDERED:
+        far = "Distances between clusters are roughly in the order of those in the data"
+    return f"{near}.\n{far}."
 
 
 def _check_counts(n: int, k: int, K: int) -> None:

@@ -191,11 +191,13 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(evaluation, "table", lambda results: f"k = {results['k']}")
+    monkeypatch.setattr(evaluation, "summary", lambda results: "Good.")
     words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
     run("evaluate", "map", *words, "--n-neighbors", 7, "--no-pca")
-    assert capsys.readouterr().out == "k = 7\n"
+    assert capsys.readouterr().out == "k = 7\n\nGood.\n"
     run("evaluate", "map", *words, "--json")
-    assert answer(capsys)["rows"] == {"training": 90, "test": 90}
+    assert (told := answer(capsys))["summary"] == "Good."
+    assert told["rows"] == {"training": 90, "test": 90}
     (model, X, X_test, options), _ = calls
     assert isinstance(model, ParametricTSNE)
     assert X.shape == X_test.shape == (90, 5)
