@@ -116,6 +116,7 @@ def from_graph(
     batch_size: int = 1024,
     *,
     neighbors: Neighbors | None = None,
+    probabilities: FloatArray | None = None,
     jitter: float = 0.0,
     seed: int | None = None,
     epoch: tf.Variable | None = None,
@@ -139,6 +140,8 @@ def from_graph(
         Largest number of rows in a batch, at least 4.
     neighbors : Neighbors, default=None
         Neighbours found elsewhere; by default the nearest 3 · perplexity rows.
+    probabilities : ndarray of shape (n_samples, k), default=None
+        p_{j|i} over the given `neighbors`; by default calibrated to the perplexity.
     jitter : float, default=0.0
         Scale of noise on each drawn row, which keeps a network from memorising the rows:
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
@@ -181,7 +184,8 @@ def from_graph(
     options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
     heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
-    draw = tf.autograph.experimental.do_not_convert(PairSampler(X, near, perplexity, jitter))
+    sampler = PairSampler(X, near, perplexity, jitter, probabilities)
+    draw = tf.autograph.experimental.do_not_convert(sampler)
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))
 

@@ -65,10 +65,11 @@ def fit(
     start: Fitted | None = None,
     init: keras.Model | None = None,
     neighbors: Neighbors | None = None,
+    codes: Any = None,
 ) -> Fitted:
     """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit.
 
-    `init` is the network of another fit, from whose map this one starts.
+    `init` is the network of another fit, from whose map this one starts; `codes` [N] are classes.
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
@@ -80,6 +81,8 @@ def fit(
     graph = None
     if settings.placement or settings.sampling == "graph":
         graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1], neighbors)
+        if codes is not None:
+            graph = _fit_graph.with_labels(graph, codes, settings.label_weight, seeds[1])
         watch.lap("neighbors")
     # Resumed, a fit draws new batches; fixed batches stay the same.
     later = 0 if settings.sampling == "fixed" else recorder.before
@@ -177,8 +180,8 @@ def _batches(
     """Return the batches (X, P) by the sampling of the settings."""
     common = rows, settings.perplexity, settings.batch_size
     if settings.sampling == "graph" and graph is not None:
-        found = graph.neighbors
-        return batches.from_graph(*common, neighbors=found, jitter=settings.jitter, seed=seed)
+        options: dict[str, Any] = {"neighbors": graph.neighbors, "probabilities": graph.P}
+        return batches.from_graph(*common, jitter=settings.jitter, seed=seed, **options)
     shuffle: Any = "once" if settings.sampling == "fixed" else True
     return batches.from_array(*common, shuffle=shuffle, seed=seed)
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import keras
 import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.data import batches
@@ -46,6 +47,32 @@ _REGRESSION_EPOCHS = 1000
 _HELD_OUT, _TRAINED = 2500, 4
 
 
+_AUTO = StrOptions({"auto"})
+# What the parameters of `ParametricTSNE` may be.
+CONSTRAINTS: dict[str, list[Any]] = {
+    "n_components": [Interval(Integral, 1, None, closed="left")],
+    "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
+    "metric": [StrOptions({"euclidean", "cosine", "correlation"})],
+    "label_weight": [Interval(Real, 0, 1, closed="both")],
+    "placement": ["boolean"],
+    "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
+    "jitter": [Interval(Real, 0, None, closed="left")],
+    "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
+    "pretraining": [StrOptions({"cd1", "pcd"}), None],
+    "hidden_units": ["array-like", _AUTO],
+    "activation": [str],
+    "scaling": [StrOptions({"auto", "unit", "standard"})],
+    "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
+    "exaggeration": [Interval(Real, 0, None, closed="neither"), _AUTO],
+    "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
+    "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
+    "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
+    "encoder": [keras.Model, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 # Those of the 2009 paper.
 PAPER: Mapping[str, Any] = {
     "placement": False,
@@ -69,6 +96,7 @@ class Settings:
     n_components: int
     perplexity: float | tuple[float, ...]
     metric: str
+    label_weight: float
     placement: bool
     sampling: str
     jitter: float

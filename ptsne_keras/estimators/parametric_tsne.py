@@ -1,12 +1,10 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
-from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
 import sklearn
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
@@ -15,12 +13,12 @@ from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped, start_of
-from ptsne_keras.estimators._settings import PAPER, check_parameters, resolve
+from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
 from ptsne_keras.utils import arrays
+from ptsne_keras.utils.labels import class_codes
 
-_AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
 
 
@@ -46,6 +44,9 @@ class ParametricTSNE(MapEstimator):
         5,000 rows; and at most (n_samples - 1) / 3. Of several perplexities, P is the mean.
     metric : {"euclidean", "cosine", "correlation"}, default="euclidean"
         The distance between rows. The encoder scales rows to one length, centred if need be.
+    label_weight : float, default=0.0
+        The weight of the classes y in [0, 1]: so much of the attraction of a labelled row comes
+        from rows of its class in place of its neighbours. 0 ignores y.
     placement : bool, default=True
         Whether the training rows are freed, and new rows placed among them. The map is finer, and
         the network needs a fraction of the steps; `encoder_` then contains at most 50 principal
@@ -150,29 +151,7 @@ class ParametricTSNE(MapEstimator):
     dof_: float
     kl_divergence_: float
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
-        "metric": [StrOptions({"euclidean", "cosine", "correlation"})],
-        "placement": ["boolean"],
-        "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
-        "jitter": [Interval(Real, 0, None, closed="left")],
-        "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
-        "pretraining": [StrOptions({"cd1", "pcd"}), None],
-        "hidden_units": ["array-like", _AUTO],
-        "activation": [str],
-        "scaling": [StrOptions({"auto", "unit", "standard"})],
-        "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
-        "exaggeration": [Interval(Real, 0, None, closed="neither"), _AUTO],
-        "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
-        "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
-        "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
-        "encoder": [keras.Model, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     def __init__(
         self,
@@ -180,6 +159,7 @@ class ParametricTSNE(MapEstimator):
         *,
         perplexity: float | tuple[float, ...] | str = "auto",
         metric: str = "euclidean",
+        label_weight: float = 0.0,
         placement: bool = True,
         sampling: str = "auto",
         jitter: float = 0.5,
@@ -202,6 +182,7 @@ class ParametricTSNE(MapEstimator):
         self.n_components = n_components
         self.perplexity = perplexity
         self.metric = metric
+        self.label_weight = label_weight
         self.placement = placement
         self.sampling = sampling
         self.jitter = jitter
@@ -264,7 +245,8 @@ class ParametricTSNE(MapEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             At least four rows.
-        y : Ignored
+        y : array-like of shape (n_samples,), default=None
+            Classes for `label_weight` above 0; -1, None and NaN are rows without one.
         neighbors : tuple (indices, distances) or sparse matrix, default=None
             Neighbours found elsewhere, from which the map is then made: two arrays of shape
             (n_samples, k) without the rows themselves, or a graph of distances, such as of
@@ -293,10 +275,12 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, init, neighbors, keras.tree.flatten(callbacks or []))
+            self._fit(X, y, start, init, neighbors, keras.tree.flatten(callbacks or []))
         return self
 
-    def _fit(self, X: Any, start: Any, init: Any, neighbors: Any, callbacks: list[Any]) -> None:
+    def _fit(
+        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, callbacks: list[Any]
+    ) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         X = arrays.unit_rows(X, self.metric)
@@ -309,6 +293,7 @@ class ParametricTSNE(MapEstimator):
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
         options = {"seed": seed, "callbacks": callbacks, "verbose": self.verbose}
         options["init"] = init and start_of(init, settings, X.shape[1])
+        options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
             found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)
