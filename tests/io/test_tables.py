@@ -112,7 +112,6 @@ HEADERS = {
     "two numbers": ("3,1\n2,5\n", False),
     "0 and 1": ("0,1\n3.5,4\n", False),
     "1, 2, 3": ("1,2,3\n4.5,5,6\n", False),
-    "years": ("2019,2020,2021\n0.5,0.7,0.1\n", False),
     "a mark for a missing value": ("?,2,1\n1,2,3\n", False),
     "one row": ("1,2,3\n", False),
     "names of rows": ("s0,1.5,2.5\ns1,3.5,4.5\n", False),
@@ -125,6 +124,23 @@ def test_a_header_is_words_or_what_pandas_writes(text, header, file):
     assert Reader(file).source.named is header
     for asked in (True, False) if text.count("\n") > 1 else (False,):
         assert Reader(file, Choice(header=asked)).source.named is asked
+
+
+NAMES_AS_NUMBERS = {
+    "years": "2019,2020,2021\n0.5,0.7,0.1\n",
+    "wavenumbers": "4000;3998;3996;id\n0,1;0,3;0,2;x\n0,2;0,1;0,3;y\n",
+    "fractions": "1100.5,1101,1101.5\n.1,.2,.3\n.2,.3,.4\n",
+    "far numbers": "500,100,900\n.1,.2,.3\n.2,.1,.4\n",
+}
+
+
+@pytest.mark.parametrize("text", NAMES_AS_NUMBERS.values(), ids=NAMES_AS_NUMBERS)
+def test_a_first_row_unlike_all_others_gets_a_warning(text, file):
+    file.write_text(text)
+    with pytest.warns(UserWarning, match="first line.* is read as a row; header=True if"):
+        assert not Reader(file).source.named
+    for header in (True, False):  # and no warning
+        assert Reader(file, Choice(header=header)).source.named is header
 
 
 def test_numbers_are_names_if_that_is_said(file):
