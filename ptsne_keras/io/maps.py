@@ -87,7 +87,7 @@ class Map:
                 "Rows should be matched by position, since this map has no names for them: use Y, "
                 f"or read it with ids=, the column with names. Received: {np.size(ids)} names."
             )
-        given = np.asarray(ids)
+        given = np.asarray(validation.unmasked(ids, "ids"))
         if given.ndim != 1:
             raise ValueError(f"ids should be a list of names. Received: shape {given.shape}.")
         if given.dtype.kind == "f" and (given == np.rint(given)).all():
@@ -292,6 +292,8 @@ def _frame(Y: FloatArray, others: dict[str, Any]) -> Any:
     """Return a block of a map as a table: id and label, coordinates, anything else."""
     import pandas
 
+    for name, values in {"Y": Y, **others}.items():
+        validation.unmasked(values, name)
     frame = pandas.DataFrame(Y, columns=coordinate_names(Y.shape[1]))
     before = [name for name in ("id", "label") if name in others]
     return frame.assign(**others)[[*before, *frame, *(n for n in others if n not in before)]]
@@ -318,7 +320,7 @@ def _write_csv(file: Path, parts: Iterable[Part]) -> int:
 
 
 def _write_npy(file: Path, parts: Iterable[Part]) -> int:
-    Y = np.ascontiguousarray(np.concatenate([Y for Y, _ in parts]))
+    Y = np.ascontiguousarray(np.concatenate([validation.unmasked(Y, "Y") for Y, _ in parts]))
     with open(file, "wb") as stream:
         form = np.lib.format
         form.write_array_header_1_0(stream, form.header_data_from_array_1_0(Y))
