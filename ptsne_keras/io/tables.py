@@ -61,6 +61,11 @@ class TextTable(RowFile):
         names, self._width = _names(head, rows)
         super().__init__(file, names)
         self.named, self._above = head is not None, self._above if head is None else lines[0]
+        if "" in names[1:]:
+            raise ValueError(
+                f"{file} should have names for all columns but the first; header=False if the "
+                f"first line is a row. Received: none for column {names.index('', 1) + 1}."
+            )
         if "" in names:
             self.ids, self.index = "", ("",)
         self._thousands, self._decimal = choice.thousands, choice.decimal or "."
@@ -191,6 +196,8 @@ class TextTable(RowFile):
                     received = f"{cells[j]!r} in line {line}"
                     if row == 0 and not self.named:
                         received += " (header=True if that line names the columns)"
+                    elif width == 1:
+                        received += " (delimiter= sets what separates cells)"
                     elif _WRITTEN.fullmatch(cells[j].strip()):
                         received += " (decimal= and thousands= set how numbers are written)"
                     raise not_numbers(self.names[j], self.file, received)
@@ -309,7 +316,10 @@ def _delimiter(lines: list[str], decimal: str | None) -> str:
         for mark, (head, *below) in widths.items():
             if head + shorter > 1 and all(width == head + shorter for width in below):
                 return mark
-    return next((mark for mark in widths if widths[mark][0] > 1), " ") if lines else ","
+    for mark, (head, *below) in widths.items():
+        if head > 1 and (mark != " " or max(below, default=2) > 1):  # else blanks are in a name
+            return mark
+    return "\t"
 
 
 def _widths(lines: list[str], mark: str) -> list[int]:
@@ -352,15 +362,15 @@ def _is_header(head: list[str]) -> bool:
 def _names(head: list[str] | None, rows: list[list[str]]) -> tuple[list[str], int]:
     """Return the names of the columns, and how many cells a row has."""
     width = len(rows[0])
-    names = [str(j + 1) for j in range(width)] if head is None else list(head)
-    if any(len(row) != width for row in rows):
+    names = [str(j + 1) for j in range(width)] if head is None else head
+    if any(len(row) != width for row in rows) or width < len(names):
         return names, len(names)
-    full = [j for j in range(width) if any(row[j].strip() for row in rows)]
-    blank = width - 1 - max(full, default=0)  # rows end in delimiters
-    if width - blank == len(names) + 1 and len({row[0] for row in rows}) == len(rows):
-        return ["", *names], width  # R's row names
-    if width > len(names):
-        return names, width if blank >= width - len(names) else len(names)
-    while blank and len(names) == width and (head is None or not names[-1].strip()):
-        names, blank, width = names[:-1], blank - 1, width - 1
-    return names, len(rows[0])
+    full = 1 + max((j for j in range(width) if any(row[j].strip() for row in rows)), default=0)
+    named = 1 + max((j for j, name in enumerate(names) if name.strip()), default=0)
+    if head is None:  # rows, and perhaps the header, end in delimiters
+        return names[:full], width
+    if width > len(names) and full == named + 1 and len({row[0] for row in rows}) == len(rows):
+        return ["", *names[:named]], width  # R's row names
+    if full <= len(names):
+        return names[: max(full, named)], width
+    return names, len(names)

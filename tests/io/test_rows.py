@@ -6,6 +6,7 @@ import io
 import zipfile
 
 import anndata
+import fuzz
 import h5py
 import numpy as np
 import pandas
@@ -268,6 +269,15 @@ def test_damaged_files_are_named_in_one_line(form, body, tmp_path):
     with pytest.raises(ValueError, match=r"rows\..* should be .*Received: ") as raised:
         Reader(file).read()
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.slow
+def test_fuzzed_files_are_read_or_refused():
+    for form, found in fuzz.fuzz(0.03).items():
+        wrong = {name: found.get(name, 0) for name in ("other", "hangs", "crashes")}
+        assert not any(wrong.values()), (form, found["kinds"])
+        assert found["MB"] < 1000
+        assert found["refused"] > found["inputs"]
 
 
 def test_damaged_parquet_is_named(rng, tmp_path):
