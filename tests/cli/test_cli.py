@@ -592,3 +592,8 @@ def test_every_example_of_the_help_is_understood():
     for line in examples:
         options = cli.make_parser().parse_args(shlex.split(line)[1:])
         assert callable(commands.COMMANDS[options.command])
+
+
+def test_lists_of_columns_are_parsed_as_csv():
+    words = ["transform", "map", "rows.csv", "--out", "o.csv", "--drop", '"city, state", date']
+    assert cli.make_parser().parse_args(words).drop == ["city, state", "date"]
