@@ -36,6 +36,8 @@ _LOOKED_AT, _CHARACTERS, _LINE = 100, 1 << 20, 1 << 26
 _TRUTH = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}([.,]\d{3})+")
+# Two, because a search for a literal is thirty times as fast.
+_EXPONENTS = re.compile(rb"e[-+]?\d{10}"), re.compile(rb"E[-+]?\d{10}")
 _WRITTEN = re.compile(r"[-+]?\d[\d.,' \u00a0\u202f]*")
 
 
@@ -134,6 +136,7 @@ class TextTable(RowFile):
             "header": None,
             "sep": r"\s+" if self._mark == " " else self._mark,
             "decimal": self._decimal,  # thousands are ours to read, since pandas takes 1.5 for 15
+            "float_precision": _precision(self.file),
             "skipinitialspace": True,
             "keep_default_na": False,
             "low_memory": False,
@@ -202,6 +205,18 @@ class TextTable(RowFile):
                         received += " (decimal= and thousands= set how numbers are written)"
                     raise not_numbers(self.names[j], self.file, received)
         self._checked = True
+
+
+def _precision(file: Path) -> str | None:
+    """Return how pandas should read numbers: at exponents of ten digits its default crashes."""
+    end = b""
+    with opened(file) as stream:
+        buffer: Any = stream.buffer
+        while part := buffer.read1(1 << 20):
+            if any(exponent.search(end + part) for exponent in _EXPONENTS):
+                return "round_trip"
+            end = part[-12:]
+    return None
 
 
 class _Expanding(gzip.GzipFile):

@@ -147,6 +147,11 @@ def test_layouts_are_found(text, choice, file):
     assert read(file, text, **choice).X.tolist() == TWO
 
 
+def test_ids_may_look_like_huge_numbers(file):
+    rows = read(file, "id;a\n3e12345678901;1,5\nx;2\n", ids="id")
+    assert (rows.ids.tolist(), rows.X.tolist()) == (["3e12345678901", "x"], [[1.5], [2]])
+
+
 def test_truth_values_are_numbers(file):
     assert read(file, "a,b\nTrue,2\nFalse,4\n").X.tolist() == [[1, 2], [0, 4]]
 
@@ -231,6 +236,9 @@ BAD = {
     "missing": (HEAD + "3,\n", "finite number in every cell.*NaN in row 2, column 'b'"),
     "NA": (HEAD + "NA,1\n", "finite number in every cell.*NaN in row 2, column 'a'"),
     "infinite": (HEAD + "1e60,1\n", "finite number.*inf|1e.60 in row 2, column 'a'"),
+    "a huge exponent": (HEAD + "1.5e4354782104492,1\n", "finite number.*inf in row 2"),
+    "another": ("a;b\n1,5;1E4294967296\n", "finite number.*inf in row 1, column 'b'"),
+    "half an exponent": (HEAD + "1.5e4354782104492e,1\n", "Column 'a'.*'1.5e43.* in line 3"),
     "ragged": (HEAD + "3\n", "2 cells in every row.*1 in line 3"),
     "wider": (HEAD + "3,4,5\n", "2 cells in every row.*3 in line 3"),
     "wider from the first": ("x,y\n1,2,3,4\n5,6,7,8\n", "2 cells in every row.*4 in line 2"),
