@@ -55,30 +55,15 @@ def good(form: str) -> bytes:
         frame = pandas.DataFrame(X, columns=list("abcde"))
         frame.assign(kind="k", e=[x.tolist() for x in X]).to_parquet(stream)
     else:
-        import h5py
+        import anndata
 
-        with h5py.File(stream, "w") as file:
-            write_anndata(file, X)
+        data = anndata.AnnData(X, obsm={"X_tsne": X})
+        data.obs["kind"] = "k"
+        with tempfile.NamedTemporaryFile(suffix=form) as file:
+            data.write_h5ad(file.name)
+            return file.read()
     whole = stream.getvalue()
     return gzip.compress(whole) if form.endswith(".gz") else whole
-
-
-def write_anndata(file: Any, X: Any) -> None:
-    """Write an AnnData file by anndata itself."""
-    import anndata
-    import pandas
-
-    names = [f"s{i}" for i in range(len(X))]
-    data = anndata.AnnData(X, pandas.DataFrame({"kind": "k"}, index=names), obsm={"X_tsne": X})
-    with tempfile.TemporaryDirectory() as folder:
-        data.write_h5ad(Path(folder) / "rows.h5ad")
-        import h5py
-
-        with h5py.File(Path(folder) / "rows.h5ad") as written:
-            for name in written:
-                written.copy(name, file)
-            for name, value in written.attrs.items():
-                file.attrs[name] = value
 
 
 FORMS = (".npy", ".npz", ".csv", ".csv.gz", ".tsv", ".txt", ".parquet", ".h5ad")
