@@ -29,7 +29,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
-  benchmark-refine
+  benchmark-refine benchmark-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -115,6 +115,9 @@ benchmark-map-size: $(VENV)/.core-$(ASKED) ## memory and speed of MapRegressor o
 
 benchmark-serving: $(VENV)/.core-$(ASKED) ## latency of exported models, beside their products alone
 	$(BIN)/python benchmarks/serving.py
+
+benchmark-fuzz: $(VENV)/.test-$(ASKED) ## damaged files through every reader
+	$(BIN)/python benchmarks/fuzz.py
 
 benchmark-refine: $(VENV)/.core-$(ASKED) ## freed rows beside a table of places: an hour
 	$(BIN)/python benchmarks/refine.py

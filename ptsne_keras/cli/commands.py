@@ -50,7 +50,7 @@ def transform(options: Namespace) -> Answer:
             if not options.quiet:
                 meter.update(done)
 
-    count = maps.write(out, parts())
+    count = maps.write(out, parts(), spreadsheet_safe=options.spreadsheet_safe)
     if not options.quiet:
         meter.close()
     facts = {

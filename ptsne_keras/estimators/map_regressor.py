@@ -263,7 +263,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         n = validation.count(X)
         if n is not None and n < _LEAST_ROWS:
             self._checked(X, reset=True, least=_LEAST_ROWS)  # raises
-        Y = np.asarray(y)
+        Y = np.asarray(validation.unmasked(y, "y"))
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1

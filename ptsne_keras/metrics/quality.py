@@ -17,6 +17,7 @@ from ptsne_keras.utils.validation import (
     check_same_width,
     check_test_pair,
     check_together,
+    unmasked,
 )
 
 
@@ -134,7 +135,7 @@ def knn_accuracy(
 
 def _labelled(Y: Any, labels: Any, part: str) -> tuple[FloatArray, Any]:
     """Return a finite map and its labels [N], or raise unless there is one for each row."""
-    Y, labels = check_rows(Y, name=f"Y_{part}"), np.asarray(labels)
+    Y, labels = check_rows(Y, name=f"Y_{part}"), np.asarray(unmasked(labels, f"labels_{part}"))
     if labels.shape != (len(Y),):
         raise ValueError(
             f"labels_{part} should have one label for each of the {len(Y)} rows of Y_{part}. "

@@ -159,7 +159,7 @@ def _check(
 
 def _rows(X: Any, features: int) -> Any:
     """Return training rows as something with a shape, or raise if they do not fit the encoder."""
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = validation.unmasked(X, "reference") if hasattr(X, "shape") else np.asarray(X)
     if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
         raise ValueError(
             f"reference should be two or more rows of {features} columns, as the encoder "
