@@ -91,14 +91,15 @@ def check(entry, setting, folder):
         assert np.isfinite(np.asarray(ENTRIES[entry](folder), np.float32)).all()
 
 
+@pytest.mark.parametrize("setting", ["float64", "float16"], indirect=True)
 @pytest.mark.parametrize("entry", USUAL)
 def test_the_usual_entries(entry, setting, tmp_path):
     check(entry, setting, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", sorted(ENTRIES.keys() - set(USUAL)))
-def test_all_others(entry, setting, tmp_path):
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry(entry, setting, tmp_path):
     check(entry, setting, tmp_path)
 
 

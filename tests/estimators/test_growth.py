@@ -57,7 +57,7 @@ def test_drift_is_the_part_of_rows_that_are_far(placed, wide, rng):
 
 
 def test_a_fit_that_starts_from_another_keeps_its_picture(wide):
-    options = {**PLACED, "epochs": 60}
+    options = {**PLACED, "epochs": 30}
     old = ParametricTSNE(**options).fit(wide[:300])
     again, anew = (
         ParametricTSNE(**{**options, "random_state": 1}).fit(wide, init=init)

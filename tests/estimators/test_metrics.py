@@ -48,10 +48,14 @@ def test_distances_behind_the_first_layer_are_those_of_scikit_learn(metric, rows
     )
 
 
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return {metric: ParametricTSNE(metric=metric, **SHORT).fit(rows) for metric in METRICS}
+
+
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_map_and_new_rows_know_the_metric_alone(metric, rows, tmp_path):
-    tsne = ParametricTSNE(metric=metric, **SHORT).fit(rows)
-    other = rescaled(rows, metric)
+def test_the_map_and_new_rows_know_the_metric_alone(metric, rows, fitted, tmp_path):
+    tsne, other = fitted[metric], rescaled(rows, metric)
     np.testing.assert_allclose(tsne.transform(other), tsne.embedding_, atol=1e-3)
     assert tsne.novelty(other).max() < 0.05
     assert tsne.score(other) == pytest.approx(-tsne.kl_divergence_, abs=1e-3)
@@ -60,6 +64,12 @@ def test_the_map_and_new_rows_know_the_metric_alone(metric, rows, tmp_path):
     tsne.save(tmp_path / "model")
     loaded = ParametricTSNE.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.transform(other), tsne.transform(other))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", METRICS)
+def test_exports_and_measures_know_it_as_well(metric, rows, fitted, tmp_path):
+    tsne, other = fitted[metric], rescaled(rows, metric)
     path = serving.export_saved_model(tsne.encoder_, tmp_path / "served")
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer = served(features=tf.constant(other))["embedding"]
