@@ -1,6 +1,7 @@
 """What a fit along the neighbour graph needs: the graph, optimizer, compilation, freed rows."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,10 @@ def refine(
     Y: FloatArray, graph: Graph, settings: Settings, dof: float, verbose: int
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
-    P = affinities.neighbor_probabilities(graph.neighbors.distances, settings.perplexity)
+    with warnings.catch_warnings():
+        # Where steps follow the graph, they have warned of duplicates.
+        warnings.simplefilter("ignore" if settings.sampling == "graph" else "default")
+        P = affinities.neighbor_probabilities(graph.neighbors.distances, settings.perplexity)
     curve: dict[str, list[float]] = {"steps": [], "loss": []}
     meter = Meter("Stage 4, freeing the rows", _STEPS * len(Y)) if verbose else None
 

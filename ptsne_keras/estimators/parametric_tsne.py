@@ -13,12 +13,11 @@ from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
-from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
+from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
-from ptsne_keras.utils import arrays
 
 _AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
@@ -271,7 +270,7 @@ class ParametricTSNE(MapEstimator):
             Neighbours found elsewhere, from which the map is then made: two arrays of shape
             (n_samples, k) without the rows themselves, or a graph of distances, such as of
             scikit-learn's `kneighbors_graph` or scanpy's ``obsp["distances"]``. "auto" perplexity
-            is then k / 3 at most. New rows are placed by `metric`.
+            is then k / 3 at most. New rows are placed by `metric`. For sampling="graph" alone.
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
             Callbacks of fine-tuning; what one stops by `model.stop_training`, `resume` can finish.
         resume : bool, default=False
@@ -294,17 +293,17 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, neighbors, keras.tree.flatten(callbacks or []))
+            self._fit(X, start, neighbors, flat(callbacks))
         return self
 
     def _fit(self, X: Any, start: Any, neighbors: Any, callbacks: list[Any]) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
-        X = arrays.unit_rows(X, self.metric)
+        X = self._of_metric(X)
         if neighbors is not None:
             neighbors = check_neighbors(neighbors, X.shape[0])
         if start and start.left:
-            _resume.check_same_rows(self, X)
+            _resume.check_same_rows(self, X, neighbors)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         k = None if neighbors is None else neighbors.indices.shape[1]
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
@@ -314,7 +313,7 @@ class ParametricTSNE(MapEstimator):
             found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)
             self._settings = settings
             self.network_, self.dof_, self.history_, left, placed = found
-            self._left = left and left._replace(parameters=_resume.compared(self))
+            self._left = left and _resume.kept(left, self, neighbors)
             if placed is None:
                 self.encoder_, self._placer = self.network_, None
                 self.embedding_ = mapped(self.network_, X)

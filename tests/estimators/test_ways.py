@@ -56,6 +56,23 @@ def test_callbacks_are_given_as_to_keras(callbacks, X):
         assert counter.epochs == 4
 
 
+@pytest.mark.parametrize("callbacks", [Counter, "counter", [None], (c for c in [Counter()])])
+def test_what_is_no_callback_is_named(callbacks, X):
+    message = r"^callbacks should be a keras\.callbacks\.Callback or a sequence of them\. Rec.*\.$"
+    for fit in (ParametricTSNE().fit, MapRegressor().fit):
+        with pytest.raises(ValueError, match=message):
+            fit(X, X[:, :2], callbacks=callbacks)
+
+
+def test_duplicates_are_reported_once(X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ParametricTSNE(**{**PLACED, "epochs": 2, "perplexity": 5}).fit(
+            np.repeat(X[:10], 10, axis=0)
+        )
+    assert sum("duplicate" in str(warning.message) for warning in caught) == 1
+
+
 @pytest.mark.filterwarnings("ignore:X and y should be in the same order")
 def test_frames_are_for_transform_alone(X):
     with sklearn.config_context(transform_output="pandas"):
