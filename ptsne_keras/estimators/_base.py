@@ -139,7 +139,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         state, saved = self._state()
         models = {"encoder": self.encoder_}
         if self.encoder is not None:
-            models["initial_encoder"] = self.encoder
+            models["initial_encoder"] = _encoders.copied(self.encoder)
         _persistence.save(
             path,
             kind=type(self).__name__,
