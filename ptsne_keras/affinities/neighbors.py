@@ -8,7 +8,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays
+from ptsne_keras.utils import arrays, optional
 from ptsne_keras.utils.validation import check_rows
 
 # Above this many rows the search is approximate, because exact search takes time ∝ N².
@@ -176,6 +176,7 @@ class Index:
     def __init__(
         self, X: FloatArray, *, exact: bool | None = None, seed: int | None = None
     ) -> None:
+        optional.check_process()
         # Shifted and scaled so that squares neither overflow nor cancel in float32.
         self._shift = np.median(X, axis=0)
         farthest = max((X.max(axis=0) - self._shift).max(), (self._shift - X.min(axis=0)).max())

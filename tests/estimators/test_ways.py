@@ -13,7 +13,7 @@ import sklearn
 from sklearn.pipeline import make_pipeline
 from support.fits import GRAPH, PLACED, SMALL
 
-from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE, affinities, networks
 
 
 class Counter(keras.callbacks.Callback):
@@ -89,7 +89,7 @@ def test_frames_are_for_transform_alone(X):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-@pytest.mark.parametrize("work", ["transform", "fit", "load"])
+@pytest.mark.parametrize("work", ["transform", "fit", "load", "nearest", "P", "encoder"])
 def test_a_forked_child_is_told_what_to_do(work, X, tmp_path):
     tsne = ParametricTSNE(**{**PLACED, "epochs": 1}).fit(X[:60])
     tsne.save(tmp_path)
@@ -97,6 +97,9 @@ def test_a_forked_child_is_told_what_to_do(work, X, tmp_path):
         "transform": lambda: tsne.transform(X),
         "fit": lambda: tsne.fit(X),
         "load": lambda: ParametricTSNE.load(tmp_path),
+        "nearest": lambda: affinities.nearest(X, 5),
+        "P": lambda: affinities.joint_probabilities(X, 5),
+        "encoder": lambda: networks.encoder(64),
     }
     reading, writing = os.pipe()
     child = os.fork()
