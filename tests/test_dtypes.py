@@ -97,6 +97,17 @@ def test_the_usual_entries(entry, setting, tmp_path):
     check(entry, setting, tmp_path)
 
 
+def test_half_precision_is_refused_before_rbms_are_trained(monkeypatch):
+    monkeypatch.setattr(stages, "pretrain", None)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float16")
+    try:
+        with pytest.raises(ValueError, match="Weights should be kept in float32"):
+            rbms("cd1")
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry(entry, setting, tmp_path):

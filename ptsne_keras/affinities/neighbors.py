@@ -1,5 +1,6 @@
 """Nearest neighbours by faiss: fast for maps; `metrics.ranks` is exact in float64 for measures."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import arrays
+from ptsne_keras.utils import arrays, optional
 from ptsne_keras.utils.validation import check_rows
 
 # Above this many rows the search is approximate, because exact search takes time ∝ N².
@@ -96,6 +97,11 @@ def check_neighbors(given: Any, n: int) -> Neighbors:
     """
     if scipy.sparse.issparse(given):
         given = _from_graph(given, n)
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+        raise ValueError(
+            "neighbors should be a tuple (indices, distances) or a sparse matrix of distances. "
+            f"Received: {type(given).__name__}{getattr(given, 'shape', '')}."
+        )
     indices = np.asarray(given[0])
     distances = check_rows(given[1], name="neighbors.distances")
     if indices.shape != distances.shape or len(indices) != n:
@@ -114,7 +120,28 @@ def check_neighbors(given: Any, n: int) -> Neighbors:
             "neighbors should not contain a row as its own neighbour: leave that column out. "
             f"Received: {own.size} such rows, the first at index {own[0]}."
         )
-    return Neighbors(indices.astype(np.int32, copy=False), distances)
+    return _sorted(indices.astype(np.int32, copy=False), distances)
+
+
+def _sorted(indices: npt.NDArray[np.int32], distances: FloatArray) -> Neighbors:
+    """Return neighbours [N, k] with the nearest first, or raise if they cannot be neighbours."""
+    if indices.shape[1] < 2:
+        raise ValueError("neighbors should be two or more of each row. Received: 1.")
+    if distances.min() < 0:
+        raise ValueError(
+            f"neighbors.distances should be at least 0. Received: {distances.min():.3g}."
+        )
+    twice = np.flatnonzero((np.diff(np.sort(indices, axis=1), axis=1) == 0).any(axis=1))
+    if twice.size:
+        raise ValueError(
+            "neighbors should contain a neighbour once. "
+            f"Received: one twice in {twice.size} rows, the first at index {twice[0]}."
+        )
+    if (np.diff(distances, axis=1) < 0).any():
+        order = np.argsort(distances, axis=1, kind="stable")
+        indices = np.take_along_axis(indices, order, axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+    return Neighbors(indices, distances)
 
 
 def _from_graph(graph: Any, n: int) -> Neighbors:
@@ -126,6 +153,11 @@ def _from_graph(graph: Any, n: int) -> Neighbors:
             f"Received: shape {graph.shape}."
         )
     rows, columns, values = (A[graph.row != graph.col] for A in (graph.row, graph.col, graph.data))
+    if values.size and (values == 1).all():
+        raise ValueError(
+            'neighbors should be a graph of distances, such as of mode="distance". '
+            "Received: a graph of ones."
+        )
     counts = np.bincount(rows, minlength=n)
     k = int(counts.min())
     if k < 2:
@@ -144,6 +176,7 @@ class Index:
     def __init__(
         self, X: FloatArray, *, exact: bool | None = None, seed: int | None = None
     ) -> None:
+        optional.check_process()
         # Shifted and scaled so that squares neither overflow nor cancel in float32.
         self._shift = np.median(X, axis=0)
         farthest = max((X.max(axis=0) - self._shift).max(), (self._shift - X.min(axis=0)).max())

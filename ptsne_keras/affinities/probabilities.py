@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ptsne_keras.affinities.perplexity import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
-from ptsne_keras.utils import arrays
+from ptsne_keras.utils import arrays, optional
 from ptsne_keras.utils.validation import check_rows, unmasked
 
 # ‖a‖² + ‖b‖² - 2ab was within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784. Distances
@@ -124,6 +124,7 @@ def neighbor_probabilities(distances: Any, perplexity: Perplexity) -> FloatArray
     ----------
     van der Maaten (2014), Accelerating t-SNE using tree-based algorithms, section 4.1.
     """
+    optional.check_process()
     distances = check_rows(distances, name="distances")
     k = distances.shape[1]
     if not max(several(perplexity)) < k:
@@ -163,6 +164,7 @@ def calibrate_neighbors(
 
 
 def _conditional(X: Tensor, perplexity: Perplexity) -> tf.Tensor:
+    optional.check_process()
     X, dtype = _rows(X, perplexity)
     D2, rounding = _squared_distances(X)
     C, unreachable = calibrate(D2, perplexity, rounding=rounding)

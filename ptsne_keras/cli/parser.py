@@ -267,7 +267,7 @@ def in_options(text: str, arguments: dict[str, str] = _ARGUMENTS) -> str:
         return arguments.get(name, name) + (f" {value}" if value else "")
 
     names = "|".join(sorted({name.split("=")[0] for name in arguments}, key=len, reverse=True))
-    text = re.sub(rf"(?<![-\w'/.])({names})=(\w+|'[^']*')?", replace, text)
+    text = re.sub(rf"(?<![-\w'/.])({names})=(\w+|'[^']*'|\"[^\"]*\")?", replace, text)
     names = "|".join(sorted(arguments, key=len, reverse=True))
     listed = rf"(?<![-\w'/.])({names})(?=(?:, (?:{names}))*(?: (?:and|or) (?:{names}))? should\b)"
     return re.sub(listed, lambda found: arguments[found[1]], text)

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.estimators import _encoders, _persistence, _placer
-from ptsne_keras.typing import FloatArray
+from ptsne_keras.typing import Callbacks, FloatArray
 from ptsne_keras.utils import arrays, optional, validation
 
 
@@ -29,6 +29,18 @@ def without_retracing_warnings() -> Iterator[None]:
         logger.removeFilter(_is_no_retracing)
 
 
+def flat(callbacks: Callbacks) -> list[keras.callbacks.Callback]:
+    """Return callbacks as a list, or raise if Keras could not run them."""
+    found: list[Any] = keras.tree.flatten(callbacks or [])
+    for callback in found:
+        if not isinstance(callback, keras.callbacks.Callback | keras.callbacks.CallbackList):
+            raise ValueError(
+                "callbacks should be a keras.callbacks.Callback or a sequence of them. "
+                f"Received: {callback!r:.60}."
+            )
+    return found
+
+
 def _is_no_retracing(record: logging.LogRecord) -> bool:
     return "retracing" not in str(record.msg)
 
@@ -40,6 +52,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     encoder_: keras.Model
     embedding_: FloatArray
     history_: dict[str, Any]
+    metric: str
     random_state: Any
     n_features_in_: int
 
@@ -184,7 +197,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         state, saved = self._state()
         models = {"encoder": self.encoder_}
         if self.encoder is not None:
-            models["initial_encoder"] = self.encoder
+            models["initial_encoder"] = _encoders.copied(self.encoder)
         _persistence.save(
             path,
             kind=type(self).__name__,
@@ -257,7 +270,16 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # left from an earlier fit
             validation.warn_of_rounding(X)
+            validation.check_differ(X)
         return X.view(np.uint8) if X.dtype.kind == "b" else X
+
+    def _of_metric(self, X: Any) -> Any:
+        """Return checked rows of a fit as its metric knows them."""
+        if self.metric == "euclidean":
+            return X
+        X = arrays.unit_rows(X, self.metric)
+        validation.check_differ(X, metric=self.metric)
+        return X
 
     @contextlib.contextmanager
     def _unless_refused(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The encoder that a fit starts from: how it scales the rows, copies of it, its fixed part."""
 
 import copy
+import itertools
 import json
 import math
 import warnings
@@ -22,15 +23,27 @@ _RIDGE = 1e-6
 
 
 def copied(encoder: keras.Model) -> keras.Model:
-    """Return a copy, or raise if Keras cannot copy the encoder."""
+    """Return a copy that is not compiled, or raise if Keras cannot copy the encoder."""
     try:
-        return copy.deepcopy(encoder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its loss and optimizer, which are left out
+            model = copy.deepcopy(encoder)
     except TypeError as error:  # Keras copies a model by its configuration
         raise ValueError(
             "encoder should be one that Keras can copy: functional, Sequential, or of a class "
             "registered by keras.saving.register_keras_serializable. "
             f"Received: {encoder.name!r} of {type(encoder).__name__}."
         ) from error
+    for part in model._flatten_layers():
+        if isinstance(part, keras.Model):
+            part.compiled = False  # or it would be saved with a loss that may not load
+    return model
+
+
+def free_name(model: keras.Model, name: str) -> str:
+    """Return a name for a layer to add, which a layer of the user's own may have."""
+    taken = {layer.name for layer in model.layers}
+    return next(n for i in itertools.count() if (n := f"{name}_{i}" if i else name) not in taken)
 
 
 def own(encoder: keras.Model, features: int, d: int, why: str, metric: str) -> keras.Model:
@@ -89,7 +102,7 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
         and last.output is network.outputs[0]  # of its first call, which is then its only one
     )
     if not solvable:
-        last = keras.layers.Dense(Y.shape[1], dtype="float32", name="alignment")
+        last = keras.layers.Dense(Y.shape[1], dtype="float32", name=free_name(network, "alignment"))
         network = keras.Model(network.inputs[0], last(network.outputs[0]), name=network.name)
     hidden = keras.Model(network.inputs[0], last.input)
     mean = Y.mean(axis=0, dtype=np.float64)

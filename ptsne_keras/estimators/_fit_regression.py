@@ -95,7 +95,8 @@ def _network(
     reason = "as many coordinates as y has"
     encoder = _encoders.own(settings.encoder, features, d, reason, settings.metric)
     shift, scale = (np.asarray(values).tolist() for values in units)
-    layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
+    name = _encoders.free_name(encoder, "units")
+    layer = keras.layers.Rescaling(scale, shift, dtype="float32", name=name)
     return keras.Model(encoder.inputs[0], layer(encoder.outputs[0]), name="encoder")
 
 

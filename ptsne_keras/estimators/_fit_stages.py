@@ -28,6 +28,7 @@ from ptsne_keras.training import conjugate_gradient, stages
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 from ptsne_keras.utils.stopwatch import Stopwatch
+from ptsne_keras.utils.validation import check_trainable
 
 # The most steps of batch sampling for which compiling the loss would take longer than it saves.
 _INTERPRETED = 20
@@ -151,6 +152,9 @@ def warn_of_point(Y: FloatArray, settings: Settings) -> None:
 
 def _check_optimizer(settings: Settings) -> None:
     """Raise if the optimizer cannot run, before any work."""
+    policy = keras.config.dtype_policy()
+    if settings.encoder is None:
+        check_trainable(policy.variable_dtype, "keras.config.dtype_policy()")
     if settings.optimizer == "cg":
         conjugate_gradient.check_backend()
         conjugate_gradient.check_precision(keras.config.dtype_policy().compute_dtype)

@@ -1,10 +1,13 @@
 """What a stopped fit of `ParametricTSNE` goes on from, and whether it may."""
 
+import zlib
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ptsne_keras.affinities.neighbors import Neighbors
+from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _encoders, _fit_stages, _persistence
 
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
@@ -20,7 +23,8 @@ def unfinished(tsne: Any) -> _fit_stages.Fitted:
             "Received: True."
         )
     now = compared(tsne)
-    changed = sorted(name for name, old in tsne._left.parameters.items() if now[name] != old)
+    before = tsne._left.parameters
+    changed = sorted(name for name, value in now.items() if before.get(name, value) != value)
     if changed:
         raise ValueError(
             "resume should be used with the parameters that the fit began with. "
@@ -34,8 +38,26 @@ def compared(tsne: Any) -> dict[str, Any]:
     return _persistence.parameters(tsne, without=_NOT_COMPARED)
 
 
-def check_same_rows(tsne: Any, X: Any) -> None:
+def kept(left: Unfinished, tsne: Any, neighbors: Neighbors | None) -> Unfinished:
+    """Return what is left of a fit, with what it has to be resumed with."""
+    parameters = compared(tsne) | {"neighbors": fingerprint(neighbors)}
+    return left._replace(parameters=parameters)
+
+
+def fingerprint(neighbors: Neighbors | None) -> int | None:
+    """Return a number that tells given neighbours from others."""
+    if neighbors is None:
+        return None
+    return zlib.crc32(neighbors.indices.tobytes() + neighbors.distances.astype("f4").tobytes())
+
+
+def check_same_rows(tsne: Any, X: Any, neighbors: Neighbors | None = None) -> None:
     """Raise unless the rows are those of the unfinished fit, judged as the model knows them."""
+    if tsne._left.parameters.get("neighbors") != fingerprint(neighbors):
+        given = "none" if neighbors is None else "others"
+        raise ValueError(
+            f"neighbors should be those of the unfinished fit, or None as then. Received: {given}."
+        )
     same = X.shape[0] == len(tsne.embedding_)
     if same and tsne._placer is not None:
         known = tsne.encoder_.layers[-1].reference()[0]

@@ -196,6 +196,11 @@ def resolve(
 
     auto("sampling", "batch" if rbms else "graph")
     graph = p["sampling"] == "graph"
+    if neighbors is not None and not graph:
+        raise ValueError(
+            'sampling should be "graph" with neighbors, of which random batches make no use. '
+            f"Received: {p['sampling']!r}."
+        )
     auto("hidden_units", (500, 500, 2000) if rbms else (256, 256, 256))
     p["hidden_units"] = tuple(p["hidden_units"])
     auto("activation", "sigmoid" if rbms else "gelu")

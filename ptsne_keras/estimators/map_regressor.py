@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import affinities
 from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
-from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
+from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
 from ptsne_keras.estimators._settings import MapSettings, check_learning_rate, resolve_map
 from ptsne_keras.typing import Callbacks, FloatArray
 from ptsne_keras.utils import arrays, validation
@@ -29,7 +29,7 @@ _MEASURED = 10_000
 _FITTED, _BY_HEART, _TELLING = 0.8, 0.1, 10
 # Rows whose nearest is looked up on the map, and how near it is there, compared with any other row,
 # if rows and map belong together.
-_TOO_FEW, _COMPARED = 50, 2000
+_TOO_FEW, _COMPARED = 10, 2000
 _BY_CHANCE = 0.8
 
 
@@ -198,13 +198,14 @@ class MapRegressor(RegressorMixin, MapEstimator):
         """
         self._validate_params()
         self._check_parameters()
+        listed = flat(callbacks)
         X, Y = self._checked_pairs(X, y)
-        X = arrays.unit_rows(X, self.metric)
+        X = self._of_metric(X)
         seed = self._seeds(1)[0]
         settings = resolve_map(self.get_params(), X.shape[0])
         # X and y have been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            self._fit_checked(X, Y, settings, seed, keras.tree.flatten(callbacks or []))
+            self._fit_checked(X, Y, settings, seed, listed)
         return self
 
     def _fit_checked(
@@ -267,13 +268,15 @@ class MapRegressor(RegressorMixin, MapEstimator):
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1
-        Y = validation.check_rows(Y[:, None] if single else Y, name="y", dtype=np.float32)
+        given = Y[:, None] if single else Y
+        Y = validation.check_rows(given, name="y", dtype=np.float32)
         if n is not None and len(Y) != n:
             raise ValueError(
                 f"y should have a place for each of the {n} rows of X; match them by "
                 f"io.maps.Map.of if they have names. Received: {len(Y)}."
             )
         X = self._checked(X, reset=True, least=_LEAST_ROWS)
+        validation.warn_of_rounding(given, "y")
         self._single = single
         return X, Y
 

@@ -11,12 +11,11 @@ from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
-from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
+from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped, start_of
 from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
-from ptsne_keras.utils import arrays
 from ptsne_keras.utils.labels import class_codes
 
 _LEAST_ROWS = 4
@@ -251,7 +250,7 @@ class ParametricTSNE(MapEstimator):
             Neighbours found elsewhere, from which the map is then made: two arrays of shape
             (n_samples, k) without the rows themselves, or a graph of distances, such as of
             scikit-learn's `kneighbors_graph` or scanpy's ``obsp["distances"]``. "auto" perplexity
-            is then k / 3 at most. New rows are placed by `metric`.
+            is then k / 3 at most. New rows are placed by `metric`. For sampling="graph" alone.
         init : ParametricTSNE, default=None
             Another fit of the same columns, from whose map this one starts: the picture stays.
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
@@ -275,7 +274,7 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, y, start, init, neighbors, keras.tree.flatten(callbacks or []))
+            self._fit(X, y, start, init, neighbors, flat(callbacks))
         return self
 
     def _fit(
@@ -283,11 +282,11 @@ class ParametricTSNE(MapEstimator):
     ) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
-        X = arrays.unit_rows(X, self.metric)
+        X = self._of_metric(X)
         if neighbors is not None:
             neighbors = check_neighbors(neighbors, X.shape[0])
         if start and start.left:
-            _resume.check_same_rows(self, X)
+            _resume.check_same_rows(self, X, neighbors)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         k = None if neighbors is None else neighbors.indices.shape[1]
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
@@ -299,7 +298,7 @@ class ParametricTSNE(MapEstimator):
             found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)
             self._settings = settings
             self.network_, self.dof_, self.history_, left, placed = found
-            self._left = left and left._replace(parameters=_resume.compared(self))
+            self._left = left and _resume.kept(left, self, neighbors)
             if placed is None:
                 self.encoder_, self._placer = self.network_, None
                 self.embedding_ = mapped(self.network_, X)

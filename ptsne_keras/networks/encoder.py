@@ -10,6 +10,7 @@ import numpy as np
 
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.typing import FloatArray, Scaling
+from ptsne_keras.utils import optional
 
 _HE_ACTIVATIONS = ("relu", "elu", "leaky_relu", "silu", "gelu")
 
@@ -262,6 +263,7 @@ def chain(
     metric: str = "euclidean",
 ) -> keras.Model:
     """Return the model: metric → (x - shift) / scale → components → layers → y · scale + shift."""
+    optional.check_process()
     inputs = keras.Input((features,), name="features")
     x = of_metric(inputs, metric)
     if scaling is not None:

@@ -5,7 +5,7 @@ They contain the words that scikit-learn's estimator checks look for.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Integral, Number, Real
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import sklearn
+from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import validate_data
 
 from ptsne_keras.utils import arrays
@@ -22,6 +23,8 @@ _REMEMBERED = ("n_features_in_", "feature_names_in_")
 # Rows that tell whether float32 holds the detail of columns, and the part of a deviation that
 # rounding may take.
 _LOOKED_AT, _ROUNDED = 10_000, 0.01
+# Values of rows of one length that differ by rounding alone.
+_EQUAL = 1e-6
 
 
 def check_integer(value: Any, name: str, least: int = 1) -> int:
@@ -157,11 +160,7 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
         _check_finite(found, "X")
         if reset:
             warn_of_rounding(X)
-        if reset and _all_same(found):
-            raise ValueError(
-                "X should have rows that differ, or there is nothing to map; check that the right "
-                f"columns were read. Received: {found.shape[0]} rows, all equal in float32."
-            )
+            check_differ(found)
     except (TypeError, ValueError):
         for name in _REMEMBERED:
             vars(estimator).pop(name, None)
@@ -170,26 +169,43 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
     return found
 
 
-def warn_of_rounding(X: Any) -> None:
+def warn_of_rounding(X: Any, name: str = "X") -> None:
     """Warn of columns whose distance from 0 costs them their detail in float32."""
-    if scipy.sparse.issparse(X) or getattr(X, "dtype", None) in (np.float32, np.float16):
+    if getattr(X, "dtype", None) in (np.float32, np.float16):
         return
     step = slice(None, None, max(1, X.shape[0] // _LOOKED_AT))
-    parts = X.iloc[step] if hasattr(X, "iloc") else np.asarray(X)[step]
-    looked_at = np.asarray(parts, dtype=np.float64)
-    deviation = looked_at.std(axis=0)
-    rounding = np.abs(looked_at).max(axis=0) * 2.0**-24
+    if scipy.sparse.issparse(X):
+        looked_at = X.tocsr()[step].astype(np.float64)
+        deviation = np.sqrt(mean_variance_axis(looked_at, axis=0)[1])
+        farthest = abs(looked_at).max(axis=0).toarray().ravel()
+    else:
+        parts = X.iloc[step] if hasattr(X, "iloc") else np.asarray(X)[step]
+        looked_at = np.asarray(parts, dtype=np.float64)
+        deviation, farthest = looked_at.std(axis=0), np.abs(looked_at).max(axis=0)
+    rounding = farthest * 2.0**-24
     typical = np.maximum(deviation, np.sqrt(np.mean(np.square(deviation))))
     lost = np.flatnonzero((rounding > _ROUNDED * typical) & (deviation > 0))
     if lost.size:
         column = lost[np.argmax(rounding[lost] / typical[lost])]
         names: Any = getattr(X, "columns", range(len(deviation)))
         warnings.warn(
-            "X should lie nearer to 0, because rows are kept in float32: subtract one number from "
-            "such a column before fit and transform, such as its mean. Received: column "
+            f"{name} should lie nearer to 0, because it is kept in float32: subtract one number "
+            "from such a column before fit and transform, such as its mean. Received: column "
             f"{names[column]!r} of deviation {deviation[column]:.3g}, rounded to multiples of "
             f"{2 * rounding[column]:.3g}, of {lost.size} such columns.",
             stacklevel=5,
+        )
+
+
+def check_differ(X: Any, *, metric: str = "euclidean") -> None:
+    """Raise a ValueError if all rows, dense or CSR, are equal, as far as the metric can tell."""
+    first, nearly = arrays.dense(X[:1]), 0.0 if metric == "euclidean" else _EQUAL
+    blocks = arrays.row_blocks(X, numbers=1 << 20)  # stops at the first that differs
+    if not any((np.abs(block - first) > nearly).any() for block in blocks):
+        how = "in float32" if metric == "euclidean" else f"by metric={metric!r}"
+        raise ValueError(
+            "X should have rows that differ, or there is nothing to map; check that the right "
+            f"columns were read. Received: {X.shape[0]} rows, all equal {how}."
         )
 
 
@@ -206,12 +222,17 @@ def check_width(estimator: Any, features: int) -> None:
 def check_trained(variables: Sequence[Any]) -> None:
     """Raise a ValueError if weights to train are in half precision, which loses small updates."""
     for variable in variables:
-        if variable.dtype in ("float16", "bfloat16"):
-            raise ValueError(
-                'Weights should be kept in float32 or float64 for training: set "float32" or '
-                '"mixed_float16" by keras.config.set_dtype_policy before the model is built. '
-                f"Received: {variable.path!r} in {variable.dtype}."
-            )
+        check_trainable(variable.dtype, repr(variable.path))
+
+
+def check_trainable(dtype: str, name: str) -> None:
+    """Raise a ValueError if the dtype of weights to train is of half precision."""
+    if dtype in ("float16", "bfloat16"):
+        raise ValueError(
+            'Weights should be kept in float32 or float64 for training: set "float32" or '
+            '"mixed_float16" by keras.config.set_dtype_policy before the model is built. '
+            f"Received: {name} in {dtype}."
+        )
 
 
 def count(X: Any) -> int | None:
@@ -223,6 +244,11 @@ def count(X: Any) -> int | None:
 
 def _as_table(X: Any) -> Any:
     """Return lists as an array, and anything that has a shape unchanged."""
+    unmasked(X, "X")
+    if hasattr(X, "collect") and not hasattr(X, "shape"):
+        raise ValueError(
+            f"X should be a table in memory: give X.collect(). Received: a {type(X).__name__}."
+        )
     if scipy.sparse.issparse(X) or hasattr(X, "columns"):
         return X
     if isinstance(X, Sequence) and not isinstance(X, str | bytes):
@@ -306,9 +332,16 @@ def _check_objects(values: Any, name: str, columns: Sequence[Any]) -> None:
     if words:
         place = next(i for i, value in enumerate(values.flat) if isinstance(value, words))
         row, column = divmod(place, values.shape[1])
+        value = values[row, column]
+        found = f"Received: {value!r:.40} in row {row}, column {columns[column]}."
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            # scikit-learn promises a TypeError in these words.
+            raise TypeError(
+                f"{name} should be numeric; an argument must be no string or list, but "
+                f"a number. {found}"
+            )
         raise ValueError(
-            f"{name} should be numeric; encode words as numbers or leave their columns out. "
-            f"Received: {values[row, column]!r:.40} in row {row}, column {columns[column]}."
+            f"{name} should be numeric; encode words as numbers or leave their columns out. {found}"
         )
 
 
@@ -339,11 +372,7 @@ def _is_finite(values: Any) -> bool:
         return bool(np.isfinite(np.sum(values)))
 
 
-def _all_same(X: Any) -> bool:
-    """Return whether all rows are equal; stops at the first block that differs."""
-    first = arrays.dense(X[:1])
-    return not any((block != first).any() for block in arrays.row_blocks(X, numbers=1 << 20))
-
-
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = lines[:2] if lines[0].rstrip(".").endswith(":") else lines[:1]  # the second names it
+    return " ".join(line.strip().rstrip(".") for line in lines)

@@ -1,12 +1,14 @@
 """A network of the user's own in `ParametricTSNE`, learned dof, several perplexities."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 import sklearn
 from support.fits import BOTH, Subclassed, conv
 
-from ptsne_keras import ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.estimators.scoring import scored_rows
 
 
@@ -76,6 +78,24 @@ def test_layers_that_are_frozen_stay(X):
     (inner,) = [layer for layer in tsne.encoder_.layers if isinstance(layer, keras.Sequential)]
     np.testing.assert_array_equal(inner.get_weights()[0], model.get_weights()[0])
     assert not np.array_equal(inner.get_weights()[2], model.get_weights()[2])
+
+
+def test_how_an_encoder_was_compiled_does_not_matter(X, tmp_path):
+    model = conv()
+    model.compile("adam", lambda a, b: keras.ops.mean(a - b))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ParametricTSNE(encoder=model, **OWN).fit(X).save(tmp_path)
+    assert not ParametricTSNE.load(tmp_path).encoder.compiled
+    assert model.compiled
+
+
+def test_layers_may_have_any_name(X):
+    layers = [keras.layers.Dense(2, "tanh", name=name) for name in ("alignment", "units")]
+    model = keras.Sequential([keras.Input((X.shape[1],)), *layers])
+    assert ParametricTSNE(encoder=model, **OWN).fit(X).embedding_.shape == (len(X), 2)
+    regressor = MapRegressor(objective="squares", encoder=model, epochs=1)
+    assert regressor.fit(X, X[:, :2]).transform(X).shape == (len(X), 2)
 
 
 @pytest.mark.parametrize(

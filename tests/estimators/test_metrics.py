@@ -13,6 +13,8 @@ from ptsne_keras.utils import arrays
 
 METRICS = ("cosine", "correlation")
 SHORT = {**PLACED, "epochs": 5}
+# The indices [50, 3] of the next rows.
+NEXT = (np.arange(50)[:, None] + [1, 2, 3]) % 50
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,14 @@ def test_sparse_rows_stay_sparse_for_cosine_alone(rows):
         ParametricTSNE(metric="correlation", **SHORT).fit(X)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_are_equal_by_their_metric_are_reported(metric):
+    X = np.outer(np.arange(1, 41), [1.0, 2.0, 4.0])
+    for estimator in (ParametricTSNE(metric=metric), MapRegressor(metric=metric)):
+        with pytest.raises(ValueError, match=f"40 rows, all equal by metric='{metric}'"):
+            estimator.fit(X, X[:, :2])
+
+
 def test_neighbors_found_elsewhere_make_the_map(rows, tmp_path):
     distances, indices = NearestNeighbors(n_neighbors=30, metric="cosine").fit(rows).kneighbors()
     found = [
@@ -143,6 +153,26 @@ def test_neighbors_found_elsewhere_make_the_map(rows, tmp_path):
     assert ParametricTSNE.load(tmp_path)._settings == found[0]._settings
 
 
+@pytest.mark.parametrize("options", [{"sampling": "batch"}, {"pretraining": "cd1"}])
+def test_neighbors_are_refused_where_they_would_go_unused(options, rows):
+    given = NEXT, np.tile([1.0, 2.0, 3.0], (50, 1))
+    for placement in (True, False):
+        tsne = ParametricTSNE(**{**SHORT, **options, "placement": placement})
+        with pytest.raises(ValueError, match='sampling should be "graph" with neighbors'):
+            tsne.fit(rows[:50], neighbors=given)
+
+
+def test_a_fit_is_resumed_with_its_neighbors(rows, tmp_path):
+    given = NEXT, np.tile([1.0, 2.0, 3.0], (50, 1))
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, mode="max", min_delta=99)
+    ParametricTSNE(**SHORT).fit(rows[:50], neighbors=given, callbacks=stop).save(tmp_path)
+    tsne = ParametricTSNE.load(tmp_path)
+    for other in (None, (NEXT, given[1] + 1)):
+        with pytest.raises(ValueError, match="neighbors should be those of the unfinished fit"):
+            tsne.fit(rows[:50], neighbors=other, resume=True)
+    assert "stopped" not in tsne.fit(rows[:50], neighbors=given, resume=True).history_
+
+
 def test_graphs_of_rows_with_different_numbers_of_neighbours(rows):
     graph = kneighbors_graph(rows[:50], 12, mode="distance").tolil()
     for i in range(50):
@@ -154,12 +184,25 @@ def test_graphs_of_rows_with_different_numbers_of_neighbours(rows):
     assert not (found.indices == np.arange(50)[:, None]).any()
 
 
+def test_neighbors_come_nearest_first():
+    indices, distances = NEXT[:, ::-1], np.tile([3.0, 2.0, 1.0], (50, 1))
+    found = affinities.neighbors.check_neighbors((indices, distances), 50)
+    np.testing.assert_array_equal(found.indices, NEXT)
+    np.testing.assert_array_equal(found.distances[0], [1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (scipy.sparse.eye_array(50).tocsr(), "two or more entries in each row"),
         (scipy.sparse.csr_array((40, 40)), r"a graph \[N, N\] of the N = 50 rows"),
         ((np.zeros((50, 3), int), np.zeros((50, 2))), r"Received: shapes \(50, 3\) and \(50, 2\)"),
+        (scipy.sparse.csr_array(1 - np.eye(50)), "a graph of ones"),
+        (("indices",), r"a tuple \(indices, distances\) or .*Received: tuple\.$"),
+        (np.zeros((50, 50)), r"Received: ndarray\(50, 50\)\.$"),
+        ((NEXT[:, :1], np.ones((50, 1))), "two or more of each row"),
+        ((NEXT, -np.ones((50, 3))), "distances should be at least 0. Received: -1"),
+        ((NEXT[:, [0, 0, 1]], np.ones((50, 3))), "one twice in 50 rows, the first at index 0"),
     ],
 )
 def test_neighbors_that_do_not_fit_are_named(given, message, rows):

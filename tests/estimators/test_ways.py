@@ -13,7 +13,7 @@ import sklearn
 from sklearn.pipeline import make_pipeline
 from support.fits import GRAPH, PLACED, SMALL
 
-from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE, affinities, networks
 
 
 class Counter(keras.callbacks.Callback):
@@ -55,6 +55,23 @@ def test_callbacks_are_given_as_to_keras(callbacks, X):
         assert counter.epochs == 2
 
 
+@pytest.mark.parametrize("callbacks", [Counter, "counter", [None], (c for c in [Counter()])])
+def test_what_is_no_callback_is_named(callbacks, X):
+    message = r"^callbacks should be a keras\.callbacks\.Callback or a sequence of them\. Rec.*\.$"
+    for fit in (ParametricTSNE().fit, MapRegressor().fit):
+        with pytest.raises(ValueError, match=message):
+            fit(X, X[:, :2], callbacks=callbacks)
+
+
+def test_duplicates_are_reported_once(X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ParametricTSNE(**{**PLACED, "epochs": 2, "perplexity": 5}).fit(
+            np.repeat(X[:10], 10, axis=0)
+        )
+    assert sum("duplicate" in str(warning.message) for warning in caught) == 1
+
+
 @pytest.mark.filterwarnings("ignore:X and y should be in the same order")
 def test_frames_are_for_transform_alone(X):
     with sklearn.config_context(transform_output="pandas"):
@@ -71,13 +88,16 @@ def test_frames_are_for_transform_alone(X):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-@pytest.mark.parametrize("work", ["transform", "fit", "load"])
+@pytest.mark.parametrize("work", ["transform", "fit", "load", "nearest", "P", "encoder"])
 def test_a_forked_child_is_told_what_to_do(work, X, fitted, tmp_path):
     tsne = fitted
     calls = {
         "transform": lambda: tsne.transform(X),
         "fit": lambda: tsne.fit(X),
         "load": lambda: ParametricTSNE.load(tmp_path),
+        "nearest": lambda: affinities.nearest(X, 5),
+        "P": lambda: affinities.joint_probabilities(X, 5),
+        "encoder": lambda: networks.encoder(64),
     }
     reading, writing = os.pipe()
     child = os.fork()

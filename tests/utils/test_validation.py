@@ -122,6 +122,39 @@ class TestRounding:
         with pytest.warns(UserWarning, match="X should lie nearer to 0"):
             MapRegressor().fit(X, self.rows[:, :2])
 
+    def test_sparse_rows_are_looked_at_as_well(self):
+        X = self.rows + np.array([0, 0, 1e9])
+        X[::2, 0] = 0.0
+        with pytest.warns(UserWarning, match="X should lie nearer to 0.*: column 2 of .* of 1 "):
+            estimator_rows(MapRegressor(), scipy.sparse.csc_array(X), reset=True)
+
+    def test_maps_are_looked_at_as_well(self):
+        with pytest.warns(UserWarning, match="y should lie nearer to 0.*: column 0 of"):
+            MapRegressor().fit(self.rows, self.rows[:, :2] + 1e9)
+
+
+def test_tables_that_are_no_rows_yet_are_named():
+    class Lazy:
+        columns = "ab"
+
+        def collect(self):
+            return self
+
+    with pytest.raises(ValueError, match=r"give X\.collect\(\)\. Received: a Lazy\."):
+        estimator_rows(MapRegressor(), Lazy(), reset=True)
+
+
+def test_columns_of_one_name_are_named():
+    X = pd.DataFrame(np.eye(5), columns=[*"abcba"])
+    with pytest.raises(ValueError, match="unique column names, got: - 'a' 2 times"):
+        estimator_rows(MapRegressor(), X, reset=True)
+
+
+def test_equal_rows_on_disk_are_reported(tmp_path):
+    np.save(tmp_path / "X.npy", np.ones((20, 3)))
+    with pytest.raises(ValueError, match="X should have rows that differ"):
+        MapRegressor().fit(np.load(tmp_path / "X.npy", mmap_mode="r"), np.eye(20))
+
 
 def test_options_of_check_rows():
     with pytest.raises(ValueError, match=r"Y should .* infinity or a value above 3\.4e38 in 1 of"):
