@@ -348,7 +348,7 @@ class ParametricTSNE(MapEstimator):
         if placement:
             return super().transform(X)
         check_is_fitted(self)
-        return mapped(self.network_, self._checked(X))
+        return self._finite(mapped(self.network_, self._checked(X)))
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> FloatArray:
         """Learn the map of rows as `fit` does, with its parameters, and return `embedding_`."""
@@ -391,7 +391,7 @@ class ParametricTSNE(MapEstimator):
     def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
-        self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
+        self.kl_divergence_, self.dof_ = float(state["kl_divergence"]), float(state["dof"])
         self._settings = resolve(self.get_params(), len(self.embedding_), self.n_features_in_)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)
