@@ -8,33 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from support.processes import disk_calls
 
 from ptsne_keras.utils import files
 
 
-def traced(monkeypatch, root):
-    """Return the list of what happens in a folder: ("fsync" or "rename", path), in order."""
-    calls, real = [], {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
-
-    def fsync(descriptor):
-        calls.append(("fsync", Path(os.readlink(f"/proc/self/fd/{descriptor}"))))
-        real["fsync"](descriptor)
-
-    def renaming(name):
-        def rename(source, target):
-            calls.append(("rename", Path(target)))
-            real[name](source, target)
-
-        return rename
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    for name in ("rename", "replace"):
-        monkeypatch.setattr(os, name, renaming(name))
-    return calls
-
-
 def test_what_is_written_is_flushed_before_it_appears_and_so_is_its_name(tmp_path, monkeypatch):
-    calls = traced(monkeypatch, tmp_path)
+    calls = disk_calls(monkeypatch)
     with files.made(tmp_path / "a" / "b"):
         files.write(tmp_path / "a" / "b" / "file.txt", b"new")
     folder = tmp_path / "a" / "b"
@@ -55,7 +35,7 @@ def test_a_folder_is_flushed_with_all_that_is_in_it(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("x")
     (tmp_path / "other").write_text("y")
-    calls = traced(monkeypatch, tmp_path)
+    calls = disk_calls(monkeypatch)
     files.flush_all(tmp_path)
     names = {path for _, path in calls}
     assert names == {tmp_path, tmp_path / "a", tmp_path / "a" / "file", tmp_path / "other"}
