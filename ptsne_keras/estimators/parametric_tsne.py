@@ -1,5 +1,7 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
+import functools
+import os
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -265,6 +267,8 @@ class ParametricTSNE(MapEstimator):
         *,
         callbacks: Callbacks = None,
         resume: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 300.0,
     ) -> Self:
         """Learn the map of rows.
 
@@ -277,8 +281,13 @@ class ParametricTSNE(MapEstimator):
             Callbacks of fine-tuning. If one sets `model.stop_training`, the estimator is fitted all
             the same, and `resume` can finish the fit later.
         resume : bool, default=False
-            Whether to continue a fit that a callback stopped early. X and the parameters must be
-            those of that fit.
+            Whether to continue a fit that a callback stopped early, or one loaded from its
+            checkpoint. X and the parameters must be those of that fit.
+        checkpoint : path-like, default=None
+            A folder for the unfinished model. After the end of the process
+            ``ParametricTSNE.load(checkpoint).fit(X, resume=True)`` goes on.
+        checkpoint_seconds : float, default=300.0
+            The least seconds of fine-tuning between two checkpoints.
 
         Returns
         -------
@@ -296,10 +305,13 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, start, keras.tree.flatten(callbacks or []))
+            options = {"start": start, "callbacks": keras.tree.flatten(callbacks or [])}
+            self._fit(X, **options, checkpoint=checkpoint, seconds=checkpoint_seconds)
         return self
 
-    def _fit(self, X: Any, start: _fit_stages.Fitted | None, callbacks: list[Any]) -> None:
+    def _fit(
+        self, X: Any, start: _fit_stages.Fitted | None, checkpoint: Any, **options: Any
+    ) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         if start and start.left:
@@ -308,18 +320,10 @@ class ParametricTSNE(MapEstimator):
         settings = resolve(self.get_params(), *X.shape)
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            found = _fit_stages.fit(
-                X, settings, seed=seed, callbacks=callbacks, verbose=self.verbose, start=start
-            )
-            self._settings = settings
-            self.network_, self.dof_, self.history_, left, placed = found
-            self._left = left and left._replace(parameters=_resume.compared(self))
-            if placed is None:
-                self.encoder_, self._placer = self.network_, None
-                self.embedding_ = mapped(self.network_, X)
-            else:
-                self.encoder_, self.embedding_, self._placer = placed
-            self.kl_divergence_ = scored_rows(self, X).divergence(self.embedding_, self.dof_)
+            if checkpoint is not None:
+                options["keep"] = functools.partial(_resume.keep, self, settings, X, checkpoint)
+            options |= {"seed": seed, "verbose": self.verbose, "start": start}
+            _resume.take(self, settings, X, _fit_stages.fit(X, settings, **options))
         _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:

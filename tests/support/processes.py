@@ -26,7 +26,7 @@ def until(condition, seconds=300):
 
 
 def disk_calls(monkeypatch):
-    """Return the list of what will be flushed and renamed: ("fsync" or "rename", path), in order."""
+    """Return the list of what will happen: ("fsync" or "rename", path), in order."""
     calls, real = [], {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
 
     def fsync(descriptor):
