@@ -309,9 +309,7 @@ class ParametricTSNE(MapEstimator):
             self._fit(X, **options, checkpoint=checkpoint, seconds=checkpoint_seconds)
         return self
 
-    def _fit(
-        self, X: Any, start: _fit_stages.Fitted | None, checkpoint: Any, **options: Any
-    ) -> None:
+    def _fit(self, X: Any, start: Any, checkpoint: Any, **options: Any) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
         if start and start.left:
