@@ -591,6 +591,15 @@ def test_a_fit_that_was_killed_goes_on(here, tmp_path, capsys):
     assert tsne.kl_divergence_ < max(kls) + 3 * np.std(kls)
 
 
+def test_a_row_without_a_finite_place_is_an_error_and_nothing_is_written(here, tmp_path, capsys):
+    np.save(tmp_path / "far.npy", np.full((3, 5), 3e38, "float32"))
+    for more in ([], ["--no-placement"]):
+        words = [tmp_path / "far.npy", "--out", tmp_path / "out.csv", "--quiet", *more]
+        run("transform", "plain", *words, code=2)
+        assert "X should have rows like those of fit" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["far.npy"]
+
+
 @pytest.mark.parametrize("form", ["csv", "npy", "parquet", "png", "html"])
 def test_what_a_command_writes_is_flushed_before_it_appears(form, here, tmp_path, monkeypatch):
     out = tmp_path / f"out.{form}"
