@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import signal
-import sys
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
+from forks import child, done, dying, ptsne, status
 
-from ptsne_keras import ParametricTSNE, cli
-from ptsne_keras.cli import commands  # noqa: F401 - so that children need not import it
+from ptsne_keras import ParametricTSNE
 from ptsne_keras.estimators import is_model, load, sweep
 
 FIT = ["--epochs", "4", "--hidden-units", "8", "--perplexity", "5", "--sampling", "batch"]
@@ -35,68 +35,6 @@ class Line(NamedTuple):
     what: str
     times: int
     wrong: dict[str, int]
-
-
-def child(work: Callable[[], Any]) -> int:
-    """Start work in a fork of this process, which has imported TensorFlow and not used it."""
-    sys.stdout.flush()
-    if process := os.fork():
-        return process
-    code = 1
-    try:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
-        code = int(work() or 0)
-    finally:
-        os._exit(code)
-
-
-def status(process: int) -> int:
-    """Wait for a child and return its exit status."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def done(work: Callable[[], Any]) -> bool:
-    """Return whether work succeeds in a child."""
-    return status(child(work)) == 0
-
-
-def ptsne(*words: Any) -> Callable[[], int]:
-    """Return the call of a command."""
-    return lambda: cli.main([str(word) for word in words])
-
-
-def dying(work: Callable[[], Any], folder: Path, moment: int | None) -> tuple[bool, int]:
-    """Kill a child at its n-th change in a folder; return whether it died, and the changes."""
-    reader, writer = os.pipe()
-
-    def watched() -> Any:
-        count = 0
-        kinds = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.fsync"}
-
-        def change(path: Any, always: bool = False) -> None:
-            nonlocal count
-            if always or str(path).startswith(str(folder)):
-                os.write(writer, b".")
-                if count == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            reads = event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-            if event in kinds and not reads:
-                change(arguments[0])
-
-        fsync = os.fsync
-        os.fsync = lambda descriptor: (change("", True), fsync(descriptor))[1]
-        sys.addaudithook(hook)
-        return work()
-
-    died = status(child(watched)) == -signal.SIGKILL
-    os.close(writer)
-    with open(reader, "rb") as counts:
-        return died, len(counts.read())
 
 
 def digest(path: Path) -> str:
@@ -307,6 +245,56 @@ def power_cuts(place: Path, count: int) -> Line:
     return Line("power cut (traced calls replayed)", count, wrong)
 
 
+def device_cuts(place: Path, count: int) -> Line | None:
+    """Copy an ext4 disk at moments of saving; return None without root and loop devices."""
+    image, disk, folder = place / "disk.img", place / "disk", place / "disk" / "model"
+    with open(image, "wb") as file:
+        file.truncate(32 << 20)
+    disk.mkdir()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    mount = ["mount", "-o", "loop"]
+    steps = (["mkfs.ext4", "-q", image], [*mount, image, disk])
+    try:
+        if any(subprocess.run(command, **quiet).returncode for command in steps):
+            return None
+    except FileNotFoundError:
+        return None
+    try:
+        assert done(lambda: save_often(place / "model", folder, 1))
+        writer = child(lambda: save_often(place / "model", folder, 10_000))
+        for i in range(count):
+            time.sleep(random.uniform(0.05, 0.3))
+            shutil.copyfile(image, place / f"cut-{i}.img")
+        os.kill(writer, signal.SIGKILL)
+        status(writer)
+        assert done(lambda: save_often(place / "model", folder, 1))
+        shutil.copyfile(image, place / f"cut-{count}.img")
+        last = (folder / "model.json").read_bytes()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    wrong = {"broken": 0, "lost after success": 0}
+    for i in range(count + 1):
+        cut = place / f"cut-{i}.img"
+        subprocess.run([*mount, cut, disk], check=True)
+        try:
+            whole = done(lambda: load(folder) and 0) and paired(folder)
+            wrong["broken"] += not whole
+            kept = whole and (folder / "model.json").read_bytes() == last
+            wrong["lost after success"] += i == count and not kept
+        finally:
+            subprocess.run(["umount", disk], check=True)
+        cut.unlink()
+    return Line("power cut (ext4 image)", count, wrong)
+
+
+def save_often(source: Path, target: Path, times: int) -> None:
+    """Save a model and a map again and again."""
+    tsne = load(source)
+    for i in range(times):
+        tsne.embedding_ = tsne.embedding_ + np.float32(1)
+        tsne._save(target, write_map=lambda file, i=i: file.write_text(f"{i}" * 1000))
+
+
 def damages(place: Path, count: int) -> Line:
     """Flip, cut, drop and swap parts of folders; each should be refused in one line."""
 
@@ -370,6 +358,7 @@ def run(scale: float) -> list[Line]:
         return [
             *kills(place, number(100)),
             power_cuts(place, number(20)),
+            *filter(None, [device_cuts(place, number(20))]),
             *two_writers(place, number(100)),
             damages(place, number(500)),
         ]

