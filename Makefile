@@ -12,7 +12,8 @@ WHEEL  := .venv-wheel
 TESTS   := tests
 WORKERS := 2
 ORDER   := -p no:randomly
-PYTEST  := -m pytest -n $(WORKERS) --dist loadfile $(ORDER)
+# The longest files come first, by tests/conftest.py.
+PYTEST  := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ORDER)
 # What is installed is named after what asks for it, so that it is installed again when that
 # changes, and not because a file was touched.
 ASKED  := $(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
@@ -23,11 +24,12 @@ TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-jax test-wheel wheel lint docs docs-serve check notebooks clean \
+.PHONY: help demo test test-all test-jax test-wheel wheel lint docs docs-serve lint-and-docs check \
+  notebooks clean \
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
-  benchmark-refine benchmark-robustness
+  benchmark-refine benchmark-fuzz benchmark-robustness
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -65,7 +67,14 @@ docs: $(VENV)/.docs-$(ASKED) ## the documentation, into site/; a warning is an e
 docs-serve: $(VENV)/.docs-$(ASKED) ## the documentation on http://127.0.0.1:8000, rebuilt at each change
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
-check: lint docs test-all ## every check that CI makes
+# One after the other what installs, since all of it writes to the tree; then what checks, beside the
+# tests on JAX, which take one core; and last all other tests.
+check: $(VENV)/.dev-$(ASKED) $(VENV)/.docs-$(ASKED) $(JAX)/.test-$(ASKED) ## every check that CI makes
+	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs
+	$(MAKE) test-wheel
+
+lint-and-docs:
+	$(MAKE) -j1 lint docs
 
 notebooks: $(VENV)/.test-$(ASKED) ## execute the notebooks again, outputs in place
 	$(BIN)/python notebooks/execute.py
@@ -106,6 +115,9 @@ benchmark-map-size: $(VENV)/.core-$(ASKED) ## memory and speed of MapRegressor o
 
 benchmark-serving: $(VENV)/.core-$(ASKED) ## latency of exported models, beside their products alone
 	$(BIN)/python benchmarks/serving.py
+
+benchmark-fuzz: $(VENV)/.test-$(ASKED) ## damaged files through every reader
+	$(BIN)/python benchmarks/fuzz.py
 
 benchmark-refine: $(VENV)/.core-$(ASKED) ## freed rows beside a table of places: an hour
 	$(BIN)/python benchmarks/refine.py

@@ -1,6 +1,7 @@
 """Parametric t-SNE for Keras: learn the map as a network, place new rows on it, serve it."""
 
 import importlib
+import sys
 from typing import Any
 
 from ptsne_keras._version import __version__
@@ -45,5 +46,16 @@ def __getattr__(name: str) -> Any:
     return loaded if name in _SUBPACKAGES else getattr(loaded, name)
 
 
+def _register() -> None:
+    """Let a Keras that is imported already know the classes that saved models may hold."""
+    if sys.modules.get("keras"):
+        importlib.import_module(f"{__name__}.losses")
+        for name in ("metrics", "networks", "training") if sys.modules.get("tensorflow") else ():
+            importlib.import_module(f"{__name__}.{name}")
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_register()

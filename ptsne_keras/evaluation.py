@@ -15,6 +15,7 @@ from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.metrics import quality, ranks
 from ptsne_keras.plotting.colors import read_labels
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 from ptsne_keras.utils import pca as projection
 from ptsne_keras.utils.stopwatch import Stopwatch
 from ptsne_keras.utils.validation import check_integer, check_rows
@@ -25,6 +26,9 @@ _VOTES = (1, 5)
 _PAIRED = 3
 # Standard deviations of the coordinates among which the scale of a map is sought.
 _SIZES = (1e-2, 1e4)
+# Trustworthiness of a map that shows nearly all, or most, neighbours right, and Spearman's ρ of one
+# whose large distances can be compared.
+_SOUND, _FAIR, _ORDERED = 0.95, 0.8, 0.7
 # Names of the measures in the table.
 _TITLES = {
     "kl_divergence": "KL(P‖Q), nats (lower is better)",
@@ -186,6 +190,35 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"seconds: {seconds}"])
 
 
+def summary(results: dict[str, Any]) -> str:
+    """Return two sentences on what the results of `evaluate` mean for the first map.
+
+    They are about test rows if there are any, else about the training rows.
+
+    Examples
+    --------
+    >>> print(summary(evaluate(tsne, X_train, X_test)))
+    """
+    part = "test" if results["rows"]["test"] else "training"
+    measures = next(iter(results["measures"].values()))[part]
+    trust, recall, distances = (
+        measures[name]
+        for name in ("trustworthiness", "neighborhood_recall", "distance_correlation")
+    )
+    K = results["recall_neighbors"]
+    near = "There are too few rows to tell whether neighbours on the map are neighbours in the data"
+    if trust is not None:
+        word = "Nearly all" if trust >= _SOUND else "Most" if trust >= _FAIR else "Too few"
+        near = f"{word} neighbours of {part} rows on the map are neighbours in the data"
+    if recall is not None:
+        near += f", and {recall * K:.1f} of {K} neighbours in the data are so on the map"
+    far = "Distances between clusters mean "
+    far += "little here: read who is near, and neither gaps nor sizes"
+    if distances is not None and distances >= _ORDERED:
+        far = "Distances between clusters are roughly in the order of those in the data"
+    return f"{near}.\n{far}."
+
+
 def _check_counts(n: int, k: int, K: int) -> None:
     """Raise a ValueError unless n training rows are enough for k neighbours, and K of recall."""
     if check_integer(k, "n_neighbors") >= n / 2:
@@ -199,7 +232,11 @@ def _check_counts(n: int, k: int, K: int) -> None:
 def _parts(estimator: Any, given: dict[str, Any], labels: dict[str, Any]) -> dict[str, _Part]:
     """Check and map the rows of each part, and number their classes."""
     own = type(estimator).__name__
-    rows = {part: check_rows(X, name=_NAMES[part], sparse=True) for part, X in given.items()}
+    metric = getattr(getattr(estimator, "_settings", None), "metric", "euclidean")
+    rows = {
+        part: arrays.unit_rows(check_rows(X, name=_NAMES[part], sparse=True), metric)
+        for part, X in given.items()
+    }
     maps = {
         part: check_rows(estimator.transform(X), name=f"{own}.transform({_NAMES[part]})")
         for part, X in given.items()  # as given, with the names of the columns

@@ -20,6 +20,15 @@ from ptsne_keras import datasets
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take a minute or more with what is slow: begun last, one would run alone at the end.
+LONGEST = ("test_notebooks", "test_sklearn_checks", "test_readme", "test_scales", "test_dtypes")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """Draw the same random numbers whatever ran before, and leave no figure to the next test."""

@@ -61,6 +61,7 @@ ENTRIES = {
     "layer": lambda _: networks.Placement.from_reference(X, X[:, :2])(X),
     "export": served,
 }
+USUAL = ("batch", "cd1", "squares", "layer")
 # What cannot work: a message of one line, before training.
 REFUSED = {
     "float16": ("placed", "network", "learned dof", "encoder", "cd1", "pcd", "squares"),
@@ -90,17 +91,24 @@ def check(entry, setting, folder):
         assert np.isfinite(np.asarray(ENTRIES[entry](folder), np.float32)).all()
 
 
-@pytest.mark.parametrize("entry", ["batch", "cd1", "squares", "layer"])
+@pytest.mark.parametrize("setting", ["float64", "float16"], indirect=True)
+@pytest.mark.parametrize("entry", USUAL)
 def test_the_usual_entries(entry, setting, tmp_path):
     check(entry, setting, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_every_entry(entry, setting, eager, tmp_path):
-    tf.config.run_functions_eagerly(eager)
+def test_every_entry(entry, setting, tmp_path):
+    check(entry, setting, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+@pytest.mark.parametrize("setting", ["float64"], indirect=True)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_without_graphs(entry, setting, tmp_path):
+    tf.config.run_functions_eagerly(True)
     try:
         check(entry, setting, tmp_path)
     finally:

@@ -224,3 +224,29 @@ def test_equal_places_have_an_equal_divergence_whoever_gives_them(split):
     regressor = MapRegressor(random_state=0).fit(X, tsne.embedding_)
     found = [scored_rows(model, X).divergence(tsne.embedding_, 1.0) for model in (tsne, regressor)]
     assert found[0] == pytest.approx(found[1], rel=0.05)
+
+
+def results_of(part="test", **measures):
+    known = {"trustworthiness": 0.97, "neighborhood_recall": 0.53, "distance_correlation": 0.4}
+    rows = {"training": 200, "test": 50 if part == "test" else 0}
+    return {
+        "rows": rows,
+        "recall_neighbors": 10,
+        "measures": {"ParametricTSNE": {part: known | measures}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "near", "far"),
+    [
+        (results_of(), "Nearly all neighbours of test rows", "mean little here"),
+        (results_of(), "5.3 of 10 neighbours in the data are so on the map", "gaps nor sizes"),
+        (results_of("training", trustworthiness=0.85), "Most neighbours of training", "little"),
+        (results_of(trustworthiness=0.7, distance_correlation=0.8), "Too few", "in the order of"),
+        (results_of(trustworthiness=None, distance_correlation=None), "too few rows", "little"),
+    ],
+)
+def test_two_sentences_say_what_the_figures_mean(results, near, far):
+    first, second = evaluation.summary(results).splitlines()
+    assert near in first
+    assert far in second

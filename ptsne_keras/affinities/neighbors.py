@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays
@@ -80,6 +81,61 @@ def nearest(X: Any, k: int, *, exact: bool | None = None, seed: int | None = Non
     """
     X = check_rows(X)
     return Index(X, exact=exact, seed=seed).search(None, k, skip=np.arange(len(X)))
+
+
+def check_neighbors(given: Any, n: int) -> Neighbors:
+    """Return the neighbours [N, k] of N rows that were found elsewhere, or raise.
+
+    Parameters
+    ----------
+    given : tuple (indices, distances) or sparse matrix of shape (n_samples, n_samples)
+        As `Neighbors`; or a matrix of distances, such as scikit-learn's `kneighbors_graph` in mode
+        "distance", of which each row keeps as many entries as the row with the fewest has.
+    n : int
+        N, the number of rows.
+    """
+    if scipy.sparse.issparse(given):
+        given = _from_graph(given, n)
+    indices = np.asarray(given[0])
+    distances = check_rows(given[1], name="neighbors.distances")
+    if indices.shape != distances.shape or len(indices) != n:
+        raise ValueError(
+            f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
+            f"Received: shapes {indices.shape} and {distances.shape}."
+        )
+    if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n:
+        raise ValueError(
+            f"neighbors.indices should be integers from 0 to N - 1 = {n - 1}. "
+            f"Received: {indices.dtype} from {indices.min()} to {indices.max()}."
+        )
+    own = np.flatnonzero((indices == np.arange(n)[:, None]).any(axis=1))
+    if own.size:
+        raise ValueError(
+            "neighbors should not contain a row as its own neighbour: leave that column out. "
+            f"Received: {own.size} such rows, the first at index {own[0]}."
+        )
+    return Neighbors(indices.astype(np.int32, copy=False), distances)
+
+
+def _from_graph(graph: Any, n: int) -> Neighbors:
+    """Return the nearest entries of each row of a sparse matrix of distances, without itself."""
+    graph = graph.tocoo()
+    if graph.shape != (n, n):
+        raise ValueError(
+            f"neighbors should be a graph [N, N] of the N = {n} rows of X. "
+            f"Received: shape {graph.shape}."
+        )
+    rows, columns, values = (A[graph.row != graph.col] for A in (graph.row, graph.col, graph.data))
+    counts = np.bincount(rows, minlength=n)
+    k = int(counts.min())
+    if k < 2:
+        raise ValueError(
+            "neighbors should have two or more entries in each row. "
+            f"Received: {k} in row {np.argmin(counts)}."
+        )
+    order = np.lexsort((values, rows))
+    kept = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]  # [N, k]
+    return Neighbors(columns[kept], values[kept])
 
 
 class Index:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ptsne_keras.affinities.perplexity import calibrate, is_variable, probabilities, several, values
 from ptsne_keras.typing import FloatArray, Perplexity, Tensor
 from ptsne_keras.utils import arrays
-from ptsne_keras.utils.validation import check_rows
+from ptsne_keras.utils.validation import check_rows, unmasked
 
 # ‖a‖² + ‖b‖² - 2ab was within 6.5 eps (‖a‖² + ‖b‖²) of the exact value for D = 3 … 784. Distances
 # that differ by 8 eps or less count as equal, so that duplicates and lattices tie on any processor.
@@ -193,7 +193,7 @@ def _squared_distances(X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _rows(X: Tensor, perplexity: Perplexity) -> tuple[tf.Tensor, tf.DType]:
     """Return X as finite float64 rows [B, D] that suffice for the perplexity, and the type of P."""
-    X = tf.convert_to_tensor(X)
+    X = tf.convert_to_tensor(unmasked(X, "X"))
     if not (X.dtype.is_floating or X.dtype.is_integer or X.dtype.is_bool):
         raise ValueError(f"X should be numeric and real. Received: dtype {X.dtype.name}.")
     if X.shape.rank != 2:

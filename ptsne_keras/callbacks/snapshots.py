@@ -18,6 +18,7 @@ from ptsne_keras.metrics.procrustes import align
 from ptsne_keras.plotting.colors import check_length
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, files
+from ptsne_keras.utils.validation import unmasked
 
 Epochs: TypeAlias = int | Collection[int]
 
@@ -40,7 +41,7 @@ class _MapCallback(keras.callbacks.Callback):
         super().__init__()
         several = isinstance(X, tuple | dict)
         self.X = keras.tree.map_structure(_sliceable, X) if several else _sliceable(X)
-        self.labels = None if labels is None else np.asarray(labels)
+        self.labels = None if labels is None else np.asarray(unmasked(labels, "labels"))
         shapes = [tuple(x.shape) for x in keras.tree.flatten(self.X)]
         if not shapes or any(len(shape) < 2 or 0 in shape for shape in shapes):
             raise ValueError(f"X should have one or more rows [m, D]. Received: shapes {shapes}.")
@@ -280,4 +281,4 @@ def _check_dimensions(Y: Any) -> None:
 
 
 def _sliceable(X: Any) -> Any:
-    return X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
+    return X.tocsr() if scipy.sparse.issparse(X) else np.asarray(unmasked(X, "X"))

@@ -23,7 +23,8 @@ rows, the input
                  others can be --id and --label
   .csv .tsv .txt a table, also .gz, read in chunks; what its first rows leave
                  open is said by --header, --delimiter, --decimal, --thousands
-  .parquet       read in chunks (pip install 'ptsne_keras[parquet]')
+  .parquet       read in chunks (pip install 'ptsne_keras[parquet]'); lists of
+                 numbers, such as embeddings, by --columns NAME
   .h5ad          AnnData: X, --layer or --obsm; columns of obs can be --label
                  (pip install 'ptsne_keras[anndata]')
   Columns without names are called 1, 2, 3, ... Ids and labels may also be a
@@ -49,8 +50,9 @@ exit codes
        saved, and goes on by ptsne fit ROWS --out MODEL --resume
 
 environment
-  PTSNE_DEBUG=1  show the traceback of an error
-  PTSNE_MAX_MB   megabytes to which a compressed file may expand (256)
+  PTSNE_DEBUG=1      show the traceback of an error
+  PTSNE_MAX_MB=4000  let a compressed file expand to so many megabytes (256, or
+                     50 times its size)
 """,
     ),
     "fit": (

@@ -50,7 +50,7 @@ def transform(options: Namespace) -> Answer:
             if not options.quiet:
                 meter.update(done)
 
-    count = maps.write(out, parts())
+    count = maps.write(out, parts(), spreadsheet_safe=options.spreadsheet_safe)
     if not options.quiet:
         meter.close()
     facts = {
@@ -92,7 +92,8 @@ def evaluate(options: Namespace) -> Answer:
         random_state=options.seed,
     )
     facts = {"command": "evaluate", "model": str(options.model), **results}
-    return Answer(facts, evaluation.table(results))
+    facts["summary"] = evaluation.summary(results)
+    return Answer(facts, f"{evaluation.table(results)}\n\n{facts['summary']}")
 
 
 def export(options: Namespace) -> Answer:

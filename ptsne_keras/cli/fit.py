@@ -40,7 +40,7 @@ from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
 
 # Parameters of a MapRegressor among the options that do not need --map.
-_OF_MAPS = {"perplexity", "dof", "batch_size", "epochs", "learning_rate", "random_state"}
+_OF_MAPS = {"perplexity", "metric", "dof", "batch_size", "epochs", "learning_rate", "random_state"}
 
 # Options that say which rows are meant, and where their map goes.
 _OF_ROWS = [*("id", "label", "columns", "drop", "array", "layer", "obsm"), "delimiter"]
@@ -53,7 +53,9 @@ def fit(options: Namespace) -> Answer:
     sweep(out)
     _check_folder(out, force=options.force, resume=options.resume)
     if options.embedding:
-        check_output(options.embedding, maps.ENDINGS, option="--embedding")
+        written = check_output(options.embedding, maps.ENDINGS, option="--embedding")
+        if options.spreadsheet_safe and written.suffix.lower() != ".csv":
+            raise ValueError("--spreadsheet-safe should be with an --embedding that ends in .csv.")
     elif (out / MAP).exists() and not is_model(out):
         raise FileExistsError(
             f"--out should be a folder without a {MAP} that is not a model's; give another, "
@@ -68,7 +70,8 @@ def fit(options: Namespace) -> Answer:
     if not options.quiet:
         n, columns = rows.X.shape
         print(f"ptsne: {options.rows}: {n:,} rows of {columns:,} columns", file=sys.stderr)
-    Y = places(options.map, rows, options.map_id, options.map_columns) if options.map else None
+    own = options.map_id, options.map_columns, options.match
+    Y = places(options.map, rows, *own) if options.map else None
     start = time.perf_counter()
     finished, folder = _fit_and_save(options, model, rows, reader.names, Y, out)
     return _answer(options, model, rows, finished, time.perf_counter() - start, folder)
@@ -105,8 +108,8 @@ def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
     parameters.setdefault("random_state", 0)
     of_maps = parser.given(options, "map_parameters")
     if not options.map:
-        if of_maps or options.map_id or options.map_columns:
-            name = [*of_maps, "map_id" if options.map_id else "map_columns"][0]
+        names = [n for n in ("map_id", "map_columns", "match") if getattr(options, n)]
+        for name in [*of_maps, *names]:
             raise ValueError(f"{name} should be left out without --map MAP.")
         return (ParametricTSNE.paper if options.paper else ParametricTSNE)(**parameters)
     foreign = sorted(set(parameters) - _OF_MAPS) + ["--paper"] * bool(options.paper)
@@ -146,15 +149,17 @@ def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
     return model
 
 
-def places(file: str, rows: Rows, ids: str | None, columns: Any) -> Any:
+def places(file: str, rows: Rows, ids: str | None, columns: Any, match: Any = None) -> Any:
     """Return the map's places in the order of the rows: by names if both have them."""
     try:
         found = maps.read(file, columns=columns, ids=ids)
     except ValueError as error:
         raise ValueError(parser.in_options(str(error), parser.OF_MAP)) from None
-    if found.ids is not None and rows.ids is not None:
-        return found.of(rows.ids)
-    return found.Y
+    if match == "id" and (found.ids is None or rows.ids is None):
+        raise ValueError("--match id should be with --id and a map that has names: --map-id.")
+    if found.ids is None or rows.ids is None or match == "position":
+        return found.Y
+    return found.of(rows.ids, match=match or ("id" if ids else None))
 
 
 def _fit_and_save(
@@ -173,7 +178,11 @@ def _fit_and_save(
         _check_finite(found, model)
         if names is not None:
             model.feature_names_in_ = np.asarray(names, dtype=object)
-        write_map = functools.partial(maps.write, parts=[(found, beside(rows))])
+        write_map = functools.partial(
+            maps.write,
+            parts=[(found, beside(rows))],
+            spreadsheet_safe=options.spreadsheet_safe,
+        )
         if options.embedding:
             # The map first, beside its place: then both are renamed, or neither.
             with files.replacing(options.embedding, make_parents=True) as beside_it:
@@ -301,6 +310,7 @@ def _resume_command(options: Namespace, folder: Path) -> str:
             csv.writer(line, lineterminator="").writerow(value)
             value = line.getvalue()
         words += [f"--{name}", value] if value else []
+    words += ["--spreadsheet-safe"] if options.spreadsheet_safe else []
     if options.header is not None:
         words.append("--header" if options.header else "--no-header")
     return shlex.join(words)

@@ -62,6 +62,7 @@ def _fit(command: _Group) -> None:
     _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
     _add(command, "--out", "MODEL", "folder of the model", required=True)
     _add(command, "--embedding", "FILE", "map of the rows (MODEL/map.csv)")
+    _flag(command, "--spreadsheet-safe", "quote what a spreadsheet would run in a .csv map")
     _flag(command, "--force", "replace a model in the folder")
     _flag(command, "--resume", "go on with an interrupted fit")
     text = "seconds between two checkpoints in MODEL (%(default)s)"
@@ -71,6 +72,7 @@ def _fit(command: _Group) -> None:
     _add(group, "--map", "MAP", ".csv .tsv .npy .parquet or .h5ad: see maps.md")
     _add(group, "--map-id", "COLUMN", "its column with names of the rows")
     _add(group, "--map-columns", "A,B", "its coordinates", type=_names)
+    _add(group, "--match", None, "rows and map (id, if both have them)", choices=("id", "position"))
     group = command.add_argument_group("the map and the network", "default: what suits the rows")
     _add_parameters(group, "parameters", _PARAMETERS)
     placement = {"dest": "parameters:placement", "action": "store_false"}
@@ -94,6 +96,7 @@ def _transform(command: _Group) -> None:
     _flag(command, "--novelty", "add a column: 0 is a training row, 0.5 a usual one, 1 a stranger")
     text = "the network alone: quick, and coarser"
     _flag(command, "--no-placement", text, dest="network")
+    _flag(command, "--spreadsheet-safe", "quote what a spreadsheet would run in a .csv file")
     _rows_options(command)
 
 
@@ -206,6 +209,7 @@ _units.__name__ = "widths"
 _PARAMETERS: list[_Parameter] = [
     ("n_components", int, "of the map (2)"),
     ("perplexity", _several, "effective number of neighbours; or several: 15,50"),
+    ("metric", str, "euclidean, or cosine or correlation of rows"),
     ("epochs", _or_words(int, "auto"), "passes over the rows"),
     ("random_state", int, "of all random numbers (0)"),
     ("exaggeration", _or_words(float, "auto"), "weight of the attraction; 1 is plain t-SNE"),
@@ -248,7 +252,7 @@ _ARGUMENTS = {
         *(name for name, _, _ in (*_PARAMETERS, *_MAP_PARAMETERS)),
         *("columns", "drop", "array", "layer", "obsm", "header", "delimiter", "decimal"),
         *("thousands", "map_id", "map_columns", "n_neighbors", "recall_neighbors", "sample_size"),
-        "reference_size",
+        *("reference_size", "match", "spreadsheet_safe"),
     )
 } | {"ids": "--id", "labels": "--label", "header=True": "--header", "header=False": "--no-header"}
 OF_MAP = {"columns": "--map-columns", "ids": "--map-id"}

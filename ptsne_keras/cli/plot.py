@@ -48,8 +48,9 @@ def plot(options: Namespace) -> Answer:
         plt.close(ax.figure)
     if options.html:
         found, title = subject.map, options.title or "Map"
-        with files.replacing(facts["html"], make_parents=True) as beside:
-            plotting.html(found.Y, beside, found.labels, names=found.ids, title=title)
+        file = Path(facts["html"])
+        with files.made(file.parent):  # errors name this file, and not one beside it
+            plotting.html(found.Y, file, found.labels, names=found.ids, title=title)
     return Answer(facts, "\n".join(f"{k:<7}{facts[k]}" for k in ("out", "html") if k in facts))
 
 

@@ -24,16 +24,23 @@ class PairSampler:
     """Draws one neighbour j of each row i from p_{j|i}, and adds noise to both."""
 
     def __init__(
-        self, X: FloatArray, neighbors: Neighbors, perplexity: Perplexity, jitter: float = 0.0
+        self,
+        X: FloatArray,
+        neighbors: Neighbors,
+        perplexity: Perplexity,
+        jitter: float = 0.0,
+        probabilities: FloatArray | None = None,
     ) -> None:
         self.X = tf.constant(X)
         self.indices = tf.constant(neighbors.indices)  # [N, k]
         self.probabilities: Callable[[tf.Tensor], tf.Tensor]
-        if any(map(is_variable, several(perplexity))):
+        if probabilities is None and any(map(is_variable, several(perplexity))):
             D = tf.constant(neighbors.distances)
             self.probabilities = lambda i: calibrate_neighbors(tf.gather(D, i), perplexity)[0]
         else:
-            P = tf.constant(neighbor_probabilities(neighbors.distances, perplexity))
+            if probabilities is None:
+                probabilities = neighbor_probabilities(neighbors.distances, perplexity)
+            P = tf.constant(probabilities)
             self.probabilities = lambda i: tf.gather(P, i)
         self.jitter = jitter
         if jitter:

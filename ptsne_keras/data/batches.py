@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptsne_keras import affinities
-from ptsne_keras.affinities.neighbors import Neighbors, nearest
+from ptsne_keras.affinities.neighbors import Neighbors, check_neighbors, nearest
 from ptsne_keras.affinities.perplexity import is_variable, several, values
 from ptsne_keras.affinities.probabilities import duplicates_message
 from ptsne_keras.data import order
@@ -116,6 +116,7 @@ def from_graph(
     batch_size: int = 1024,
     *,
     neighbors: Neighbors | None = None,
+    probabilities: FloatArray | None = None,
     jitter: float = 0.0,
     seed: int | None = None,
     epoch: tf.Variable | None = None,
@@ -139,6 +140,8 @@ def from_graph(
         Largest number of rows in a batch, at least 4.
     neighbors : Neighbors, default=None
         Neighbours found elsewhere; by default the nearest 3 · perplexity rows.
+    probabilities : ndarray of shape (n_samples, k), default=None
+        p_{j|i} over the given `neighbors`; by default calibrated to the perplexity.
     jitter : float, default=0.0
         Scale of noise on each drawn row, which keeps a network from memorising the rows:
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
@@ -181,7 +184,8 @@ def from_graph(
     options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
     heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)
     dataset = tf.data.Dataset.zip((heads, order.random_numbers(draw_seed, epoch)))
-    draw = tf.autograph.experimental.do_not_convert(PairSampler(X, near, perplexity, jitter))
+    sampler = PairSampler(X, near, perplexity, jitter, probabilities)
+    draw = tf.autograph.experimental.do_not_convert(sampler)
     dataset = _blocks(dataset, own, replicas).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
     return order.prefetched(stacked(dataset, len(own)))
 
@@ -236,22 +240,4 @@ def _graph_neighbors(
                 f"perplexity should be above 1 and below N - 1 = {n - 1}. Received: {perplexity!r}."
             )
         return nearest(X, min(math.ceil(3 * largest), n - 1), seed=seed)
-    indices = np.asarray(given.indices)
-    distances = check_rows(given.distances, name="neighbors.distances")
-    if indices.shape != distances.shape or len(indices) != n:
-        raise ValueError(
-            f"neighbors should be indices and distances [N, k] of the N = {n} rows of X. "
-            f"Received: shapes {indices.shape} and {distances.shape}."
-        )
-    if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n:
-        raise ValueError(
-            f"neighbors.indices should be integers from 0 to N - 1 = {n - 1}. "
-            f"Received: {indices.dtype} from {indices.min()} to {indices.max()}."
-        )
-    own = np.flatnonzero((indices == np.arange(n)[:, None]).any(axis=1))
-    if own.size:
-        raise ValueError(
-            "neighbors should not contain a row as its own neighbour: leave that column out. "
-            f"Received: {own.size} such rows, the first at index {own[0]}."
-        )
-    return Neighbors(indices.astype(np.int32, copy=False), distances)
+    return check_neighbors(given, n)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import tensorflow as tf
 from ptsne_keras import affinities
 from ptsne_keras.data import order
 from ptsne_keras.data.order import check_batches
+from ptsne_keras.io.rows import ParquetRows
 from ptsne_keras.typing import FloatArray, Perplexity
-from ptsne_keras.utils import optional
 from ptsne_keras.utils.validation import check_integer, check_rows
 
 
@@ -143,7 +144,8 @@ def from_parquet(
         Paths, or a pattern such as "rows-*.parquet". Row groups come in a new order every epoch;
         groups of 10³ to 10⁵ rows keep memory low.
     columns : sequence of str, default=None
-        Columns that form a row. By default all columns of the first file.
+        Columns that form a row, of numbers or of lists of numbers (embeddings), all of one length.
+        By default all columns of the first file.
     perplexity, batch_size, buffer, seed
         As in :func:`from_dataset`.
 
@@ -152,7 +154,8 @@ def from_parquet(
     ModuleNotFoundError
         If pyarrow is not installed; it comes with the extra `parquet`.
     ValueError
-        If there are no such files, a column is missing or not numeric, or the sizes do not fit.
+        If there are no such files, one is damaged, a column is missing or not numeric, lists have
+        several lengths, or the sizes do not fit.
 
     Examples
     --------
@@ -162,32 +165,25 @@ def from_parquet(
     >>> X_batch.shape, P.shape
     (TensorShape([100, 64]), TensorShape([100, 100]))
     """
-    parquet = optional.require("pyarrow.parquet", extra="parquet", purpose="from_parquet")
-    paths = _paths(files, "Parquet")
-    tables = [parquet.ParquetFile(path) for path in paths]
-    columns = _columns(columns, paths, [table.schema_arrow for table in tables])
-    groups = [
-        (f, g)
-        for f, table in enumerate(tables)
-        for g in range(table.num_row_groups)
-        if table.metadata.row_group(g).num_rows
-    ]
+    sources = [ParquetRows(Path(path)) for path in _paths(files, "Parquet")]
+    features = _features(columns, sources)
+    groups = [(f, g) for f, source in enumerate(sources) for g in range(source.groups)]
 
     def read(group: Any) -> FloatArray:
         f, g = group
-        table = tables[f].read_row_group(int(g), columns=columns)
-        X = np.column_stack([column.to_numpy() for column in table.columns])
-        return check_rows(X, name=f"{paths[f]}, row group {g},", dtype=np.float32)
+        X = sources[f].group(features, int(g))
+        name = f"{sources[f].file}, row group {g},"
+        return check_rows(X, name=name, dtype=np.float32) if len(X) else X
 
     def block(group: tf.Tensor) -> tf.Tensor:
         x = tf.numpy_function(read, [group], tf.float32)
-        return tf.ensure_shape(x, [None, len(columns)])
+        return tf.ensure_shape(x, [None, len(features)])
 
-    if not groups:
-        raise ValueError(f"files should have rows. Received: {paths}, with none.")
+    count = sum(source.count or 0 for source in sources)
+    if not count:
+        raise ValueError(f"files should have rows. Received: {files!r}, with none.")
     read(groups[0])  # reports here what cannot be read
     data = tf.data.Dataset.from_tensor_slices(groups).shuffle(len(groups), seed=seed).map(block)
-    count = sum(table.metadata.num_rows for table in tables)
     return from_dataset(data, perplexity, batch_size, count=count, buffer=buffer, seed=seed)
 
 
@@ -214,18 +210,20 @@ def _rows_of(data: Any, count: Any) -> tuple[tf.data.Dataset, int]:
     return data, n
 
 
-def _columns(columns: Any, paths: list[str], schemas: list[Any]) -> list[str]:
-    """Return the names of the columns, which all files have."""
+def _features(columns: Any, sources: list[ParquetRows]) -> list[str]:
+    """Return the names of the features, which all files have."""
     if columns is None:  # without the index that pandas writes
-        index = (schemas[0].pandas_metadata or {}).get("index_columns", [])
-        columns = [name for name in schemas[0].names if name not in index]
+        columns = [name for name in sources[0].names if name not in sources[0].index]
     elif not isinstance(columns, list | tuple) or not 0 < len(columns) == len(set(columns)):
         raise ValueError(f"columns should be one or more names, each once. Received: {columns!r}.")
-    for path, schema in zip(paths, schemas, strict=True):
-        missing = sorted(set(columns) - set(schema.names))
+    features = sources[0].expanded(columns)
+    for source in sources:
+        missing = sorted(set(features) - set(source.names))
         if missing:
-            raise ValueError(f"columns should be in all files. Received: {path} without {missing}.")
-    return list(columns)
+            raise ValueError(
+                f"columns should be in all files. Received: {source.file} without {missing}."
+            )
+    return features
 
 
 def _paths(files: str | Sequence[str], kind: str) -> list[str]:

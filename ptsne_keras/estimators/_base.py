@@ -38,6 +38,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     encoder: keras.Model | None
     encoder_: keras.Model
+    embedding_: FloatArray
     history_: dict[str, Any]
     random_state: Any
     n_features_in_: int
@@ -98,12 +99,69 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "encoder_")
         X = self._checked(X)
-        if self._placer is None:
-            raise ValueError(
-                "novelty needs the training rows, which a network alone does not keep: fit a model "
-                "with placement."
-            )
-        return self._placer.novelty(X)
+        return self._reference_for("novelty").novelty(X)
+
+    def drift(self, X: Any, *, level: float = 0.99) -> float:
+        """Return the part of rows whose `novelty` is above a level.
+
+        Rows like those of the fit have a part of about 1 - level; a larger one says that the data
+        have changed since.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+        level : float, default=0.99
+
+        Returns
+        -------
+        float
+
+        Examples
+        --------
+        >>> tsne.drift(X_new) < 0.05
+        True
+        """
+        return float(np.mean(self.novelty(X) > level))
+
+    def extend(self, X: Any) -> FloatArray:
+        """Take new rows into the reference, at the places where `transform` puts them.
+
+        Later rows are placed among them as well. Places of earlier rows stay the same, and so does
+        the network.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+            Rows that the reference does not contain.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            Their places, which `ParametricTSNE` appends to `embedding_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If rows are not placed among training rows, but by a network alone, or X is not as for
+            `transform`.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE(random_state=0).fit(X)
+        >>> Y_new = tsne.extend(X_new)
+        >>> bool(np.array_equal(tsne.embedding_[len(X):], Y_new))
+        True
+        """
+        check_is_fitted(self, "encoder_")
+        X = self._checked(X)
+        Y = self._reference_for("extend").place(X)
+        self.encoder_ = _placer.extended(self.encoder_, X, Y)
+        del self._placer
+        if hasattr(self, "embedding_"):
+            self.embedding_ = np.concatenate([self.embedding_, Y])
+        return Y
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator into a folder.
@@ -232,6 +290,15 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"units. Received: {bad.size} others, the first of them row {bad[0]}."
             )
         return Y
+
+    def _reference_for(self, purpose: str) -> _placer.Placer:
+        """Return what places rows among training rows, or raise."""
+        if self._placer is None:
+            raise ValueError(
+                f"{purpose} needs the training rows, which a network alone does not keep: fit a "
+                "model with placement."
+            )
+        return self._placer
 
     def _map(self, X: Any) -> FloatArray:
         """Return the map coordinates of checked rows."""

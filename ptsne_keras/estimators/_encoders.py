@@ -8,10 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
+from ptsne_keras.networks.encoder import metric_of, of_metric
 from ptsne_keras.typing import FloatArray, Scaling, Units
-from ptsne_keras.utils import arrays
+from ptsne_keras.utils import arrays, pca
 
 # The rows mapped at a time: 130 MB a layer of 2,000 units.
 _BLOCK = 1 << 14
@@ -31,7 +33,7 @@ def copied(encoder: keras.Model) -> keras.Model:
         ) from error
 
 
-def own(encoder: keras.Model, features: int, d: int, why: str) -> keras.Model:
+def own(encoder: keras.Model, features: int, d: int, why: str, metric: str) -> keras.Model:
     """Return a copy of the user's encoder that takes rows, so that every fit starts alike."""
     built = networks.from_rows(encoder, features)  # checks it, and builds it if need be
     if built.output_shape[-1] != d:
@@ -40,7 +42,11 @@ def own(encoder: keras.Model, features: int, d: int, why: str) -> keras.Model:
             f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
         )
     _check_savable(encoder)
-    return networks.from_rows(copied(encoder), features)
+    found = networks.from_rows(copied(encoder), features)
+    if metric == "euclidean":
+        return found
+    rows = keras.Input((features,), name="features")
+    return keras.Model(rows, found(of_metric(rows, metric)), name="encoder")
 
 
 def _check_savable(model: keras.Model) -> None:
@@ -96,6 +102,35 @@ def aligned(network: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
     ridge = _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     solved = np.linalg.solve(gram + ridge, moments)  # [m + 1, d]
     last.set_weights([solved[:-1], solved[-1] + mean])
+    return network
+
+
+def projection(network: keras.Model) -> pca.Projection:
+    """Return the principal components that the fixed first layers of a network compute."""
+    shift, scale, last = (network.get_layer(name) for name in ("shift", "scale", "projection"))
+    factor = float(np.ravel(scale.scale)[0])
+    offset = np.asarray(shift.offset, np.float32)
+    return pca.Projection(-offset, 1 / factor, np.asarray(last.kernel))
+
+
+def start_of(init: Any, settings: Any, features: int) -> keras.Model:
+    """Return the network of another fit, or raise unless a fit can start from it."""
+    check_is_fitted(init)
+    network = init.network_
+    names = [layer.name for layer in network.layers]
+    found = {
+        "columns": network.input_shape[-1],
+        "n_components": network.output_shape[-1],
+        "metric": metric_of(network),
+        "initial_dims": network.get_layer("projection").units if "projection" in names else None,
+    }
+    wanted = {name: getattr(settings, name) for name in found if name != "columns"}
+    wanted["columns"] = features
+    for name, value in found.items():
+        if value != wanted[name]:
+            raise ValueError(
+                f"init should be a fit with the same {name}, {wanted[name]!r}. Received: {value!r}."
+            )
     return network
 
 

@@ -1,7 +1,7 @@
 """What a fit along the neighbour graph needs: the graph, optimizer, compilation, freed rows."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -27,6 +27,8 @@ _STEPS_PER_CALL = 64
 _CURVE = 100
 # Steps of the freed rows.
 _STEPS = 250
+# Partners of each labelled row that are drawn from its class.
+_PARTNERS = 15
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,21 @@ class Graph:
     reduced: pca.Projection
     index: Index
     neighbors: Neighbors
+    P: FloatArray
+    """[N, k], the conditional probabilities over these neighbours"""
 
 
 def graph(
-    X: Any, rows: FloatArray, reduced: pca.Projection | None, perplexity: Perplexity, seed: int
+    X: Any,
+    rows: FloatArray,
+    reduced: pca.Projection | None,
+    perplexity: Perplexity,
+    seed: int,
+    neighbors: Neighbors | None = None,
 ) -> Graph:
-    """Return the graph of the 3 · perplexity nearest neighbours of each row."""
+    """Return the graph of the 3 · perplexity nearest neighbours of each row, or of those given."""
     n, largest = len(rows), max(several(perplexity))
-    if not largest < n - 1:
+    if neighbors is None and not largest < n - 1:
         raise ValueError(f"perplexity should be below N - 1 = {n - 1}. Received: {perplexity!r}.")
     if reduced is None:
         reduced = pca.principal_components(X, min(SEARCH_DIMS, *X.shape), seed=seed)
@@ -54,14 +63,50 @@ def graph(
         reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
     index = _placer.index_of(Z)
     k = min(math.ceil(3 * largest), n - 1)
-    return Graph(Z, reduced, index, index.search(None, k, skip=np.arange(n)))
+    found = neighbors or index.search(None, k, skip=np.arange(n))
+    P = affinities.neighbor_probabilities(found.distances, perplexity)
+    return Graph(Z, reduced, index, found, P)
+
+
+def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:
+    """Return the graph with partners of the same class, of codes [N], -1 for rows without one.
+
+    Edges between classes lose the weight, and so much goes to partners drawn from the class.
+    """
+    indices, P = graph.neighbors.indices, graph.P
+    known = codes >= 0
+    if not known.any():
+        return graph
+    differ = known[:, None] & known[indices] & (codes[:, None] != codes[indices])
+    kept = P * np.where(differ, 1 - weight, 1)
+    total = kept.sum(axis=1, keepdims=True)
+    P = np.where(total > 0, kept / np.where(total > 0, total, 1), P)
+    # Rows in the order of their classes, so that a class is a range of them.
+    rows = np.flatnonzero(known)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    size = np.bincount(codes[rows])
+    start, size = (np.cumsum(size) - size)[codes[rows]], size[codes[rows]]
+    own = np.arange(len(rows)) - start
+    drawn = np.random.default_rng(seed).integers(
+        np.maximum(size - 1, 1)[:, None], size=(len(rows), _PARTNERS)
+    )
+    drawn += drawn >= own[:, None]  # not itself
+    partners = np.repeat(indices[:, :1], _PARTNERS, axis=1)
+    partners[rows] = rows[start[:, None] + np.minimum(drawn, size[:, None] - 1)]
+    w = np.zeros((len(codes), 1), np.float32)
+    w[rows, 0] = weight * (size > 1)
+    near = Neighbors(
+        np.concatenate([indices, partners], axis=1, dtype=np.int32),
+        np.pad(graph.neighbors.distances, ((0, 0), (0, _PARTNERS)), mode="edge"),
+    )
+    shares = np.repeat(w / _PARTNERS, _PARTNERS, axis=1)
+    return replace(graph, neighbors=near, P=np.concatenate([(1 - w) * P, shares], axis=1))
 
 
 def refine(
     Y: FloatArray, graph: Graph, settings: Settings, dof: float, verbose: int
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
-    P = affinities.neighbor_probabilities(graph.neighbors.distances, settings.perplexity)
     curve: dict[str, list[float]] = {"steps": [], "loss": []}
     meter = Meter("Stage 4, freeing the rows", _STEPS * len(Y)) if verbose else None
 
@@ -73,7 +118,7 @@ def refine(
 
     c = settings.exaggeration
     found = training.refine(
-        Y, graph.neighbors, P, dof=dof, exaggeration=c, iterations=_STEPS, callback=show
+        Y, graph.neighbors, graph.P, dof=dof, exaggeration=c, iterations=_STEPS, callback=show
     )
     if meter is not None:
         meter.close()

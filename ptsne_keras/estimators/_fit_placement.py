@@ -44,6 +44,7 @@ def fit(
         n_neighbors=settings.n_neighbors,
         perplexity=settings.perplexity,
         dof=settings.dof / factor**2,
+        metric=settings.metric,
     )
     watch.lap("placement")
     history = {"pretrain": [], "finetune": {}, "seconds": watch.seconds}

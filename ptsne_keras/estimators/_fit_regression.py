@@ -89,9 +89,11 @@ def _network(
             activation="gelu",
             scaling=standardization(rows, train),
             units=units,
+            metric=settings.metric,
             seed=seed,
         )
-    encoder = _encoders.own(settings.encoder, features, d, "as many coordinates as y has")
+    reason = "as many coordinates as y has"
+    encoder = _encoders.own(settings.encoder, features, d, reason, settings.metric)
     shift, scale = (np.asarray(values).tolist() for values in units)
     layer = keras.layers.Rescaling(scale, shift, dtype="float32", name="units")
     return keras.Model(encoder.inputs[0], layer(encoder.outputs[0]), name="encoder")

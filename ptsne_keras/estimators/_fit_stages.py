@@ -11,6 +11,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from ptsne_keras import networks, training
+from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.callbacks import progress
 from ptsne_keras.callbacks.checkpoint import Recorder, Unfinished
 from ptsne_keras.data import batches
@@ -63,22 +64,29 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
     start: Fitted | None = None,
+    init: keras.Model | None = None,
+    neighbors: Neighbors | None = None,
+    codes: Any = None,
     keep: Callable[[Fitted], None] | None = None,
     seconds: float = math.inf,
 ) -> Fitted:
     """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit.
 
+    `init` is the network of another fit, from whose map this one starts; `codes` [N] are classes.
     `keep` takes the unfinished fit every so many seconds of fine-tuning.
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
     watch = Stopwatch(start.history["seconds"] if start else None)
-    network = _encoders.copied(start.network) if start else None
+    init = start.network if start else init
+    network = _encoders.copied(init) if init else None
     recorder = Recorder(start.left if start else None, seconds)
-    X, rows, reduced = _project(X, settings, seeds[0], watch)
+    X, rows, reduced = _project(X, settings, seeds[0], watch, init)
     graph = None
     if settings.placement or settings.sampling == "graph":
-        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1])
+        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1], neighbors)
+        if codes is not None:
+            graph = _fit_graph.with_labels(graph, codes, settings.label_weight, seeds[1])
         watch.lap("neighbors")
     # Resumed, a fit draws new batches; fixed batches stay the same.
     later = 0 if settings.sampling == "fixed" else recorder.before
@@ -142,8 +150,9 @@ def _placed(
         Y, fitted.history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
         network = _encoders.aligned(network, X, Y)
         watch.lap("refine")
-    options = {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY, "dof": dof}
-    encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, network=network, **options)
+    options: dict[str, Any] = {"metric": settings.metric, "network": network, "dof": dof}
+    options |= {"n_neighbors": PLACED_NEIGHBORS, "perplexity": PLACED_PERPLEXITY}
+    encoder = _placer.encoder(X, graph.Z, Y, graph.reduced, graph.index, **options)
     watch.lap("placement")
     placed = Placed(encoder, Y, Placer(encoder, graph.index))
     return fitted._replace(network=network, placed=placed)
@@ -154,7 +163,8 @@ def warn_of_point(Y: FloatArray, settings: Settings) -> None:
     span = float(np.ptp(Y, axis=0).max())
     if span < _POINT:
         warnings.warn(
-            "The map is nearly one point: perplexity should be lower, or exaggeration nearer 1. "
+            "The map is nearly one point: perplexity should be lower, exaggeration nearer 1, or "
+            "epochs more. "
             f"Received: a map of span {span:.2g}, at perplexity {settings.perplexity} of "
             f"{len(Y)} rows and exaggeration {settings.exaggeration:.3g}.",
             stacklevel=4,
@@ -171,13 +181,16 @@ def _check_optimizer(settings: Settings) -> None:
 
 
 def _project(
-    X: Any, settings: Settings, seed: int, watch: Stopwatch
+    X: Any, settings: Settings, seed: int, watch: Stopwatch, init: keras.Model | None
 ) -> tuple[Any, FloatArray, pca.Projection | None]:
     """Return X, the rows that the trained layers see, and the projection that makes them."""
     if settings.initial_dims is None:
         X = X.toarray() if scipy.sparse.issparse(X) else X
         return X, X, None
-    reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
+    if init is None:
+        reduced = pca.principal_components(X, settings.initial_dims, seed=seed)
+    else:
+        reduced = _encoders.projection(init)
     rows = reduced.apply(X)
     watch.lap("project")
     return X, rows, reduced
@@ -189,8 +202,8 @@ def _batches(
     """Return the batches (X, P) by the sampling of the settings."""
     common = rows, settings.perplexity, settings.batch_size
     if settings.sampling == "graph" and graph is not None:
-        found = graph.neighbors
-        return batches.from_graph(*common, neighbors=found, jitter=settings.jitter, seed=seed)
+        options: dict[str, Any] = {"neighbors": graph.neighbors, "probabilities": graph.P}
+        return batches.from_graph(*common, jitter=settings.jitter, seed=seed, **options)
     shuffle: Any = "once" if settings.sampling == "fixed" else True
     return batches.from_array(*common, shuffle=shuffle, seed=seed)
 
@@ -208,7 +221,8 @@ def _untrained(
         return _pretrain_and_unroll(X, settings, seed, verbose, watch)
     if settings.encoder is not None:
         d = settings.n_components
-        return _encoders.own(settings.encoder, X.shape[1], d, "n_components coordinates"), []
+        reason = "n_components coordinates"
+        return _encoders.own(settings.encoder, X.shape[1], d, reason, settings.metric), []
     scaling = reduced[:2] if reduced else _encoders.column_scaling(X, settings.scaling)[1]
     encoder = networks.encoder(
         X.shape[1],
@@ -217,6 +231,7 @@ def _untrained(
         activation=settings.activation,
         scaling=scaling,
         components=reduced.components if reduced else None,
+        metric=settings.metric,
         seed=seed,
     )
     return encoder, []
@@ -244,7 +259,7 @@ def _pretrain_and_unroll(
             callbacks=shown,
         )
     watch.lap("pretrain")
-    encoder = training.unroll(rbms, scaling=scale)  # stage 2
+    encoder = training.unroll(rbms, scaling=scale, metric=settings.metric)  # stage 2
     watch.lap("unroll")
     return encoder, [rbm.history.history for rbm in rbms]
 

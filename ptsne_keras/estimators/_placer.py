@@ -1,5 +1,6 @@
 """Rows placed in Python: by the layers of an encoder, and a search index for its reference."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import Index, Neighbors
 from ptsne_keras.networks import Placement
+from ptsne_keras.networks.assembly import exchanged
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, pca
 
@@ -16,6 +18,10 @@ from ptsne_keras.utils import arrays, pca
 _BLOCK = 4096
 # The most training rows whose distances to others are measured.
 _MEASURED = 10_000
+# A batch is foreign if more than this part of its rows, which are at least so many, is.
+_FOREIGN, _TELLING = 0.5, 20
+# The quantile of the usual distances, in thousandths, above which a row is foreign.
+_LEVEL = 990
 
 
 class Placer:
@@ -30,12 +36,21 @@ class Placer:
 
     def place(self, X: Any, *, skip: Any = None) -> FloatArray:
         """Place rows [n, D]; `skip` names a reference row [n] that each does without."""
-        Y = np.empty((X.shape[0], self._places.shape[1]), np.float32)
-        for part, rows, near, _, lost in self._searched(X, skip):
+        Y, foreign = np.empty((X.shape[0], self._places.shape[1]), np.float32), 0
+        usual = np.asarray(self._layer.usual)[_LEVEL]
+        for part, rows, near, outside2, lost in self._searched(X, skip):
             start = None if self._network is None else self._network(rows, training=False)
             D2, places = np.square(near.distances), self._places[near.indices]
             Y[part] = self._layer.among(D2, places, start)
             Y[part][lost] = np.nan
+            foreign += int((np.asarray(self._layer.distance(D2, outside2)) > usual).sum())
+        if foreign > _FOREIGN * len(Y) and len(Y) >= _TELLING and skip is None:
+            warnings.warn(
+                "X should be rows like those of the fit; the map has no place for others, see "
+                f"`novelty`. Received: {len(Y)} rows, {foreign} of which are farther from their "
+                "nearest training rows than 99 % of these are from others.",
+                stacklevel=4,
+            )
         return Y
 
     def novelty(self, X: Any) -> FloatArray:
@@ -71,21 +86,37 @@ def encoder(
     reduced: pca.Projection,
     index: Index,
     *,
+    metric: str = "euclidean",
     network: keras.Model | None = None,
     **options: Any,
 ) -> keras.Model:
     """Return the model that places rows among X [N, D] by their components Z [N, m], at Y."""
     layer = Placement.from_reference(Z, Y, reduced.outside2(X, Z), name="placement", **options)
-    whole = networks.placed(
-        layer, X.shape[1], scaling=reduced[:2], components=reduced.components, network=network
-    )
-    n = len(Z)
-    chosen = np.sort(np.random.default_rng(0).permutation(n)[:_MEASURED])
-    k = min(layer.n_neighbors, n - 1)
-    near = index.search(Z[chosen], k, skip=chosen)
-    outside2 = layer.reference()[2][chosen]
-    layer.set_usual(np.asarray(layer.distance(np.square(near.distances), outside2)))
+    fixed: dict[str, Any] = {"scaling": reduced[:2], "components": reduced.components}
+    whole = networks.placed(layer, X.shape[1], metric=metric, network=network, **fixed)
+    _measure(layer, index)
     return whole
+
+
+def extended(encoder: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
+    """Return the model with rows X [n, D] and their places Y added to the reference."""
+    old, front = encoder.layers[-1], networks.front(encoder)
+    blocks = arrays.row_blocks(X, rows=_BLOCK)
+    found = [[np.asarray(v) for v in front(rows, training=False)] for rows in blocks]
+    z, outside2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    pairs = zip(old.reference(), (z, Y, outside2), strict=True)
+    options = {name: getattr(old, name) for name in ("n_neighbors", "perplexity", "dof", "steps")}
+    layer = Placement.from_reference(*map(np.concatenate, pairs), name=old.name, **options)
+    _measure(layer, index_of(layer.reference()[0]))
+    return exchanged(encoder, layer)
+
+
+def _measure(layer: Placement, index: Index) -> None:
+    """Set the usual distances of a layer: those of reference rows to others."""
+    Z, _, outside2 = layer.reference()
+    chosen = np.sort(np.random.default_rng(0).permutation(len(Z))[:_MEASURED])
+    near = index.search(Z[chosen], min(layer.n_neighbors, len(Z) - 1), skip=chosen)
+    layer.set_usual(np.asarray(layer.distance(np.square(near.distances), outside2[chosen])))
 
 
 def placer(encoder: keras.Model) -> Placer | None:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import keras
 import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.data import batches
@@ -46,12 +47,56 @@ _REGRESSION_EPOCHS = 1000
 _HELD_OUT, _TRAINED = 2500, 4
 
 
+_AUTO = StrOptions({"auto"})
+# What the parameters of `ParametricTSNE` may be.
+CONSTRAINTS: dict[str, list[Any]] = {
+    "n_components": [Interval(Integral, 1, None, closed="left")],
+    "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
+    "metric": [StrOptions({"euclidean", "cosine", "correlation"})],
+    "label_weight": [Interval(Real, 0, 1, closed="both")],
+    "placement": ["boolean"],
+    "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
+    "jitter": [Interval(Real, 0, None, closed="left")],
+    "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
+    "pretraining": [StrOptions({"cd1", "pcd"}), None],
+    "hidden_units": ["array-like", _AUTO],
+    "activation": [str],
+    "scaling": [StrOptions({"auto", "unit", "standard"})],
+    "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
+    "exaggeration": [Interval(Real, 0, None, closed="neither"), _AUTO],
+    "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
+    "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
+    "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
+    "encoder": [keras.Model, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+# Those of the 2009 paper.
+PAPER: Mapping[str, Any] = {
+    "placement": False,
+    "pretraining": "cd1",
+    "sampling": "fixed",
+    "jitter": 0.0,
+    "initial_dims": None,
+    "hidden_units": (500, 500, 2000),
+    "activation": "sigmoid",
+    "dof": 1.0,
+    "exaggeration": 1.0,
+    "batch_size": 5000,
+    "optimizer": "cg",
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The parameters of `ParametricTSNE` that a fit depends on, resolved."""
 
     n_components: int
     perplexity: float | tuple[float, ...]
+    metric: str
+    label_weight: float
     placement: bool
     sampling: str
     jitter: float
@@ -70,6 +115,8 @@ class Settings:
     encoder: keras.Model | None
     auto_perplexity: float | None
     """The perplexity of many rows, or None if it was given."""
+    neighbors: int | None = None
+    """How many neighbours of each row were given, or None."""
 
     def perplexity_of(self, n: int) -> float | tuple[float, ...]:
         """Return the perplexity at which the map of n other rows is scored."""
@@ -85,6 +132,7 @@ class MapSettings:
     objective: str
     n_neighbors: int
     perplexity: float
+    metric: str
     dof: float
     encoder: keras.Model | None
     batch_size: int
@@ -133,9 +181,11 @@ def check_parameters(tsne: Any) -> None:
         )
 
 
-def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
-    """Return the settings of a fit of n rows with this many features."""
-    names = [name for name in Settings.__dataclass_fields__ if name != "auto_perplexity"]
+def resolve(
+    parameters: Mapping[str, Any], n: int, features: int, neighbors: int | None = None
+) -> Settings:
+    """Return the settings of a fit of n rows with this many features, and neighbours if given."""
+    names = Settings.__dataclass_fields__.keys() - {"auto_perplexity", "neighbors"}
     p = {name: parameters[name] for name in names}
     automatic = {name for name, value in p.items() if isinstance(value, str) and value == "auto"}
     rbms, own = p["pretraining"] is not None, p["encoder"] is not None
@@ -152,21 +202,21 @@ def resolve(parameters: Mapping[str, Any], n: int, features: int) -> Settings:
     auto("learning_rate", 0.02 if p["activation"] == "sigmoid" else _learning_rate(own))
     few = p["placement"] and n <= _FEW
     most = 15.0 if graph and not few else 30.0
+    most = most if neighbors is None else max(1.5, min(most, neighbors / 3))
     auto("batch_size", (_FEW_BATCH if few else _GRAPH_BATCH) if graph else 2500)
     auto("perplexity", _at_most(most, n))
     # RBMs learn from the rows themselves, such as pixels, and so may a network of the user's own.
     auto("initial_dims", None if rbms or own else INITIAL_DIMS)
     if p["initial_dims"] is not None and p["initial_dims"] >= min(n, features):
         p["initial_dims"] = None
-    usual = _EXAGGERATION
-    if p["placement"]:
-        usual = _FREED_EXAGGERATION if n > _PLAIN else 1.0
-    rows = n if graph else min(p["batch_size"], n)
-    auto("exaggeration", min(usual, _bearable(p["perplexity"], rows)))
+    bearable = _bearable(p["perplexity"], n if graph else min(p["batch_size"], n))
+    freed = _FREED_EXAGGERATION if n > _PLAIN else 1.0
+    auto("exaggeration", min(freed if p["placement"] else _EXAGGERATION, bearable))
     auto("epochs", _epochs(p, n))
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
-    return Settings(**p, auto_perplexity=most if "perplexity" in automatic else None)
+    usual = most if "perplexity" in automatic else None
+    return Settings(**p, auto_perplexity=usual, neighbors=neighbors)
 
 
 def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:

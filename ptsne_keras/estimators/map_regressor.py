@@ -50,6 +50,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
         The number of rows that a new row is placed among.
     perplexity : float, default=5.0
         The effective number of these neighbours, below `n_neighbors`.
+    metric : {"euclidean", "cosine", "correlation"}, default="euclidean"
+        The distance between rows; with another than "euclidean", they are held in memory.
     dof : float, default=1.0
         The degrees of freedom α of the Student-t kernel, in the units in which the map has the
         least t-SNE loss; so the units of the map do not matter.
@@ -117,6 +119,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         "objective": [StrOptions({"placement", "squares"})],
         "n_neighbors": [Interval(Integral, 2, None, closed="left")],
         "perplexity": [Interval(Real, 1, None, closed="neither")],
+        "metric": [StrOptions({"euclidean", "cosine", "correlation"})],
         "dof": [Interval(Real, 0, None, closed="neither")],
         "encoder": [keras.Model, None],
         "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
@@ -135,6 +138,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         objective: str = "placement",
         n_neighbors: int = 15,
         perplexity: float = 5.0,
+        metric: str = "euclidean",
         dof: float = 1.0,
         encoder: keras.Model | None = None,
         batch_size: int | str = "auto",
@@ -149,6 +153,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.objective = objective
         self.n_neighbors = n_neighbors
         self.perplexity = perplexity
+        self.metric = metric
         self.dof = dof
         self.encoder = encoder
         self.batch_size = batch_size
@@ -194,6 +199,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self._validate_params()
         self._check_parameters()
         X, Y = self._checked_pairs(X, y)
+        X = arrays.unit_rows(X, self.metric)
         seed = self._seeds(1)[0]
         settings = resolve_map(self.get_params(), X.shape[0])
         # X and y have been checked.
@@ -257,7 +263,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         n = validation.count(X)
         if n is not None and n < _LEAST_ROWS:
             self._checked(X, reset=True, least=_LEAST_ROWS)  # raises
-        Y = np.asarray(y)
+        Y = np.asarray(validation.unmasked(y, "y"))
         if Y.dtype.kind == "c":
             raise ValueError("y should be real. Complex data not supported.")
         single = Y.ndim == 1

@@ -2,25 +2,25 @@
 
 import functools
 import os
-from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
 import sklearn
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
+from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator, without_retracing_warnings
-from ptsne_keras.estimators._encoders import mapped
-from ptsne_keras.estimators._settings import check_parameters, resolve
+from ptsne_keras.estimators._encoders import mapped, start_of
+from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
+from ptsne_keras.utils import arrays
+from ptsne_keras.utils.labels import class_codes
 
-_AUTO = StrOptions({"auto"})
 _LEAST_ROWS = 4
 
 
@@ -44,19 +44,22 @@ class ParametricTSNE(MapEstimator):
         The effective number of neighbours, above 1 and below n_samples - 1, or for batches below
         the batch's rows - 1. "auto" is 15, or 30 for batches and, with placement, up to
         5,000 rows; and at most (n_samples - 1) / 3. Of several perplexities, P is the mean.
+    metric : {"euclidean", "cosine", "correlation"}, default="euclidean"
+        The distance between rows. The encoder scales rows to one length, centred if need be.
+    label_weight : float, default=0.0
+        The weight of the classes y in [0, 1]: so much of the attraction of a labelled row comes
+        from rows of its class in place of its neighbours. 0 ignores y.
     placement : bool, default=True
         Whether the training rows are freed, and new rows placed among them. The map is finer, and
-        the network needs a fraction of the steps; `encoder_` then contains 50 principal components
-        of each training row at most. Maps of more than three dimensions are not freed: rows are
-        placed among the network's own places.
+        the network needs a fraction of the steps; `encoder_` then contains at most 50 principal
+        components of each training row. Maps of more than three dimensions are not freed.
     sampling : {"auto", "graph", "batch", "fixed"}, default="auto"
         How a batch and its P are drawn. "graph": rows with one neighbour each, by one search among
         all rows. "batch": random rows, with P calibrated among them; perplexity u then acts like
         u · n_samples / batch_size on the whole set. "fixed": one random split into batches, whose
         P takes n_samples · batch_size numbers. "auto" is "graph", or "batch" with RBMs.
     jitter : float, default=0.5
-        Noise on the rows of sampling="graph", relative to the variation around each row, so that
-        new rows land among their neighbours more often; see `data.batches.from_graph`.
+        Noise on rows, as a part of the variation around each; see `data.batches.from_graph`.
     initial_dims : int, "auto" or None, default="auto"
         The number of principal components that a fixed layer hands to the trained ones. None, or a
         number not below n_samples and n_features, leaves the columns themselves. "auto" is 100, or
@@ -67,15 +70,15 @@ class ParametricTSNE(MapEstimator):
     hidden_units : tuple of int or "auto", default="auto"
         The widths of the hidden layers. "auto" is (256, 256, 256), or (500, 500, 2000) with RBMs.
     activation : str, default="auto"
-        Any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which allow no other.
+        Any Keras activation. "auto" is "gelu", or "sigmoid" with RBMs, which need it.
     scaling : {"auto", "unit", "standard"}, default="auto"
         How rows are scaled if there is no projection. "unit" brings them into [0, 1] by two
         numbers, for Bernoulli visible units. "standard" centres the columns and divides them by
         one number, their root mean square deviation, for Gaussian visible units. "auto" is "unit"
         for values in [0, 1] and for integers in 0 … 255, and "standard" otherwise.
     dof : float, "auto" or "learn", default=1.0
-        The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1).
-        "learn" starts there and trains α with the weights from the second epoch on.
+        The degrees of freedom α of the Student-t kernel. "auto" is max(n_components - 1, 1), where
+        "learn" starts, and trains α with the weights from the second epoch on.
     exaggeration : float or "auto", default="auto"
         The weight c of the attraction in the loss. 1 is plain t-SNE; with more, clusters are
         tighter, and new rows land in the right one more often. "auto" is 1.2, 1 up to 500 rows,
@@ -87,11 +90,11 @@ class ParametricTSNE(MapEstimator):
         sampling="batch" and "fixed".
     epochs : int or "auto", default="auto"
         The passes of fine-tuning over the rows. "auto" is 200 to 3,000 steps, by n_samples, and at
-        least 4 passes; without placement 8,000 to 16,000 and at least 8. It is 500 steps for
-        sampling="batch" and "fixed", and 30 passes and at least 120 batches for "cg".
+        least 4 passes; without placement 8,000 to 16,000 and at least 8; 500 steps on batches; and
+        30 passes and at least 120 batches for "cg".
     pretraining_epochs : int or "auto", default="auto"
-        The passes over the rows for each RBM, in batches of 100; the top one takes 5/3 as many.
-        "auto" is 30, or 100 for "pcd", or as many as make 1,300 updates.
+        The passes over the rows for each RBM, in batches of 100; 5/3 of it for the top one. "auto"
+        is 30, or 100 for "pcd", or as many as make 1,300 updates.
     learning_rate : float or "auto", default="auto"
         The learning rate of Adam. "auto" is 0.003, 0.02 for sigmoid layers, or 0.001 for an
         `encoder` of your own. With sampling="graph" it is constant, and the weights are averaged
@@ -101,9 +104,8 @@ class ParametricTSNE(MapEstimator):
         a batch, for large batches that stay the same: sampling="fixed".
     encoder : keras.Model, default=None
         A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
-        of `hidden_units`, `activation`, `scaling` and `n_components`. A copy is trained, from its
-        weights on. The columns of X go to its inputs in order, unscaled, and reshaped to what each
-        input expects, such as images.
+        of `hidden_units`, `activation` and `scaling`. A copy is trained, from its weights on. The
+        columns of X go to its inputs in order, unscaled, reshaped to what each input expects.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.
@@ -113,8 +115,8 @@ class ParametricTSNE(MapEstimator):
     Attributes
     ----------
     encoder_ : keras.Model
-        The whole model from raw rows [B, D] to the map [B, d]: the network and a `Placement` layer,
-        which needs this package to be loaded; or the network alone without placement.
+        The model from raw rows [B, D] to the map [B, d]: the network and a `Placement` layer, which
+        needs this package to be loaded; or the network alone.
     network_ : keras.Model
         The network from raw rows to the map, of standard Keras layers only.
     embedding_ : ndarray of shape (n_samples, n_components)
@@ -148,38 +150,18 @@ class ParametricTSNE(MapEstimator):
     >>> Y_again = ParametricTSNE.load("map").transform(X_new)
     """
 
-    embedding_: FloatArray
     dof_: float
     kl_divergence_: float
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "perplexity": [Interval(Real, 1, None, closed="neither"), "array-like", _AUTO],
-        "placement": ["boolean"],
-        "sampling": [StrOptions({"auto", "graph", "batch", "fixed"})],
-        "jitter": [Interval(Real, 0, None, closed="left")],
-        "initial_dims": [Interval(Integral, 1, None, closed="left"), None, _AUTO],
-        "pretraining": [StrOptions({"cd1", "pcd"}), None],
-        "hidden_units": ["array-like", _AUTO],
-        "activation": [str],
-        "scaling": [StrOptions({"auto", "unit", "standard"})],
-        "dof": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "learn"})],
-        "exaggeration": [Interval(Real, 0, None, closed="neither"), _AUTO],
-        "batch_size": [Interval(Integral, 4, None, closed="left"), _AUTO],
-        "epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "pretraining_epochs": [Interval(Integral, 1, None, closed="left"), _AUTO],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
-        "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
-        "encoder": [keras.Model, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     def __init__(
         self,
         n_components: int = 2,
         *,
         perplexity: float | tuple[float, ...] | str = "auto",
+        metric: str = "euclidean",
+        label_weight: float = 0.0,
         placement: bool = True,
         sampling: str = "auto",
         jitter: float = 0.5,
@@ -201,6 +183,8 @@ class ParametricTSNE(MapEstimator):
     ) -> None:
         self.n_components = n_components
         self.perplexity = perplexity
+        self.metric = metric
+        self.label_weight = label_weight
         self.placement = placement
         self.sampling = sampling
         self.jitter = jitter
@@ -245,26 +229,15 @@ class ParametricTSNE(MapEstimator):
         >>> tsne = ParametricTSNE.paper(random_state=0)
         >>> tsne = ParametricTSNE.paper(30, dof="learn", pretraining=None, optimizer="adam")
         """
-        settings: dict[str, Any] = {
-            "placement": False,
-            "pretraining": "cd1",
-            "sampling": "fixed",
-            "jitter": 0.0,
-            "initial_dims": None,
-            "hidden_units": (500, 500, 2000),
-            "activation": "sigmoid",
-            "dof": 1.0,
-            "exaggeration": 1.0,
-            "batch_size": 5000,
-            "optimizer": "cg",
-        }
-        return cls(n_components, **settings | changes)
+        return cls(n_components, **{**PAPER, **changes})
 
     def fit(
         self,
         X: Any,
         y: Any = None,
         *,
+        neighbors: Any = None,
+        init: Any = None,
         callbacks: Callbacks = None,
         resume: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -276,10 +249,17 @@ class ParametricTSNE(MapEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             At least four rows.
-        y : Ignored
+        y : array-like of shape (n_samples,), default=None
+            Classes for `label_weight` above 0; -1, None and NaN are rows without one.
+        neighbors : tuple (indices, distances) or sparse matrix, default=None
+            Neighbours found elsewhere, from which the map is then made: two arrays of shape
+            (n_samples, k) without the rows themselves, or a graph of distances, such as of
+            scikit-learn's `kneighbors_graph` or scanpy's ``obsp["distances"]``. "auto" perplexity
+            is then k / 3 at most. New rows are placed by `metric`.
+        init : ParametricTSNE, default=None
+            Another fit of the same columns, from whose map this one starts: the picture stays.
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
-            Callbacks of fine-tuning. If one sets `model.stop_training`, the estimator is fitted all
-            the same, and `resume` can finish the fit later.
+            Callbacks of fine-tuning; what one stops by `model.stop_training`, `resume` can finish.
         resume : bool, default=False
             Whether to continue a fit that a callback stopped early, or one loaded from its
             checkpoint. X and the parameters must be those of that fit.
@@ -292,7 +272,6 @@ class ParametricTSNE(MapEstimator):
         Returns
         -------
         ParametricTSNE
-            The estimator itself.
 
         Raises
         ------
@@ -305,22 +284,31 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            options = {"start": start, "callbacks": keras.tree.flatten(callbacks or [])}
-            self._fit(X, **options, checkpoint=checkpoint, seconds=checkpoint_seconds)
+            options = {"callbacks": keras.tree.flatten(callbacks or []), "checkpoint": checkpoint}
+            self._fit(X, y, start, init, neighbors, seconds=checkpoint_seconds, **options)
         return self
 
-    def _fit(self, X: Any, start: Any, checkpoint: Any, **options: Any) -> None:
+    def _fit(
+        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, checkpoint: Any, **options: Any
+    ) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
+        X = arrays.unit_rows(X, self.metric)
+        if neighbors is not None:
+            neighbors = check_neighbors(neighbors, X.shape[0])
         if start and start.left:
             _resume.check_same_rows(self, X)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
-        settings = resolve(self.get_params(), *X.shape)
+        k = None if neighbors is None else neighbors.indices.shape[1]
+        settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
+        options |= {"seed": seed, "verbose": self.verbose}
+        options["init"] = init and start_of(init, settings, X.shape[1])
+        options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
             if checkpoint is not None:
                 options["keep"] = functools.partial(_resume.keep, self, settings, X, checkpoint)
-            options |= {"seed": seed, "verbose": self.verbose, "start": start}
+            options |= {"start": start, "neighbors": neighbors}
             _resume.take(self, settings, X, _fit_stages.fit(X, settings, **options))
         _fit_stages.warn_of_point(self.embedding_, settings)
 
@@ -384,6 +372,7 @@ class ParametricTSNE(MapEstimator):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
+        state["neighbors"] = self._settings.neighbors
         saved = {"embedding": self.embedding_}
         if self._left is not None:
             state["unfinished"] = self._left.state()
@@ -394,6 +383,7 @@ class ParametricTSNE(MapEstimator):
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = float(state["kl_divergence"]), float(state["dof"])
-        self._settings = resolve(self.get_params(), len(self.embedding_), self.n_features_in_)
+        n, k = len(self.embedding_), state.get("neighbors")
+        self._settings = resolve(self.get_params(), n, self.n_features_in_, k)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)

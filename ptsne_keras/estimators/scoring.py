@@ -15,6 +15,7 @@ from ptsne_keras.estimators import _encoders
 from ptsne_keras.estimators._base import MapEstimator
 from ptsne_keras.estimators._settings import Settings
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import arrays
 
 # The most batches, and the rows in a batch unless the perplexity needs more.
 _BATCHES, _ROWS = 10, 2500
@@ -53,6 +54,7 @@ def scored_rows(estimator: Any, X: Any) -> ScoredRows:
     """Choose rows of X [N, D] to score the map of any fitted estimator on."""
     settings = getattr(estimator, "_settings", None)
     size = None
+    X = arrays.unit_rows(X, getattr(settings, "metric", "euclidean"))
     if isinstance(settings, Settings):
         perplexity = settings.perplexity_of(X.shape[0])
         size = settings.batch_size if settings.sampling != "graph" else None

@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +12,26 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from ptsne_keras.utils import files
 from ptsne_keras.utils.arrays import block_size, dense, row_slices
 from ptsne_keras.utils.optional import require
 
 Blocks = Iterator[tuple[Any, dict[str, Any]]]
 # Numbers read at a time.
 _NUMBERS = 1 << 22
-# Names that a message lists, at most.
-_LISTED = 3
+# Names that a message lists, and characters of a library's words, at most.
+_LISTED, _WORDS = 3, 200
+# A compressed file may expand to as many megabytes, or to as many times its own size.
+_MEGABYTES, _TIMES = 256, 50
+LIMIT = "PTSNE_MAX_MB"
+"""The environment variable that raises the megabytes."""
+
+# What a file should be, by what a library raises about it; else whole.
+_RULES: tuple[tuple[type[Exception], str], ...] = (
+    (UnicodeError, "text in UTF-8: save it as that"),
+    (csv.Error, "a table with shorter cells; look for a quote that is not closed"),
+    (MemoryError, "a file that fits into memory; it may be damaged, or have too many rows"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,14 @@ class RowFile:
     named: bool = True  # whether the file has these names
     numeric: Sequence[str]  # names of the columns that hold numbers
     index: Sequence[str] = ()  # those that are R's or pandas' row names, and no features
+    lists: Mapping[str, Sequence[str]] = {}  # the names that stand for a column of lists
     ids: str | None = None  # name of what names the rows, unless another is asked for
     count: int | None = None
 
     def __init__(self, file: Path, names: Sequence[str]) -> None:
         self.file, self.names = file, list(names)
         self.beside: Mapping[str, Any] = {}  # arrays [N] beside the columns
-        twice = [name for name, count in collections.Counter(self.names).items() if count > 1]
-        if twice:
+        if twice := repeated(self.names):
             raise ValueError(
                 f"{file} should have a name of its own for each column. "
                 f"Received: {listed(twice)} twice or more."
@@ -70,6 +84,14 @@ class RowFile:
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         """Yield rows [b, D], dense or sparse, NaN where one is missing, and texts as arrays [b]."""
+        with reading(self.file):
+            yield from self._blocks(features, texts)
+
+    def expanded(self, names: Sequence[str]) -> list[str]:
+        """Return names with those of its parts in place of a column of lists."""
+        return [part for name in names for part in self.lists.get(name, [name])]
+
+    def _blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         raise NotImplementedError
 
 
@@ -89,7 +111,7 @@ class ArrayRows(RowFile):
         self.beside = beside or {}
         self.ids = "obs_names" if "obs_names" in self.beside else None
 
-    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
+    def _blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
         place = {name: j for j, name in enumerate(self.names)}
         chosen = [place[name] for name in features]
         for rows in row_slices(self.X.shape[0], block_size(len(self.names), numbers=_NUMBERS)):
@@ -103,40 +125,92 @@ class ArrayRows(RowFile):
             yield part if list(features) == self.names else part[:, chosen], others
 
 
+# Types in Arrow's words.
+_NUMERIC = ("int", "uint", "halffloat", "float", "double", "bool", "decimal")
+
+
 class ParquetRows(RowFile):
-    """Rows of a Parquet file."""
+    """Rows of a Parquet file; each number in a column of lists is a column of its own."""
 
     def __init__(self, file: Path) -> None:
         parquet = require("pyarrow.parquet", extra="parquet", purpose=f"Reading {file}")
-        self._table = parquet.ParquetFile(file)
-        self._types = {field.name: str(field.type) for field in self._table.schema_arrow}
-        super().__init__(file, self._table.schema_arrow.names)
-        index = (self._table.schema_arrow.pandas_metadata or {}).get("index_columns", [])
+        with reading(file):
+            self._table = parquet.ParquetFile(file)
+            schema = self._table.schema_arrow
+            index = (schema.pandas_metadata or {}).get("index_columns", [])
+            self._types = {field.name: str(field.type) for field in schema}
+            widths = {field.name: self._width(field) for field in schema}
+        self.lists = {n: [f"{n}[{j}]" for j in range(k)] for n, k in widths.items() if k}
+        super().__init__(file, self.expanded(schema.names))
         self.index = [name for name in index if name in self.names]
         self.ids = self.index[0] if len(self.index) == 1 else None
-        kinds = ("int", "uint", "halffloat", "float", "double", "bool", "decimal")
-        self.numeric = [name for name, kind in self._types.items() if kind.startswith(kinds)]
+        numeric = [name for name, kind in self._types.items() if kind.startswith(_NUMERIC)]
+        self.numeric = self.expanded([*numeric, *self.lists])
         self.count = self._table.metadata.num_rows
+        self.groups = self._table.num_row_groups
 
-    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
+    def group(self, features: Sequence[str], number: int) -> Any:
+        """Return the rows [b, D] of a row group."""
+        with reading(self.file):
+            parts = [X for X, _ in self._blocks(features, (), [number])]
+            return np.concatenate(parts) if parts else np.empty((0, len(features)), np.float32)
+
+    def _width(self, field: Any) -> int | None:
+        """Return how many numbers the first row has in a column of lists, if it is one."""
+        kind = field.type
+        if not (hasattr(kind, "value_type") and str(kind.value_type).startswith(_NUMERIC)):
+            return None
+        if hasattr(kind, "list_size"):
+            return int(kind.list_size)
+        first = next(self._table.iter_batches(1, columns=[field.name]), {field.name: [None]})
+        values = first[field.name][0]
+        return len(values) if "list" in str(kind) and values else None
+
+    def _blocks(
+        self, features: Sequence[str], texts: Sequence[str], groups: Sequence[int] | None = None
+    ) -> Blocks:
+        known = set(self.numeric)
         for name in features:
-            if name not in self.numeric:
+            if name not in known:
                 raise not_numbers(name, self.file, self._types[name])
+        place = {name: j for j, name in enumerate(features)}
+        parts = {name for names in self.lists.values() for name in names}
+        taken = {name: [(j, 0)] for name, j in place.items() if name not in parts}
+        for column, names in self.lists.items():
+            if found := [(place[name], k) for k, name in enumerate(names) if name in place]:
+                taken[column] = found
         step = block_size(len(features), numbers=_NUMBERS)
-        try:
-            for batch in self._table.iter_batches(step, columns=list({*features, *texts})):
-                X = np.empty((batch.num_rows, len(features)), np.float32)
-                with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-                    for j, name in enumerate(features):
-                        X[:, j] = batch.column(name).cast("double").to_numpy(zero_copy_only=False)
-                yield X, {name: np.asarray(batch.column(name).to_pylist()) for name in texts}
-        except OSError as error:
-            raise damaged(self.file, error) from error
+        columns, start = list({*taken, *texts}), 0
+        for batch in self._table.iter_batches(step, row_groups=groups, columns=columns):
+            X = np.empty((batch.num_rows, len(features)), np.float32)
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+                for column, where in taken.items():
+                    into, of = zip(*where, strict=True)
+                    X[:, into] = self._numbers(batch, column, start)[:, of]
+            yield X, {name: np.asarray(batch.column(name).to_pylist()) for name in texts}
+            start += batch.num_rows
+
+    def _numbers(self, batch: Any, column: str, start: int) -> Any:
+        """Return the numbers [b, k] of a column, of lists or not."""
+        values = batch.column(column)
+        width = len(self.lists.get(column, "1"))
+        if column in self.lists:
+            compute = require("pyarrow.compute", extra="parquet", purpose=f"Reading {self.file}")
+            lengths = compute.list_value_length(values).fill_null(0).to_numpy()
+            if (lengths != width).any():
+                wrong = int((lengths != width).argmax())
+                raise ValueError(
+                    f"Column {column!r} of {self.file} should have {width} numbers in every row. "
+                    f"Received: {lengths[wrong]} in row {start + wrong + 1}."
+                )
+            values = values.flatten()
+        return values.cast("double").to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
 def archive(file: Path, array: str | None) -> RowFile:
     """Open a sparse matrix, or one array of an .npz file with the others beside it."""
     with np.load(file, allow_pickle=False) as arrays:
+        check_expanded(file, sum(member.file_size for member in arrays.zip.infolist()))
         if {"format", "shape", "data"} <= set(arrays.files):
             return ArrayRows(file, scipy.sparse.load_npz(file).tocsr())
         held = {}
@@ -159,6 +233,10 @@ def anndata(file: Path, layer: str | None, obsm: str | None) -> RowFile:
     if layer is not None and obsm is not None:
         raise ValueError(f"layer and obsm should not both be given for {file}.")
     reader = require("anndata", extra="anndata", purpose=f"Reading {file}")
+    sizes: list[int] = []
+    with require("h5py", extra="anndata", purpose=f"Reading {file}").File(file) as held:
+        held.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    check_expanded(file, sum(sizes))
     data = reader.read_h5ad(file, backed="r")
     for name, key, held in (("layer", layer, data.layers), ("obsm", obsm, data.obsm)):
         if key is not None and key not in held:
@@ -176,15 +254,51 @@ def anndata(file: Path, layer: str | None, obsm: str | None) -> RowFile:
     return ArrayRows(file, X, None if obsm else data.var_names.astype(str).tolist(), beside)
 
 
-def damaged(file: Path, error: Exception) -> ValueError:
-    """Return the error for a file that is not what its ending says."""
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Explain, in one line that names the file, what any library raises while it reads it."""
+    try:
+        yield
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise
+    except PermissionError as error:
+        raise files.explained(error, file, "read") from error
+    except Exception as error:  # libraries raise all kinds about damaged files
+        if isinstance(error, ValueError) and "Received: " in str(error):  # as all of ours say
+            raise
+        kind = "gzip" if file.suffix.lower() == ".gz" else file.suffix
+        whole = f"a whole {kind} file of numbers; this one cannot be read: fetch or save it again"
+        rule = next((rule for kinds, rule in _RULES if isinstance(error, kinds)), whole)
+        if kind == "gzip" and rule is not whole:
+            rule += "; it may also be damaged"
+        raise ValueError(f"{file} should be {rule}. Received: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return a library's own words in one line, without what nobody should do."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "pickle" in reason:  # NumPy advises to load, as Python objects, whatever it does not know
-        reason = "the first bytes are not those of a NumPy file"
-    return ValueError(
-        f"{file} should be a whole {file.suffix} file of numbers; this one cannot be read: fetch "
-        f"or save it again. Received: {reason}"
-    )
+        return "the first bytes are not those of a NumPy file"
+    return "".join(c if c.isprintable() else "?" for c in reason[:_WORDS])
+
+
+def limit(file: Path) -> float:
+    """Return to how many bytes a compressed file may expand."""
+    megabytes = os.environ.get(LIMIT, str(_MEGABYTES))
+    if not megabytes.isdecimal():
+        raise ValueError(f"{LIMIT} should be a number of megabytes. Received: {megabytes!r}.")
+    return max(int(megabytes) * 1e6, _TIMES * file.stat().st_size)
+
+
+def check_expanded(file: Path, size: int, allowed: float | None = None) -> None:
+    """Raise if a compressed file expands to more bytes than it may."""
+    allowed = limit(file) if allowed is None else allowed
+    if size > allowed:
+        raise ValueError(
+            f"{file} should expand to at most {allowed / 1e6:,.0f} MB; set {LIMIT} to more if you "
+            f"trust it. Received: {file.stat().st_size / 1e6:,.1f} MB, and {size / 1e6:,.0f} MB "
+            "expanded."
+        )
 
 
 def not_numbers(column: str, file: Path, received: str) -> ValueError:
@@ -193,6 +307,11 @@ def not_numbers(column: str, file: Path, received: str) -> ValueError:
         f"Column {column!r} of {file} should be numbers; or leave it out by drop=, or name it by "
         f"ids= or labels=. Received: {received}."
     )
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """Return the names that are there twice or more."""
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -5,13 +5,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ptsne_keras.io._sources import Choice, RowFile, listed
 from ptsne_keras.io.rows import Reader, open_source
+from ptsne_keras.io.tables import number
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files, validation
 from ptsne_keras.utils.optional import require
@@ -20,6 +21,8 @@ Part = tuple[FloatArray, dict[str, Any]]
 """Places of some rows, and columns beside them."""
 ENDINGS = (".csv", ".npy", ".parquet")
 """Of the files that `write` writes."""
+# First characters of what a spreadsheet runs.
+_RUN = ("=", "+", "-", "@", "\t", "\r")
 # Columns that `write` puts beside the coordinates.
 _BESIDE = ("id", "label", "novelty")
 
@@ -42,13 +45,16 @@ class Map:
     ids: npt.NDArray[np.str_] | None = None
     labels: Any = None
 
-    def of(self, ids: Any) -> FloatArray:
+    def of(self, ids: Any, *, match: Literal["id", "position"] | None = None) -> FloatArray:
         """Return the coordinates of the rows with these names, in their order.
 
         Parameters
         ----------
         ids : array-like of shape (n_samples,)
             Names, compared as text.
+        match : {"id", "position"}, default=None
+            Whether rows are matched by their names, or the map has them in this order already. By
+            default by names; an error asks where these may be mere numbers of rows.
 
         Returns
         -------
@@ -57,7 +63,8 @@ class Map:
         Raises
         ------
         ValueError
-            If the map has no names, has one twice, or lacks one; the first few are listed.
+            If the map has no names, has one twice, or lacks one; the first few are listed. If its
+            names count its rows, and `ids` are the same numbers in another order.
 
         Examples
         --------
@@ -66,12 +73,21 @@ class Map:
         """
         import pandas
 
+        if match not in (None, "id", "position"):
+            raise ValueError(f"match should be 'id', 'position' or None. Received: {match!r}.")
+        if match == "position":
+            if np.shape(ids) != (len(self.Y),):
+                raise ValueError(
+                    f"ids should be one for each of the map's {len(self.Y)} rows to be matched by "
+                    f"position. Received: shape {np.shape(ids)}."
+                )
+            return self.Y
         if self.ids is None:
             raise ValueError(
                 "Rows should be matched by position, since this map has no names for them: use Y, "
                 f"or read it with ids=, the column with names. Received: {np.size(ids)} names."
             )
-        given = np.asarray(ids)
+        given = np.asarray(validation.unmasked(ids, "ids"))
         if given.ndim != 1:
             raise ValueError(f"ids should be a list of names. Received: shape {given.shape}.")
         if given.dtype.kind == "f" and (given == np.rint(given)).all():
@@ -86,7 +102,24 @@ class Map:
                 "Each row should have its place on the map, by names compared as text. Received: "
                 f"no place for {listed(given[place < 0].tolist())}; the map has {listed(names)}."
             )
+        if match is None and _counts(self.ids) and len(place) == len(names):
+            self._check_order(place, given)
         return self.Y[place]
+
+    def _check_order(self, place: Any, given: Any) -> None:
+        """Raise where numbers of rows meet the same numbers in another order."""
+        if (place != np.arange(len(place))).any() and len(np.unique(place)) == len(place):
+            raise ValueError(
+                "match should be 'id' or 'position' where the map's names only count its rows, and "
+                f"the rows' are the same numbers in another order: {listed(given.tolist())}. "
+                "Received: None."
+            )
+
+
+def _counts(ids: Any) -> bool:
+    """Return whether names are 0, 1, 2, … or 1, 2, 3, and so on."""
+    first = str(ids[0])
+    return first in ("0", "1") and ids.tolist() == [str(int(first) + i) for i in range(len(ids))]
 
 
 def read(
@@ -97,6 +130,9 @@ def read(
     labels: str | None = None,
     obsm: str | None = None,
     header: bool | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
 ) -> Map:
     """Read a map, whatever program wrote it.
 
@@ -121,6 +157,9 @@ def read(
     header : bool, default=None
         Whether the first line of a text file has the names of the columns; by default the file
         tells.
+    delimiter, decimal, thousands : str, default=None
+        Marks of a text file: between cells (" " for any number of blanks), of decimals, and between
+        groups of three digits; by default the file tells.
 
     Raises
     ------
@@ -144,7 +183,8 @@ def read(
         raise ValueError(f"columns should be a list of names. Received: {columns!r}.")
     suffix = file.suffix.lower()
     obsm = "X_tsne" if suffix == ".h5ad" and obsm is None else obsm
-    source = open_source(file, Choice(obsm=obsm, header=header))
+    marks = {"delimiter": delimiter, "decimal": decimal, "thousands": thousands}
+    source = open_source(file, Choice(obsm=obsm, header=header, **marks))
     if suffix == ".npy" and len(source.names) > (source.count or 0):
         raise ValueError(
             f"{file} should have a row for each place: save its transpose. "
@@ -182,7 +222,9 @@ def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
     return Map(Y, np.asarray(data.obs_names).astype(str))
 
 
-def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
+def write(
+    path: str | os.PathLike[str], parts: Iterable[Part], *, spreadsheet_safe: bool = False
+) -> int:
     """Write a map that comes in parts, and return the number of rows.
 
     Parameters
@@ -191,11 +233,14 @@ def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
         A file that ends in .csv, .npy or .parquet; it is replaced when all parts are written.
     parts : iterable of (ndarray of shape (b, n_components), dict)
         Coordinates, and columns of b values beside them, such as "id" and "label".
+    spreadsheet_safe : bool, default=False
+        Whether a text in a .csv file that a spreadsheet would run (=, +, - or @ first, and no
+        number) gets an apostrophe before it. It is another text then, as far as `read` knows.
 
     Raises
     ------
     ValueError
-        If the path has another ending.
+        If the path has another ending, or `spreadsheet_safe` is asked for another than .csv.
 
     Examples
     --------
@@ -206,6 +251,10 @@ def write(path: str | os.PathLike[str], parts: Iterable[Part]) -> int:
     writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
     if file.suffix.lower() not in writer:
         raise ValueError(f"path should end in {', '.join(ENDINGS)}. Received: {file}.")
+    if spreadsheet_safe:
+        if file.suffix.lower() != ".csv":
+            raise ValueError(f"spreadsheet_safe should be left out for other than .csv: {file}.")
+        parts = ((Y, {name: _safe(v) for name, v in beside.items()}) for Y, beside in parts)
     with files.replacing(file, make_parents=True) as beside:
         return writer[file.suffix.lower()](beside, parts)
 
@@ -243,9 +292,22 @@ def _frame(Y: FloatArray, others: dict[str, Any]) -> Any:
     """Return a block of a map as a table: id and label, coordinates, anything else."""
     import pandas
 
+    for name, values in {"Y": Y, **others}.items():
+        validation.unmasked(values, name)
     frame = pandas.DataFrame(Y, columns=coordinate_names(Y.shape[1]))
     before = [name for name in ("id", "label") if name in others]
     return frame.assign(**others)[[*before, *frame, *(n for n in others if n not in before)]]
+
+
+def _safe(values: Any) -> Any:
+    """Return texts with an apostrophe before those that a spreadsheet would run."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "UO":
+        return values
+    runs = [isinstance(v, str) and v[:1] in _RUN and number(v) is None for v in values.tolist()]
+    safe = values.astype(object)
+    safe[runs] = [f"'{value}" for value in safe[runs]]
+    return safe
 
 
 def _write_csv(file: Path, parts: Iterable[Part]) -> int:
@@ -258,8 +320,11 @@ def _write_csv(file: Path, parts: Iterable[Part]) -> int:
 
 
 def _write_npy(file: Path, parts: Iterable[Part]) -> int:
-    Y = np.concatenate([Y for Y, _ in parts])
-    np.save(file, Y)
+    Y = np.ascontiguousarray(np.concatenate([validation.unmasked(Y, "Y") for Y, _ in parts]))
+    with open(file, "wb") as stream:
+        form = np.lib.format
+        form.write_array_header_1_0(stream, form.header_data_from_array_1_0(Y))
+        stream.write(Y.data)  # np.save would not tell that a disk is full
     return len(Y)
 
 

@@ -2,8 +2,6 @@
 
 import array
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +10,11 @@ import numpy as np
 import scipy.sparse
 
 from ptsne_keras.io import _sources, tables
-from ptsne_keras.io._sources import ArrayRows, Choice, RowFile, listed
+from ptsne_keras.io._sources import ArrayRows, Choice, ParquetRows, RowFile, listed
 from ptsne_keras.utils import labels as labels_of
 from ptsne_keras.utils.arrays import dense
 
-__all__ = ["Choice", "Reader", "Rows", "open_source"]
+__all__ = ["Choice", "ParquetRows", "Reader", "Rows", "open_source"]
 
 ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
 
@@ -83,6 +81,7 @@ class Reader:
     def read(self) -> Rows:
         """Return all rows, read straight into one array; those of a .npy file stay mapped."""
         source = self.source
+        _sources.check_expanded(source.file, 4 * (self.count or 0) * len(self.features))
         whole: Any = None
         if isinstance(source, ArrayRows) and self.features == source.names:
             held = isinstance(source.X, np.ndarray) or scipy.sparse.issparse(source.X)
@@ -108,10 +107,11 @@ class Reader:
 
     def _chosen(self, choice: Choice, like: Sequence[str] | None) -> list[str]:
         """Return the names of the features, or raise where they cannot be chosen so."""
-        source, columns, drop = self.source, list(choice.columns or ()), choice.drop or ()
+        source = self.source
+        columns, drop = (source.expanded(names or ()) for names in (choice.columns, choice.drop))
         for argument, asked in (("columns", columns), ("drop", drop)):
             self._check_there(f"{argument} should be among the columns of {source.file}:", asked)
-        twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+        twice = _sources.repeated(columns)
         if twice:
             raise ValueError(
                 f"columns should name each column once. Received: {listed(twice)} twice or more."
@@ -155,13 +155,11 @@ class Reader:
                 f"{argument} should be one of what {self.source.file} has, or a .npy or .txt file "
                 f"with one entry for each row: {listed(have)}{self._hint()}. Received: {name!r}."
             )
-        if file.suffix == ".txt":
-            with tables.reading(file) as stream:
-                return np.asarray(stream.read().splitlines())
-        try:
+        with _sources.reading(file):
+            if file.suffix == ".txt":
+                with tables.opened(file) as stream:
+                    return np.asarray(stream.read().splitlines())
             values = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise _sources.damaged(file, error) from error
         if values.ndim != 1:
             raise ValueError(f"{argument} should be an array [N]. Received: shape {values.shape}.")
         return values
@@ -200,17 +198,13 @@ def open_source(path: str | os.PathLike[str], choice: Choice) -> RowFile:
     for name, where in (("array", ".npz"), ("layer", ".h5ad"), ("obsm", ".h5ad")):
         if getattr(choice, name) is not None and suffix != where:
             raise ValueError(f"{name} should be left out for other than {where} files: {file}.")
-    try:
+    with _sources.reading(file):
         if suffix == ".npy":
             return ArrayRows(file, np.load(file, mmap_mode="r", allow_pickle=False))
         if suffix == ".npz":
             return _sources.archive(file, choice.array)
         if suffix == ".parquet":
-            return _sources.ParquetRows(file)
+            return ParquetRows(file)
         if suffix == ".h5ad":
             return _sources.anndata(file, choice.layer, choice.obsm)
         return tables.TextTable(file, choice)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ValueError) and (str(file) in str(error) or "should" in str(error)):
-            raise
-        raise _sources.damaged(file, error) from error

@@ -10,7 +10,7 @@ from keras import ops
 
 from ptsne_keras.typing import Dof, Tensor
 from ptsne_keras.utils import distribution, xla
-from ptsne_keras.utils.validation import check_integer
+from ptsne_keras.utils.validation import check_integer, unmasked
 
 # Up to this many map dimensions, squared distances are summed coordinate by coordinate, without
 # cancellation; above it a matmul is much cheaper.
@@ -103,7 +103,7 @@ def tsne(
     ----------
     van der Maaten (2009), equations 1-4; van der Maaten & Hinton (2008), equation 5.
     """
-    P, Y = ops.convert_to_tensor(P), ops.convert_to_tensor(Y)
+    P, Y = (ops.convert_to_tensor(unmasked(A, name)) for A, name in ((P, "P"), (Y, "Y")))
     # At least float32: Z overflows in half precision.
     dtype = keras.backend.result_type(P.dtype, Y.dtype, "float32")
     P, Y = ops.cast(P, dtype), ops.cast(Y, dtype)

@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils.validation import unmasked
 
 
 def align(Y: Any, target: Any = None) -> FloatArray:
@@ -38,13 +40,12 @@ def align(Y: Any, target: Any = None) -> FloatArray:
     ----------
     Schönemann (1966), A generalized solution of the orthogonal Procrustes problem.
     """
-    Y = np.asarray(Y)
+    Y = np.asarray(unmasked(Y, "Y"))
     A, B = _unit_maps(Y, Y if target is None else target)
     centred = Y - Y.mean(axis=0)
     if target is None:
         return centred
-    left, _, right = np.linalg.svd(A.T @ B)
-    return (centred @ (left @ right)).astype(centred.dtype, copy=False)
+    return (centred @ orthogonal_procrustes(A, B)[0]).astype(centred.dtype, copy=False)
 
 
 def procrustes_correlation(Y: Any, Y_other: Any) -> float:
@@ -78,7 +79,7 @@ def procrustes_correlation(Y: Any, Y_other: Any) -> float:
 
 def _unit_maps(Y: Any, Y_other: Any) -> tuple[FloatArray, FloatArray]:
     """Return both maps in float64, centred and of norm 1."""
-    A, B = np.asarray(Y, np.float64), np.asarray(Y_other, np.float64)
+    A, B = (np.asarray(unmasked(Z, "Y"), np.float64) for Z in (Y, Y_other))
     if A.shape != B.shape or A.ndim != 2 or not (np.isfinite(A).all() and np.isfinite(B).all()):
         raise ValueError(
             "Both maps should be finite arrays [N, d] of the same rows. "

@@ -17,6 +17,7 @@ from ptsne_keras.utils.validation import (
     check_same_width,
     check_test_pair,
     check_together,
+    unmasked,
 )
 
 
@@ -60,7 +61,7 @@ def trustworthiness(
     if check_integer(n_neighbors, "n_neighbors") >= n / 2:
         raise ValueError(f"n_neighbors should be below N / 2 = {n / 2:g}. Received: {n_neighbors}.")
     chosen = ranks.drawn(n, sample_size, random_state)
-    near = ranks.nearest(Y, n_neighbors, of=chosen if len(chosen) < n else None)
+    near = ranks.nearest(Y, n_neighbors, of=chosen)
     return trust(ranks.ranks(X, chosen, near), n)
 
 
@@ -134,7 +135,7 @@ def knn_accuracy(
 
 def _labelled(Y: Any, labels: Any, part: str) -> tuple[FloatArray, Any]:
     """Return a finite map and its labels [N], or raise unless there is one for each row."""
-    Y, labels = check_rows(Y, name=f"Y_{part}"), np.asarray(labels)
+    Y, labels = check_rows(Y, name=f"Y_{part}"), np.asarray(unmasked(labels, f"labels_{part}"))
     if labels.shape != (len(Y),):
         raise ValueError(
             f"labels_{part} should have one label for each of the {len(Y)} rows of Y_{part}. "
@@ -211,12 +212,7 @@ def neighborhood_recall_per_row(
     X, Y = check_pair(X, Y)
     X_test, Y_test = check_test_pair(X, Y, X_test, Y_test)
     n = (X if X_test is None else X_test).shape[0]
-    chosen = ranks.drawn(n, sample_size, random_state)
-    of = None
-    if X_test is not None:
-        X_test, Y_test = X_test[chosen], Y_test[chosen]
-    elif len(chosen) < n:
-        of = chosen
+    of = ranks.drawn(n, sample_size, random_state)
     true = ranks.nearest(X, n_neighbors, of=of, X_new=X_test)
     return ranks.recall(true, ranks.nearest(Y, n_neighbors, of=of, X_new=Y_test))
 

@@ -32,15 +32,15 @@ def drawn(n: int, sample_size: int | None, random_state: int = 0) -> Indices:
 
 
 def nearest(X: Any, k: int, *, of: Indices | None = None, X_new: Any = None) -> Indices:
-    """Return the k nearest rows of X, nearest first, [n, k]: of all, of some, or of new rows."""
+    """Return the k nearest rows of X [n, k], nearest first, of X itself or X_new, or some of it."""
     n = X.shape[0] - (X_new is None)
     if check_integer(k, "n_neighbors") > n:
         raise ValueError(f"n_neighbors should be from 1 to {n}, the other rows. Received: {k}.")
     index = NearestNeighbors(n_neighbors=k).fit(X)
-    if of is None:
-        return np.asarray(index.kneighbors(X_new, return_distance=False))
-    found = index.kneighbors(X[of], k + 1, return_distance=False)
-    return arrays.without_self(found, of)
+    if X_new is None and of is not None and len(of) <= n:
+        return arrays.without_self(index.kneighbors(X[of], k + 1, return_distance=False), of)
+    X_new = X_new if X_new is None or of is None else X_new[of]
+    return np.asarray(index.kneighbors(X_new, return_distance=False))
 
 
 def recall(true: Indices, found: Indices, ks: Any = None) -> FloatArray:

@@ -21,6 +21,7 @@ def placed(
     *,
     scaling: Scaling,
     components: FloatArray,
+    metric: str = "euclidean",
     network: keras.Model | None = None,
 ) -> keras.Model:
     """Return a model that places raw rows [B, D] by a layer that sees their components [B, m].
@@ -29,7 +30,7 @@ def placed(
     ----------
     layer : keras.layers.Layer
         The last layer, such as `Placement`.
-    features, scaling, components
+    features, scaling, components, metric
         As in :func:`encoder`.
     network : keras.Model, default=None
         A model from raw rows [B, D] to the starting places [B, d].
@@ -45,7 +46,7 @@ def placed(
     >>> placed(layer, 64, scaling=(0.0, 1.0), components=components)(X).shape
     TensorShape([200, 2])
     """
-    front = chain(features, [], scaling, components)
+    front = chain(features, [], scaling, components, metric=metric)
     rows, z = front.inputs[0], front.outputs[0]
     y = layer(z if network is None else [z, network(rows)])
     return keras.Model(rows, y, name="encoder")
@@ -139,8 +140,13 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
         D2 = np.where(near == cells[rows][:, None], without, D2)
         distances.append(np.asarray(part.distance(np.sort(D2)[:, :k], reference[2][rows])))
     part.set_usual(np.concatenate(distances))
-    # All other layers are shared.
-    return keras.models.clone_model(model, clone_function=lambda old: part if old is layer else old)
+    return exchanged(model, part)
+
+
+def exchanged(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
+    """Return a model with another last layer that shares all others."""
+    last = model.layers[-1]
+    return keras.models.clone_model(model, clone_function=lambda old: layer if old is last else old)
 
 
 def _cells(Y: FloatArray, n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ def encoder(
     scaling: Scaling | None = None,
     components: FloatArray | None = None,
     units: Scaling | None = None,
+    metric: str = "euclidean",
     seed: int | None = None,
 ) -> keras.Model:
     """Return an untrained encoder, such as D-500-500-2000-d, with a linear float32 output.
@@ -44,6 +45,9 @@ def encoder(
         Weights of a fixed linear layer that follows, such as principal components.
     units : tuple (shift, scale), default=None
         Numbers or arrays of shape (d,). A fixed last layer then computes y · scale + shift.
+    metric : {"euclidean", "cosine", "correlation"}, default="euclidean"
+        The first layer scales rows to one length for "cosine", and centres each before that for
+        "correlation", so that the squared Euclidean distances behind it are proportional to theirs.
     seed : int, default=None
         Seed of the initial weights.
 
@@ -69,10 +73,12 @@ def encoder(
         for width, layer_seed in zip(hidden_units, seeds[:-1], strict=True)
     ]
     layers.append(_embedding(d, keras.initializers.GlorotUniform(seeds[-1])))
-    return chain(features, layers, scaling, components, units)
+    return chain(features, layers, scaling, components, units, metric)
 
 
-def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Model:
+def unroll(
+    rbms: Sequence[RBM], *, scaling: Scaling | None = None, metric: str = "euclidean"
+) -> keras.Model:
     """Return the forward pass E[h | v] of a stack of RBMs as a plain Keras model (stage 2).
 
     Parameters
@@ -80,7 +86,7 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
     rbms : sequence of RBM
         A trained stack, lowest first. A Bernoulli layer becomes a sigmoid Dense layer, a Gaussian
         layer, such as the top one, a linear one.
-    scaling : tuple (shift, scale), default=None
+    scaling, metric
         As in :func:`encoder`: what was done to the rows that the lowest RBM was trained on.
 
     Returns
@@ -118,7 +124,7 @@ def unroll(rbms: Sequence[RBM], *, scaling: Scaling | None = None) -> keras.Mode
         for rbm, activation in zip(rbms[:-1], activations[:-1], strict=True)
     ]
     layers.append(_embedding(rbms[-1].units, "zeros", activations[-1]))
-    model = chain(shapes[0][0], layers, scaling)
+    model = chain(shapes[0][0], layers, scaling, metric=metric)
     for layer, rbm in zip(layers, rbms, strict=True):
         layer.set_weights([np.asarray(rbm.kernel), np.asarray(rbm.hidden_bias)])
     return model
@@ -218,6 +224,27 @@ def head(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
+def of_metric(rows: Any, metric: str) -> Any:
+    """Return symbolic rows whose Euclidean distances order as the metric does."""
+    options = {"dtype": "float32", "name": "metric"}
+    if metric == "cosine":
+        return keras.layers.UnitNormalization(**options)(rows)
+    if metric == "correlation":
+        plain = {"center": False, "scale": False, "epsilon": 1e-30}
+        return keras.layers.LayerNormalization(**plain, **options)(rows)
+    return rows
+
+
+def metric_of(model: keras.Model) -> str:
+    """Return the metric of an encoder, by its first layer."""
+    layer = next((layer for layer in model.layers if layer.name == "metric"), None)
+    kinds = {
+        keras.layers.UnitNormalization: "cosine",
+        keras.layers.LayerNormalization: "correlation",
+    }
+    return kinds.get(type(layer), "euclidean")
+
+
 def _embedding(d: int, initializer: Any, activation: str = "linear") -> keras.layers.Layer:
     """Return the layer of map coordinates."""
     # float32 whatever the policy: half precision has 3 digits, which is a grid on a map of ±80.
@@ -232,9 +259,11 @@ def chain(
     scaling: Scaling | None,
     components: FloatArray | None = None,
     units: Scaling | None = None,
+    metric: str = "euclidean",
 ) -> keras.Model:
-    """Return the model input → (x - shift) / scale → components → layers → y · scale + shift."""
-    x = inputs = keras.Input((features,), name="features")
+    """Return the model: metric → (x - shift) / scale → components → layers → y · scale + shift."""
+    inputs = keras.Input((features,), name="features")
+    x = of_metric(inputs, metric)
     if scaling is not None:
         shift, scale = scaling
         # Shift before scaling, and in float32 whatever the policy: one layer, x · factor + offset,

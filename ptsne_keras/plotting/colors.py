@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils.labels import is_missing
+from ptsne_keras.utils.validation import unmasked
 
 # Petroff (2021), "Accessible color sequences for data visualization": ten colours that remain
 # distinct under the common colour-vision deficiencies.
@@ -129,7 +130,7 @@ def _column(labels: Any, n: int) -> _Column:
     name = getattr(labels, "name", None)
     categorical = getattr(labels, "cat", labels)
     ordered = hasattr(categorical, "categories") and hasattr(categorical, "codes")
-    array = np.asarray(labels)
+    array = np.asarray(unmasked(labels, "labels"))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind == "S":

@@ -15,6 +15,7 @@ from ptsne_keras.plotting.scatter import check_map
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files
 from ptsne_keras.utils.optional import require
+from ptsne_keras.utils.validation import unmasked
 
 # Most rows that a browser pans smoothly; each takes about 20 bytes of the page.
 _MOST = 200_000
@@ -102,7 +103,7 @@ def _columns(Y: FloatArray, read: Labels, names: Any, values: Mapping[str, Any])
 
 def _shown(given: Any, n: int, name: str) -> Any:
     """Return numbers as they are, which Bokeh packs, and anything else as text."""
-    column = np.asarray(given)
+    column = np.asarray(unmasked(given, name))
     colors.check_length(column, n, name)
     if column.dtype.kind in "iuf" and column.dtype.itemsize <= 8:
         return column

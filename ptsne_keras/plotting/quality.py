@@ -100,16 +100,15 @@ def recall_curve(
         raise ValueError(
             f"n_neighbors should be from 1 to N - 2 = {n - 2}. Received: {tuple(n_neighbors)}."
         )
-    chosen = ranks.drawn(n, sample_size, random_state)
-    near = [ranks.nearest(A, ks[-1], of=chosen) for A in both]
-    curves = [("training rows", "o", near)]
     new = check_test_pair(*both, X_test, Y_test)
+    curves = [("training rows", "o", n, (None, None))]
     if X_test is not None:
-        chosen = ranks.drawn(new[0].shape[0], sample_size, random_state)
-        near = [ranks.nearest(A, ks[-1], X_new=B[chosen]) for A, B in zip(both, new, strict=True)]
-        curves.append(("test rows", "s", near))
+        curves.append(("test rows", "s", new[0].shape[0], new))
     ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    for color, (label, marker, (true, found)) in zip(PALETTE, curves, strict=False):
+    for color, (label, marker, rows, maps) in zip(PALETTE, curves, strict=False):
+        of = ranks.drawn(rows, sample_size, random_state)
+        pairs = zip(both, maps, strict=True)
+        true, found = (ranks.nearest(A, ks[-1], of=of, X_new=A_new) for A, A_new in pairs)
         recall = ranks.recall(true, found, ks).mean(axis=0)
         ax.plot(ks, recall, marker=marker, markersize=4, color=color, label=label)
     ax.plot(ks, np.array(ks) / (n - 1), linestyle=":", color=PALETTE[8], label="chance")

@@ -13,7 +13,7 @@ from ptsne_keras.plotting import colors
 from ptsne_keras.plotting.colors import Labels, short
 from ptsne_keras.plotting.density import shade, tint
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils.validation import check_rows
+from ptsne_keras.utils.validation import check_rows, unmasked
 
 # Points cover each other on a map of more rows, whatever their size.
 _DENSE = 50_000
@@ -123,7 +123,7 @@ def _axes() -> Axes:
 
 def check_map(Y: Any, name: str = "Y") -> FloatArray:
     """Return Y as a finite float64 map [N, 2], or raise a ValueError."""
-    Y = np.asarray(Y)
+    Y = np.asarray(unmasked(Y, name))
     if Y.ndim != 2 or Y.shape[1] != 2:
         hint = ""
         if Y.ndim == 1 or Y.shape[1:] == (1,):

@@ -3,25 +3,26 @@
 import importlib
 import math
 from typing import Any
-from urllib.parse import SplitResult
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Target
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import optional
 
-# gRPC's words for a connection that was cut inside an answer.
+# gRPC's words for a connection that was cut inside an answer, and for a wrong certificate.
 _CUT = ("deserializing", "RST_STREAM", "Stream removed")
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "Cannot check peer")
 _OPTIONS = [
     # `_sender` tries again, until a deadline; see there.
     ("grpc.enable_retries", 0),
     # No proxy, as over REST.
     ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", -1),
+    # The limit of an answer is checked before decompression.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # By default a channel waits one second, and later up to two minutes, to connect again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),
@@ -31,21 +32,21 @@ _OPTIONS = [
 class Grpc:
     """The same calls as `Rest`, over one channel, shared by threads."""
 
-    def __init__(
-        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
-    ) -> None:
-        grpc = _required(url.scheme)
-        if url.scheme == "grpcs":
-            credentials = credentials or grpc.ssl_channel_credentials()
-            self._channel = grpc.secure_channel(url.netloc, credentials, _OPTIONS)
+    def __init__(self, to: Target) -> None:
+        grpc = _required(to.url.scheme)
+        limit = ("grpc.max_receive_message_length", min(to.max_answer_bytes, 2**31 - 1))
+        options = [*_OPTIONS, limit]
+        if to.url.scheme == "grpcs":
+            credentials = to.credentials or grpc.ssl_channel_credentials()
+            self._channel = grpc.secure_channel(to.url.netloc, credentials, options)
         else:
-            self._channel = grpc.insecure_channel(url.netloc, _OPTIONS)
+            self._channel = grpc.insecure_channel(to.url.netloc, options)
         self._rpc_error = grpc.RpcError
         self._prediction = _api("prediction_service_pb2_grpc").PredictionServiceStub(self._channel)
         self._models = _api("model_service_pb2_grpc").ModelServiceStub(self._channel)
-        self._model, self._choice = model, choice
+        self._model, self._choice = to.model, to.choice
         # HTTP/2 has lower-case names only.
-        self._headers = [(key.lower(), value) for key, value in headers.items()]
+        self._headers = [(key.lower(), value) for key, value in to.headers.items()]
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows as one tensor."""
@@ -101,6 +102,7 @@ def _api(name: str) -> Any:
     return importlib.import_module(f"tensorflow_serving.apis.{name}")
 
 
+@_transport.reading()
 def _as_json(message: Any) -> Any:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
@@ -110,12 +112,16 @@ def _failure(code: str, details: str, timeout: float) -> Failure:
     if code == "DEADLINE_EXCEEDED":
         return _transport.too_slow(timeout)
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
-        return Failure("PAYLOAD_TOO_LARGE", details)  # no retry will make it fit
+        kind = "ANSWER" if "CLIENT" in details else "PAYLOAD"
+        return Failure(f"{kind}_TOO_LARGE", details)  # no retry will make it fit
+    if code == "UNAVAILABLE" and any(sign in details for sign in _UNTRUSTED):
+        return Failure("UNTRUSTED", details)
     if any(sign in details for sign in _CUT):
         return Failure("DATA_LOSS", details)
     return Failure(code, details)
 
 
+@_transport.reading()
 def _array(proto: Any) -> FloatArray:
     """Return a float32 tensor; `tf.make_ndarray` would pad one that was cut short."""
     if proto.dtype != tf.float32.as_datatype_enum:

@@ -3,16 +3,19 @@
 import base64
 import contextlib
 import http.client
+import io
 import json
+import socket
+import ssl
 import time
 from typing import Any
-from urllib.parse import SplitResult, quote
+from urllib.parse import quote
 
 import numpy as np
 import urllib3
 
 from ptsne_keras.serving import _transport
-from ptsne_keras.serving._transport import Failure, Options, Rows, Signature
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Target
 from ptsne_keras.typing import FloatArray
 
 # The gRPC codes that TensorFlow Serving, or a proxy before it, expresses as HTTP codes.
@@ -31,32 +34,70 @@ _CODES = {
 _KEPT = 16
 
 
+class _Until(io.RawIOBase):
+    """Reads a socket within its timeout in all; the socket itself limits each silence only."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._sock = raw, sock
+        self._until = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Headers and body within the timeout of the request."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_Until(self.fp.detach(), sock))
+
+
+class _Pools(urllib3.PoolManager):
+    """Pools of connections that give such responses."""
+
+    def _new_pool(self, *args: Any, **options: Any) -> Any:
+        pool = super()._new_pool(*args, **options)
+        body = {"response_class": _Response}
+        pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), body)
+        return pool
+
+
 class Rest:
     """REST over connections that stay open. A call is one request within `timeout`, or fails."""
 
-    def __init__(
-        self, url: SplitResult, model: str, choice: Options, headers: Options, credentials: Any
-    ) -> None:
-        base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
-        self._url = f"{base}/v1/models/{quote(model, safe='')}"
-        for kind, value in choice.items():
+    def __init__(self, to: Target) -> None:
+        base = f"{to.url.scheme}://{to.url.netloc}{to.url.path.rstrip('/')}"
+        self._url = f"{base}/v1/models/{quote(to.model, safe='')}"
+        for kind, value in to.choice.items():
             self._url += f"/{kind}s/{quote(str(value), safe='')}"
-        headers = {"Content-Type": "application/json", **headers}
-        options = {"maxsize": _KEPT, "retries": False, "ssl_context": credentials}
-        self._pools = urllib3.PoolManager(headers=headers, **options)
+        headers = {"Content-Type": "application/json", **to.headers}
+        options = {"maxsize": _KEPT, "retries": False, "ssl_context": to.credentials}
+        self._pools = _Pools(headers=headers, **options)
+        self._max_bytes = to.max_answer_bytes
 
     def predict(self, signature: Signature, rows: Rows, timeout: float) -> dict[str, FloatArray]:
         """Send rows in the columnar form, which names the input once."""
         outputs = list(signature.ranks)
         inputs = f'{{"{signature.input}": {json_rows(rows)}}}'
         body = f'{{"signature_name": "{signature.name}", "inputs": {inputs}}}'
-        answer = _transport.part(self._ask("POST", ":predict", timeout, body.encode()), "outputs")
-        # A single output comes without its name.
-        named = answer if isinstance(answer, dict) else {outputs[0]: answer}
-        try:
-            return {key: np.asarray(named[key], np.float32) for key in outputs if key in named}
-        except (TypeError, ValueError) as error:  # such as rows of different lengths
-            raise Failure("DATA_LOSS", f"outputs that are no arrays: {error}") from None
+        answer = self._ask("POST", ":predict", timeout, body.encode())
+        with _transport.reading():
+            found = answer["outputs"]
+            # A single output comes without its name.
+            named = found if isinstance(found, dict) else {outputs[0]: found}
+            return {key: _array(named[key]) for key in outputs if key in named}
 
     def metadata(self, timeout: float) -> Any:
         """Fetch the signature definitions."""
@@ -71,22 +112,22 @@ class Rest:
         self._pools.clear()
 
     def _ask(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Any:
-        until = time.monotonic() + timeout
         try:
             options: dict[str, Any] = {"redirect": False, "preload_content": False}
             limit = urllib3.Timeout(total=timeout)
             response = self._pools.request(method, self._url + path, body, timeout=limit, **options)
             text = bytearray()
             with contextlib.closing(response):
-                # In pieces: the timeout of a socket limits each silence, not the whole answer.
                 while piece := response.read1(2**16):
                     text += piece
-                    if time.monotonic() > until:
-                        raise TimeoutError
-            if response.status == 200:
-                return json.loads(text)
-        except (urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
+                    if len(text) > self._max_bytes:
+                        what = f"an answer of more than {self._max_bytes:,} bytes"
+                        raise Failure("ANSWER_TOO_LARGE", what)
+        except (urllib3.exceptions.HTTPError, TimeoutError) as error:
             raise _failure(error, timeout) from error
+        if response.status == 200:
+            with _transport.reading():
+                return json.loads(text)
         raise Failure(_CODES.get(response.status, f"HTTP {response.status}"), _error_text(text))
 
 
@@ -98,6 +139,14 @@ def json_rows(rows: Rows) -> str:
     return json.dumps([{"b64": base64.b64encode(row).decode()} for row in rows])
 
 
+def _array(value: Any) -> FloatArray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fi":
+        raise TypeError("not numbers")
+    with np.errstate(over="ignore"):  # infinity is refused later
+        return array.astype(np.float32)
+
+
 def _failure(error: Exception, timeout: float) -> Failure:
     """Return the failure that a broken exchange stands for."""
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError) and not isinstance(
@@ -105,8 +154,9 @@ def _failure(error: Exception, timeout: float) -> Failure:
     ):
         return _transport.too_slow(timeout)
     cause = error.args[-1] if error.args else error
-    cut = isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError)
-    if cut or isinstance(error, ValueError):
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return Failure("UNTRUSTED", str(error))
+    if isinstance(cause, http.client.HTTPException) and not isinstance(cause, OSError):
         return Failure("DATA_LOSS", f"an answer cut short: {error}")
     return Failure("UNAVAILABLE", str(error))  # refused, reset, or no such host
 
@@ -114,5 +164,5 @@ def _failure(error: Exception, timeout: float) -> Failure:
 def _error_text(text: bytearray) -> str:
     try:
         return str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
-        return text.decode(errors="replace")[:300]  # such as a proxy's page
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text.decode(errors="replace") or "no text"  # such as a proxy's page

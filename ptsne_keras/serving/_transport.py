@@ -1,7 +1,9 @@
 """What REST and gRPC share: rows cut into requests, failures, descriptions of signatures."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import SplitResult
 
 import numpy as np
 import scipy.sparse
@@ -14,15 +16,25 @@ from ptsne_keras.utils import arrays, validation
 # accept 4 MB, and JSON takes three times the bytes.
 ROWS = 4096
 BYTES = 2 * 2**20
+# The most characters of a server's text in an error.
+_TEXT = 800
 
 Rows: TypeAlias = FloatArray | Sequence[bytes]
 """What is sent: features float32 [N, D], or N serialised `tf.train.Example`."""
 
-Options: TypeAlias = Mapping[str, Any]
-"""Headers, or the choice of a version or label."""
-
 Signatures: TypeAlias = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Signature → "inputs" or "outputs" → name → {"dtype": str, "shape": list}."""
+
+
+class Target(NamedTuple):
+    """Whom to ask, and how."""
+
+    url: SplitResult
+    model: str
+    choice: Mapping[str, Any]  # of a version or label
+    headers: Mapping[str, str]
+    credentials: Any
+    max_answer_bytes: int
 
 
 class Signature(NamedTuple):
@@ -39,7 +51,25 @@ class Failure(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = " ".join(message.split())
+        self.message = printable(message, _TEXT)
+
+
+def printable(text: str, most: int) -> str:
+    """Return a server's text as one line without what a terminal would run."""
+    line = " ".join(text[: 10 * most].split())[:most]
+    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in line)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Fail with a code where an answer has another form, such as another kind of server's."""
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:  # whatever JSON, protobuf and NumPy raise
+        what = f"without {error}" if isinstance(error, KeyError) else f"of another form ({error})"
+        raise Failure("UNKNOWN", f"an answer {what}, unlike TF Serving's") from None
 
 
 def too_slow(timeout: float) -> Failure:
@@ -89,18 +119,10 @@ def _by_size(values: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
         yield values[start:]
 
 
-def part(answer: Any, *keys: str) -> Any:
-    """Return a part of an answer in JSON, which may come from another kind of server."""
-    for key in keys:
-        if not isinstance(answer, dict) or key not in answer:
-            raise Failure("UNKNOWN", f"an answer without {key!r}, unlike TF Serving's")
-        answer = answer[key]
-    return answer
-
-
+@reading()
 def signatures(answer: Any) -> Signatures:
     """Describe signatures by an answer about metadata."""
-    definitions = part(answer, "metadata", "signature_def", "signature_def")
+    definitions = answer["metadata"]["signature_def"]["signature_def"]
     return {
         name: {
             side: {key: _tensor(info) for key, info in definition.get(side, {}).items()}

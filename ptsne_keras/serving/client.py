@@ -12,7 +12,7 @@ from ptsne_keras.serving import _transport
 from ptsne_keras.serving._grpc import Grpc
 from ptsne_keras.serving._rest import Rest
 from ptsne_keras.serving._sender import RETRIED, Sender
-from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures, part
+from ptsne_keras.serving._transport import Failure, Rows, Signature, Signatures, Target
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import validation
 
@@ -49,6 +49,8 @@ class Client:
     backoff : float, default=0.1
         The longest pause before the second attempt, in seconds; it doubles with each further
         attempt, up to 5 s.
+    max_answer_bytes : int, default=268435456
+        The most bytes in an answer, unpacked; longer ones are refused.
     headers : mapping of str to str, default=None
         Headers such as {"authorization": "Bearer …"}; over gRPC they are sent as metadata.
     credentials : ssl.SSLContext or grpc.ChannelCredentials, default=None
@@ -79,10 +81,12 @@ class Client:
         deadline: float = 60.0,
         rows: int = _transport.ROWS,
         backoff: float = 0.1,
+        max_answer_bytes: int = 256 * 2**20,
         headers: Mapping[str, str] | None = None,
         credentials: Any = None,
     ) -> None:
         self._rows = validation.check_integer(rows, "rows")
+        limit = validation.check_integer(max_answer_bytes, "max_answer_bytes")
         seconds = {"timeout": timeout, "deadline": deadline, "backoff": backoff}
         for name, value in seconds.items():
             if not isinstance(value, Real) or not 0 < value < float("inf"):
@@ -102,7 +106,7 @@ class Client:
         if any("\r" in text or "\n" in text for pair in headers.items() for text in pair):
             raise ValueError(f"headers should not contain line breaks. Received: {headers!r}.")
         transport = Rest if parts.scheme.startswith("http") else Grpc
-        self._transport = transport(parts, model, choice, headers, credentials)
+        self._transport = transport(Target(parts, model, choice, headers, credentials, limit))
         self._choice, self._timeout = choice, timeout
         chosen = "".join(f", {kind} {value!r}" for kind, value in choice.items())
         self._sender = Sender(self._transport, f"{url}, model {model!r}{chosen},", **seconds)
@@ -198,8 +202,9 @@ class Client:
         True
         """
         try:
-            versions = part(self._transport.status(self._timeout), "model_version_status")
-            states = [version.get("state") for version in versions]  # none is UNKNOWN
+            status = self._transport.status(self._timeout)
+            with _transport.reading():  # a version without a state is UNKNOWN
+                states = [version.get("state") for version in status["model_version_status"]]
             if "label" in self._choice:
                 self._transport.metadata(self._timeout)  # the status ignores labels
         except Failure as failure:
@@ -229,6 +234,9 @@ class Client:
         answers = [self._sender.send(signature, chunk) for chunk in chunks]
         if not answers:
             return self._sender.empty(signature)
+        if len(widths := {tuple(array.shape[1:] for array in answer) for answer in answers}) > 1:
+            told = f"outputs of several widths, {sorted(widths)}: another version was loaded"
+            raise self._sender.error("all requests alike", Failure("ABORTED", told), 1)
         return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
 
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from ptsne_keras import networks
+from ptsne_keras.networks.encoder import metric_of
 from ptsne_keras.serving import _saved_model, signatures
 from ptsne_keras.serving._saved_model import Options
 from ptsne_keras.typing import FloatArray
@@ -150,7 +151,7 @@ def _check(
 
 def _rows(X: Any, features: int) -> Any:
     """Return training rows as something with a shape, or raise if they do not fit the encoder."""
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = validation.unmasked(X, "reference") if hasattr(X, "shape") else np.asarray(X)
     if len(X.shape) != 2 or X.shape[1] != features or X.shape[0] < 2:
         raise ValueError(
             f"reference should be two or more rows of {features} columns, as the encoder "
@@ -167,13 +168,14 @@ def _chosen(X: Any, order: Any, most: int) -> FloatArray:
 def _judge(encoder: keras.Model, X: Any, order: Any) -> keras.Model:
     """Return a model whose placement tells the novelty of rows by some of the training rows."""
     m = max(1, min(_LANDMARKS, len(order) // 2))
-    rows = _chosen(X, order, 2 * m)
+    metric = metric_of(encoder)
+    rows = arrays.unit_rows(_chosen(X, order, 2 * m), metric)
     reduced = pca.principal_components(rows, min(_DIMS, *rows.shape), seed=0)
     Z = reduced.apply(rows)
     Y = encoder.predict(rows, batch_size=1024, verbose=0)
     layer = networks.Placement.from_reference(Z, Y, reduced.outside2(rows, Z))
-    scaling, components = reduced[:2], reduced.components
-    whole = networks.placed(layer, X.shape[1], scaling=scaling, components=components)
+    fixed: dict[str, Any] = {"scaling": reduced[:2], "components": reduced.components}
+    whole = networks.placed(layer, X.shape[1], metric=metric, **fixed)
     judge = networks.smaller(whole, m)
     farthest = float(np.max(judge.layers[-1].usual))
     if not 0 < farthest < np.inf:

@@ -243,9 +243,13 @@ prometheus_config {
 _COMPOSE = """# docker compose --profile cpu up --detach
 # or --profile gpu, with an NVIDIA GPU and its container toolkit.
 # Pin the image: TF_SERVING_TAG=x.y.z.
+#
+# Only this machine reaches the ports: the server encrypts nothing and asks for no password. To open
+# it to others, run a proxy beside it that ends TLS and asks for one, such as Caddy with basic_auth
+# and reverse_proxy 127.0.0.1:8501, or h2c://127.0.0.1:8500 for gRPC.
 x-serving: &serving
   restart: unless-stopped
-  ports: ["8500:8500", "8501:8501"]
+  ports: ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
   volumes: [".:/models/NAME:ro"]
   command:
     - --model_config_file=/models/NAME/models.config

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.preprocessing import normalize
 
 from ptsne_keras.typing import FloatArray
 
@@ -39,6 +40,25 @@ def dense(X: Any) -> Any:
 def rows_at(X: Any, indices: Any) -> Any:
     """Return the rows with these indices as a dense array."""
     return dense(X.tocsr()[indices] if scipy.sparse.issparse(X) else X[indices])
+
+
+def unit_rows(X: Any, metric: str) -> Any:
+    """Return rows whose Euclidean distances order as the metric does, as the encoder makes them."""
+    if metric == "euclidean":
+        return X
+    if scipy.sparse.issparse(X):
+        if metric == "correlation":
+            raise ValueError('X should be dense with metric="correlation". Received: sparse rows.')
+        return normalize(X)
+    rows = np.empty(X.shape, np.float32)
+    for part in row_slices(len(rows), block_size(X.shape[1])):
+        block = np.asarray(X[part], dtype=np.float64)
+        if metric == "correlation":
+            block = block - block.mean(axis=1, keepdims=True)
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        size = 1.0 if metric == "cosine" else np.sqrt(X.shape[1])  # that of keras's layers
+        rows[part] = size * np.divide(block, length, out=np.zeros_like(block), where=length > 0)
+    return rows
 
 
 def without_self(found: Any, rows: Any) -> Any:

@@ -34,6 +34,26 @@ def is_missing(values: Any) -> npt.NDArray[np.bool_]:
     return pandas.isna(values) | np.reshape(np.array(texts, bool), values.shape)
 
 
+def class_codes(y: Any, n: int) -> npt.NDArray[np.int64]:
+    """Return the class numbers [n] of rows; -1 where y is -1 or missing."""
+    values = np.asarray(y, dtype=object if y is None else None)
+    if values.shape != (n,):
+        raise ValueError(
+            f"y should have a class for each of the {n} rows of X with label_weight above 0. "
+            f"Received: {'None' if y is None else f'shape {values.shape}'}."
+        )
+    if values.dtype.kind == "f" and not (np.rint(values) == values)[np.isfinite(values)].all():
+        raise ValueError(
+            f"y should be classes and not measurements. Received: {values.dtype} such as "
+            f"{values[np.isfinite(values) & (np.rint(values) != values)][0]}."
+        )
+    known = ~is_missing(values)
+    known[known] = [str(v) not in ("-1", "-1.0") for v in values[known]]
+    codes = np.full(n, -1)
+    codes[known] = np.unique(values[known].astype(str), return_inverse=True)[1]
+    return codes
+
+
 def as_text(values: Any) -> Any:
     """Return names or labels as an array of text."""
     values = np.asarray(values)

@@ -53,7 +53,7 @@ def check_rows(
         )
     if hasattr(X, "columns"):  # before they become one array, which may turn words into numbers
         _check_kinds(X, name)
-    X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
+    X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(unmasked(X, name))
     check_shape(X, name=name)
     _check_kinds(X, name)
     if X.dtype == object:  # such as a frame of mixed or nullable columns
@@ -68,8 +68,20 @@ def check_rows(
     return X
 
 
+def unmasked(values: Any, name: str) -> Any:
+    """Return values as they are, or raise a ValueError if NumPy would take fill values for them."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        masked = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"{name} should have no masked cells; drop their rows, or fill them by "
+            f"{name}.filled(…). Received: {masked} masked of {values.size}."
+        )
+    return values
+
+
 def check_shape(X: Any, *, name: str = "X", least: int = 1) -> None:
-    """Raise a ValueError unless X is [N, D] with N ≥ `least` and D ≥ 1."""
+    """Raise a ValueError unless X is [N, D] with N ≥ `least` and D ≥ 1, and has no masked cells."""
+    unmasked(X, name)
     if len(X.shape) != 2:
         raise ValueError(
             f"{name} should be a 2-D array [N, D] of rows. Reshape your data: X.reshape(1, -1) for "

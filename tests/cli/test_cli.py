@@ -184,6 +184,28 @@ def test_a_map_that_one_has(here, frame, tmp_path, capsys):
     np.testing.assert_allclose(table["novelty"], expected, atol=1e-5)
 
 
+def test_a_map_that_is_numbered_anew_is_asked_about(here, tmp_path, capsys):
+    X, order = np.load("rows.npy"), np.roll(np.arange(90), 1)
+    pandas.DataFrame(X, order).to_csv(tmp_path / "rows.csv")
+    pandas.DataFrame(X[:, :2]).to_csv(tmp_path / "map.csv")
+    words = ["fit", tmp_path / "rows.csv", "--map", tmp_path / "map.csv", "--quiet", "--out"]
+    run(*words, tmp_path / "none", code=2)
+    assert "--match should be 'id' or 'position' where" in capsys.readouterr().err
+    for match, expected in (("position", X[:, :2]), ("id", X[order, :2])):
+        run(*words, tmp_path / match, "--match", match)
+        found = pandas.read_csv(tmp_path / match / "map.csv")
+        np.testing.assert_allclose(found[["x", "y"]], expected, atol=1e-4)
+
+
+def test_ids_that_a_spreadsheet_would_run_are_quoted_if_asked(here, tmp_path):
+    ids = ["=1+1", "-2", *map(str, range(88))]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    words = ["transform", "plain", "rows.npy", "--id", tmp_path / "ids.txt", "--quiet", "--out"]
+    for more, first in (([], "=1+1"), (["--spreadsheet-safe"], "'=1+1")):
+        run(*words, tmp_path / "map.csv", *more)
+        assert pandas.read_csv(tmp_path / "map.csv", dtype=str)["id"].tolist() == [first, *ids[1:]]
+
+
 def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
     calls = []
 
@@ -193,11 +215,13 @@ def test_evaluate_measures_training_and_test_rows(here, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(evaluation, "table", lambda results: f"k = {results['k']}")
+    monkeypatch.setattr(evaluation, "summary", lambda results: "Good.")
     words = ["--train", "train.csv", "--test", "train.csv", *NAMED]
     run("evaluate", "map", *words, "--n-neighbors", 7, "--no-pca")
-    assert capsys.readouterr().out == "k = 7\n"
+    assert capsys.readouterr().out == "k = 7\n\nGood.\n"
     run("evaluate", "map", *words, "--json")
-    assert answer(capsys)["rows"] == {"training": 90, "test": 90}
+    assert (told := answer(capsys))["summary"] == "Good."
+    assert told["rows"] == {"training": 90, "test": 90}
     (model, X, X_test, options), _ = calls
     assert isinstance(model, ParametricTSNE)
     assert X.shape == X_test.shape == (90, 5)
@@ -305,6 +329,9 @@ WRONG = {
         "a model fitted with --map",
     ),
     "columns of the map": (FIT + "--map train.csv", "--map-columns should name those with coord"),
+    "match": (FIT + "--match id", "--match should be left out without --map"),
+    "match without names": (FIT + "--map rows.npy --match id", "a map that has names: --map-id"),
+    "formulas": ("transform map train.csv --out o.npy --spreadsheet-safe", "--spreadsheet-safe"),
     "ids of a map": (FIT + "--map map/map.csv --map-id name", "--map-id should be one of"),
     "no header": (FIT + "--columns 7", "--columns should be among"),
     "delimiter": (FIT + "--delimiter ||", "--delimiter should be one character"),
@@ -653,3 +680,8 @@ def test_every_example_of_the_help_is_understood():
     for line in examples:
         options = cli.make_parser().parse_args(shlex.split(line)[1:])
         assert callable(commands.COMMANDS[options.command])
+
+
+def test_lists_of_columns_are_parsed_as_csv():
+    words = ["transform", "map", "rows.csv", "--out", "o.csv", "--drop", '"city, state", date']
+    assert cli.make_parser().parse_args(words).drop == ["city, state", "date"]

@@ -144,14 +144,24 @@ def test_widths_are_those_of_tfrecords_and_of_parquet_without_the_index_of_panda
         list(streams.from_tfrecord(tmp_path / "rows.tfrecord", 5, 8, 30))
 
 
+def test_lists_in_parquet_are_rows(unique, tmp_path):
+    for part, X in enumerate(np.split(unique, [30])):
+        frame = pandas.DataFrame({"id": "x", "embedding": X.tolist()})
+        frame.to_parquet(tmp_path / f"{part}.parquet", row_group_size=20)
+    pipeline = streams.from_parquet(str(tmp_path / "*.parquet"), ["embedding"], 8, 30, seed=0)
+    check_epoch(pipeline, unique, [25] * 4)
+
+
 def test_bad_files_and_columns_are_named(unique, tmp_path):
     write_parquet(tmp_path / "rows", unique)
+    (tmp_path / "damaged").write_bytes((tmp_path / "rows").read_bytes()[:-9])
     write_parquet(tmp_path / "empty", unique[:0])
     several = "columns should be one or more names"
     for name, columns, message in (
         ("x", None, "files should name Parquet files"),
         ("empty", None, "files should have rows"),
-        ("rows", None, "row group 0, should be numeric"),
+        ("rows", None, "Column 'label' of .*rows should be numbers"),
+        ("damaged", None, "damaged should be a whole"),
         ("rows", ["a", "z"], r"columns should be in all files.*\['z'\]"),
         *(("rows", columns, several) for columns in ("ab", [], ["a", "a"], 30)),
     ):

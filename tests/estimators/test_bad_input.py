@@ -84,6 +84,7 @@ ROWS = {
     "a number above 3.4e38": lambda folder: with_value(1e300, "float64"),
     "NaN in sparse rows": lambda folder: scipy.sparse.csr_array(with_value(np.nan)),
     "NaN in rows on disk (`np.memmap`)": lambda folder: on_disk(folder, with_value(np.nan)),
+    "masked cells (`np.ma`)": lambda folder: np.ma.masked_greater(rows(), 1),
     "strings": lambda folder: rows().astype(str),
     "words in a column": lambda folder: wordy(),
     "words made of digits, such as zip codes": lambda folder: wordy("00007"),
@@ -114,6 +115,7 @@ PARAMETERS = {
 MAPS = {
     "a map of more or fewer rows than X": lambda: places()[:-1],
     "a map with NaN": lambda: np.where(np.arange(40)[:, None] == 7, np.nan, places()),
+    "a map with masked cells": lambda: np.ma.masked_greater(places(), 0.5),
     "a map of words": lambda: places().astype(str),
     "no map": lambda: None,
 }

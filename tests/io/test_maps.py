@@ -1,5 +1,6 @@
 """Maps from the files that people have."""
 
+import resource
 import sys
 import types
 
@@ -150,6 +151,50 @@ def test_rows_without_a_place_are_named(Y):
         maps.Map(Y, np.array(list("abcda"))).of(["b"])
     with pytest.raises(ValueError, match="matched by position"):
         maps.Map(Y, None).of(["b"])
+
+
+def test_names_that_count_rows_are_asked_about(Y):
+    for first in (0, 1):
+        counted = np.arange(first, first + 5).astype(str)
+        table, turned = maps.Map(Y, counted), counted[::-1]
+        np.testing.assert_array_equal(table.of(counted), Y)
+        np.testing.assert_array_equal(table.of(turned[:3]), Y[[4, 3, 2]])
+        with pytest.raises(ValueError, match="match should be 'id' or 'position' where"):
+            table.of(turned)
+        np.testing.assert_array_equal(table.of(turned, match="id"), Y[::-1])
+        np.testing.assert_array_equal(table.of(turned, match="position"), Y)
+    np.testing.assert_array_equal(maps.Map(Y, counted[[0, 2, 1, 3, 4]]).of(turned)[0], Y[4])
+    with pytest.raises(ValueError, match="match should be"):
+        table.of(counted, match="name")
+    with pytest.raises(ValueError, match="one for each of the map's 5 rows"):
+        table.of(counted[:3], match="position")
+
+
+@pytest.mark.parametrize("ending", maps.ENDINGS)
+def test_a_full_disk_is_said_alike_by_every_writer(ending, tmp_path):
+    Y = np.random.default_rng(0).normal(size=(100_000, 2)).astype("float32")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"map{ending} could not be written: .*File too large\."):
+            maps.write(tmp_path / f"map{ending}", [(Y, {})])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_that_a_spreadsheet_runs_are_quoted_if_asked(Y, tmp_path):
+    ids = np.array(["=1+1", "+A", "-x", "@SUM(A1)", "-5"])
+    labels = np.array(["=2", None, "b", "-", "+1"], object)
+    parts = [(Y, {"id": ids, "label": labels})]
+    file = tmp_path / "map.csv"
+    maps.write(file, parts)
+    assert maps.read(file).ids.tolist() == ids.tolist()
+    maps.write(file, parts, spreadsheet_safe=True)
+    assert maps.read(file).ids.tolist() == ["'=1+1", "'+A", "'-x", "'@SUM(A1)", "-5"]
+    assert maps.read(file).labels.tolist() == ["'=2", None, "b", "'-", "+1"]
+    with pytest.raises(ValueError, match="spreadsheet_safe should be left out"):
+        maps.write(tmp_path / "map.npy", parts, spreadsheet_safe=True)
 
 
 def test_a_header_of_numbers_is_asked_for(tmp_path):

@@ -1,10 +1,17 @@
 """Rows come out of every kind of file as they were put in; what is wrong with a file is named."""
 
 import decimal
+import gzip
+import io
+import zipfile
 
 import anndata
+import fuzz
+import h5py
 import numpy as np
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 import scipy.sparse
 from support.tables import KINDS, NAMES, SAMPLES
@@ -145,6 +152,151 @@ def test_genes_that_are_named_as_columns_of_obs_stay_rows(X, tmp_path):
     with pytest.raises(ValueError, match=r"obsm or layer should name the rows of .*has no X"):
         Reader(file)
     np.testing.assert_array_equal(Reader(file, Choice(obsm="X_pca")).read().X, X)
+
+
+def test_frames_of_pandas_in_parquet(tmp_path):
+    file = tmp_path / "rows.parquet"
+    frame = pandas.DataFrame({"x": [1, 2], "y": [True, False], "a.b": [3, 4]})
+    frame = frame.astype({"x": "Int64", "y": "boolean"})
+    indices = pandas.MultiIndex.from_tuples([("u", 0), ("v", 1)], names=["i", "j"])
+    for index in (frame.index, frame.index[::-1], pandas.Index([7, 9]), indices):
+        frame.set_index(index).to_parquet(file)
+        assert Reader(file).read().X.tolist() == [[1, 1, 3], [2, 0, 4]]
+        assert Reader(file, Choice(columns=["a.b", "x"])).read().X.tolist() == [[3, 1], [4, 2]]
+    frame.loc[1, "x"] = None
+    frame.to_parquet(file)
+    with pytest.raises(ValueError, match=r"finite number.*NaN in row 2, column 'x'"):
+        Reader(file).read()
+    twice = pyarrow.table([[1, 2], [3, 4]], names=["a", "a"])
+    pyarrow.parquet.write_table(twice, file)
+    with pytest.raises(ValueError, match=r"name of its own for each column.*'a' twice"):
+        Reader(file)
+
+
+LISTS = {
+    "lists": pyarrow.list_(pyarrow.float64()),
+    "large lists": pyarrow.large_list(pyarrow.float32()),
+    "fixed lists": pyarrow.list_(pyarrow.float32(), 3),
+    "fixed lists of integers": pyarrow.list_(pyarrow.int16(), 3),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+def test_lists_in_parquet_are_columns_of_their_own(kind, tmp_path):
+    file = tmp_path / "rows.parquet"
+    lists = [[1, 2, 3], [4, 5, 6]]
+    columns = {"id": ["u", "v"], "e": pyarrow.array(lists, kind), "a": [7, 8]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    reader = Reader(file, Choice(columns=["e"], ids="id"))
+    rows = reader.read()
+    assert (rows.X.tolist(), rows.ids.tolist()) == (lists, ["u", "v"])
+    assert reader.names == ["e[0]", "e[1]", "e[2]"]
+    assert Reader(file, Choice(columns=["e"]), like=reader.names).read().X.tolist() == lists
+    assert Reader(file, Choice(ids="id"), like=["a", "e[2]"]).read().X.tolist() == [[7, 3], [8, 6]]
+    assert Reader(file, Choice(ids="id", drop=["e"])).read().X.tolist() == [[7], [8]]
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ([4, 5], "3 numbers in every row.*2 in row 2"),
+        (None, "3 numbers in every row.*0 in row 2"),
+        ([4, None, 6], r"finite number.*NaN in row 2, column 'e\[1\]'"),
+    ],
+)
+def test_lists_of_other_lengths_are_named(second, words, tmp_path):
+    file = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"e": [[1.0, 2, 3], second]}), file)
+    with pytest.raises(ValueError, match=words):
+        Reader(file).read()
+
+
+def bomb(file, form):
+    """Write a small file that expands to 30 MB or more."""
+    if form == ".npz":
+        np.savez_compressed(file, X=np.zeros((300, 25_000), np.float32))
+    elif form == ".csv.gz":
+        file.write_bytes(30 * gzip.compress(b"1,2\n" * 250_000))
+    elif form == ".parquet":
+        column = pyarrow.array(np.zeros(800_000, np.int8))
+        table = pyarrow.table([column] * 10, names=list("abcdefghij"))
+        pyarrow.parquet.write_table(table, file)
+    else:
+        with h5py.File(file, "w") as held:
+            held.create_dataset("X", (1_000, 10_000), "f4", chunks=True, compression="gzip")
+
+
+@pytest.mark.parametrize("form", [".npz", ".csv.gz", ".parquet", ".h5ad"])
+def test_files_expand_to_so_many_megabytes(form, tmp_path, monkeypatch):
+    file = tmp_path / f"rows{form}"
+    bomb(file, form)
+    monkeypatch.setenv("PTSNE_MAX_MB", "20")
+    with pytest.raises(ValueError, match="expand to at most 20 MB; set PTSNE_MAX_MB to more"):
+        Reader(file).read()
+    monkeypatch.setenv("PTSNE_MAX_MB", "many")
+    with pytest.raises(ValueError, match="PTSNE_MAX_MB should be a number"):
+        Reader(file).read()
+    if form == ".npz":
+        monkeypatch.delenv("PTSNE_MAX_MB")
+        assert Reader(file).count == 300
+
+
+def test_a_line_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LINE", 1000)
+    (tmp_path / "rows.csv").write_text("1," * 1000)
+    with pytest.raises(ValueError, match=r"rows\.csv should be a table with shorter cells"):
+        Reader(tmp_path / "rows.csv")
+
+
+def npy(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def zipped(change):
+    """Return an .npz file whose headers of its member are changed."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("X.npy", npy(b"{'descr':'<f4','fortran_order':False,'shape':(1,1)}\n"))
+    body = bytearray(stream.getvalue())
+    for start, flags in ((body.index(b"PK\3\4"), 6), (body.index(b"PK\1\2"), 8)):
+        body[start + flags + change[0]] = change[1]
+    return bytes(body)
+
+
+DAMAGED = {
+    "an open bracket": (".npy", npy(b"{'descr': (((")),
+    "a shape beyond memory": (
+        ".npy",
+        npy(b"{'descr':'<f4','fortran_order':False,'shape':(9**9,)}"),
+    ),
+    "a shape of words": (".npy", npy(b"{'descr':'<f4','fortran_order':False,'shape':('a',)}")),
+    "encrypted": (".npz", zipped((0, 1))),
+    "compressed in a way of its own": (".npz", zipped((2, 77))),
+    "an array of no archive": (".npz", npy(b"{'descr':'<f4','fortran_order':False,'shape':()}")),
+    "a long cell": (".csv", b"a,b\n1," + b"x" * 200_000 + b"\n"),
+    "no gzip": (".csv.gz", b"a,b\n1,2\n"),
+    "cut gzip": (".csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9]),
+    "changed gzip": (".csv.gz", gzip.compress(b"a,b\n1,2\n")[:10] + b"\xff" * 9),
+    "changed Parquet": (".parquet", b"PAR1" + b"\xff" * 40 + b"PAR1"),
+    "changed HDF5": (".h5ad", b"\x89HDF\r\n\x1a\n" + b"\xff" * 99),
+}
+
+
+@pytest.mark.parametrize(("form", "body"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_are_named_in_one_line(form, body, tmp_path):
+    file = tmp_path / f"rows{form}"
+    file.write_bytes(body)
+    with pytest.raises(ValueError, match=r"rows\..* should be .*Received: ") as raised:
+        Reader(file).read()
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.slow
+def test_fuzzed_files_are_read_or_refused():
+    for form, found in fuzz.fuzz(0.03).items():
+        assert not any(found[name] for name in ("other", "hang", "crash")), (form, found["kinds"])
+        assert found["MB"] < 1000
+        assert found["refused"] > found["inputs"]
 
 
 def test_damaged_parquet_is_named(rng, tmp_path):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -248,6 +251,17 @@ def test_pairs_of_part_of_a_batch_or_of_several_give_nan(rng):
     assert np.isnan(TSNE(blocks=2)(P, Y))
     half = TSNE()(P.astype("float16"), Y)
     assert float(half) == pytest.approx(float(TSNE()(P, Y)), rel=1e-2)
+
+
+@pytest.mark.slow
+def test_models_compiled_with_it_load_where_the_package_is_imported(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", loss=TSNE())
+    model.save(tmp_path / "model.keras")
+    code = "import keras, ptsne_keras; print(keras.models.load_model('model.keras').loss)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "TSNE" in done.stdout, done.stderr
 
 
 # An exaggeration or degrees of freedom that change during training

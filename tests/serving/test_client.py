@@ -201,6 +201,7 @@ def test_examples_that_are_not_bytes_are_refused(client, bad):
         ({"version": 1, "label": "stable"}, "not both"),
         ({"version": "1"}, "version should be"),
         ({"rows": 0}, "rows should be"),
+        ({"max_answer_bytes": 0}, "max_answer_bytes should be"),
         ({"timeout": 0}, "timeout should be"),
         ({"deadline": -1.0}, "deadline should be"),
     ],

@@ -1,11 +1,9 @@
 """Exports of models that place rows: signatures, a bounded reference, other runtimes."""
 
-import warnings
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import c_loader
+from support import c_loader, runtimes
 
 from ptsne_keras import networks, serving
 from ptsne_keras.networks import Placement, placement
@@ -65,15 +63,23 @@ def test_it_answers_by_placement_by_the_network_and_with_novelty(path, encoder, 
     np.testing.assert_allclose(both["novelty"], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["serving_default", "embed_fast", "embed_with_novelty"])
-def test_a_row_that_is_not_finite_spoils_no_other(name, path, new):
-    rows = new[:3].copy()
-    rows[1, 4] = np.inf
-    found, expected = answers(path, rows, name), answers(path, new[:3], name)
-    assert np.isnan(found["embedding"][1]).all()
-    np.testing.assert_allclose(found["embedding"][::2], expected["embedding"][::2], **CLOSE)
-    if name == "embed_with_novelty":
-        assert found["novelty"][1] == 1
+@pytest.fixture(params=["placed", "network"])
+def exported(request, path, new, served):
+    """The folder of a model with placement or without, its signatures, and rows for it."""
+    path, rows = (path, new) if request.param == "placed" else (served.path, served.rows[:60])
+    return path, set(tf.saved_model.load(str(path)).signatures) - {"embed_examples"}, rows
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_spoils_no_other(value, exported):
+    path, names, rows = exported
+    spoiled = rows[:3].copy()
+    spoiled[1, 4] = value  # ReLU would give it a place
+    for name in names:
+        found, expected = answers(path, spoiled, name), answers(path, rows[:3], name)
+        assert np.isnan(found["embedding"][1]).all()
+        np.testing.assert_allclose(found["embedding"][::2], expected["embedding"][::2], **CLOSE)
+        assert name != "embed_with_novelty" or found["novelty"][1] == 1
 
 
 def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
@@ -83,12 +89,14 @@ def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
     np.testing.assert_allclose(found["serving_default/embedding@7"], expected, **CLOSE)
 
 
-def test_it_compiles_under_xla(path, new):
-    model = tf.saved_model.load(str(path))
-    signature = model.signatures["serving_default"]
-    compiled = tf.function(lambda x: signature(features=x), jit_compile=True)
-    found, expected = compiled(tf.constant(new))["embedding"], answers(path, new)["embedding"]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+def test_every_signature_compiles_under_xla_but_that_of_strings(exported):
+    path, names, rows = exported
+    model, rows = tf.saved_model.load(str(path)), tf.constant(rows[:7])
+    for name in names:
+        signature = model.signatures[name]
+        compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)
+        for key, value in signature(features=rows).items():
+            np.testing.assert_allclose(compiled(rows)[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_the_reference_is_bounded_and_told(path, encoder, X, new, tmp_path):
@@ -118,48 +126,27 @@ def test_reference_sizes_that_cannot_work_are_named(size, encoder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def on_onnx(encoder, folder, rows):
-    import onnxruntime
-
-    file = serving.export_onnx(encoder, folder / "map.onnx")
-    return onnxruntime.InferenceSession(str(file)).run(None, {"features": rows})[0]
-
-
-def on_openvino(encoder, folder, rows, export=serving.export_onnx):
-    import openvino
-
-    file = export(encoder, folder / "map.onnx")
-    model = openvino.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return model({"features": rows})["embedding"]
-
-
-def on_openvino_from_the_folder(encoder, folder, rows):
-    return on_openvino(encoder, folder, rows, serving.export_saved_model)
-
-
-def on_litert(encoder, folder, rows):
-    file = serving.export_litert(encoder, folder / "map.tflite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it moves to ai_edge_litert
-        interpreter = tf.lite.Interpreter(str(file))
-    return interpreter.get_signature_runner()(features=rows)["embedding"]
-
-
 @pytest.mark.parametrize("search", [pytest.param("whole", marks=pytest.mark.slow), "by blocks"])
 @pytest.mark.parametrize(
-    "run",
+    ("export", "name", "load"),
     [
-        on_onnx,
+        (serving.export_onnx, "map.onnx", runtimes.load),
         *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in (on_openvino, on_openvino_from_the_folder, on_litert)
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                (serving.export_onnx, "map.onnx", runtimes.load_in_openvino),
+                (serving.export_saved_model, "map", runtimes.load_in_openvino),
+                (serving.export_litert, "map.tflite", runtimes.load),
+            )
         ),
     ],
 )
-def test_other_runtimes_place_rows_too(run, search, encoder, X, new, tmp_path, monkeypatch):
+def test_other_runtimes_place_rows_too(
+    export, name, load, search, encoder, X, new, tmp_path, monkeypatch
+):
     if search == "by blocks":
         monkeypatch.setattr(placement, "_BLOCK", 4)
         encoder = build(X)
         assert encoder.layers[-1]._block == 4
-    found = run(encoder, tmp_path, new)
+    found = load(export(encoder, tmp_path / name))(new)
     np.testing.assert_allclose(found, encoder.predict(new, verbose=0), rtol=1e-3, atol=1e-3)

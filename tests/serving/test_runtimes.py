@@ -2,15 +2,13 @@
 
 import os
 import sys
-import warnings
 
 import keras
 import numpy as np
 import onnx
-import onnxruntime
-import openvino
 import pytest
 import tensorflow as tf
+from support.runtimes import load, load_in_openvino
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import runtimes, signatures
@@ -67,17 +65,6 @@ ENCODERS = {
 @pytest.fixture(params=EXPORTS)
 def suffix(request):
     return request.param
-
-
-def load(path):
-    """Open a file with its runtime's own names only."""
-    if path.suffix == ".onnx":
-        session = onnxruntime.InferenceSession(path)
-        return lambda X: session.run(["embedding"], {"features": X})[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it moves to ai_edge_litert
-        interpreter = tf.lite.Interpreter(str(path))
-    return lambda X: interpreter.get_signature_runner()(features=X)["embedding"]
 
 
 def assert_answers(run, encoder, n):
@@ -138,11 +125,8 @@ def test_mixed_precision_is_written_in_float32(suffix, policy, tmp_path):
 
 def test_openvino_reads_the_onnx_file(tmp_path):
     encoder = build(activation="gelu")
-    core = openvino.Core()
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
     path = serving.export_onnx(encoder, tmp_path / "map.onnx")
-    model = core.compile_model(core.read_model(path), "CPU", config)
-    assert_answers(lambda X: model({"features": X})["embedding"], encoder, 7)
+    assert_answers(load_in_openvino(path), encoder, 7)
 
 
 def test_check_rows_are_standard_normal_once_scaled():

@@ -110,10 +110,14 @@ def test_a_real_measurement_gives_usable_values(base):
 def test_compose_mounts_the_folder_and_names_files_that_are_there(base):
     written = serving.configure(base)
     assert {file.name for file in base.iterdir()} == {"1", "2", "3", *(f.name for f in written)}
-    compose = yaml.safe_load((base / "compose.yaml").read_text())
+    text = (base / "compose.yaml").read_text()
+    compose = yaml.safe_load(text)
+    assert "ends TLS" in text
     cpu, gpu = compose["services"]["serving"], compose["services"]["serving-gpu"]
     for service in (cpu, gpu):
         assert service["volumes"] == [".:/models/cells:ro"]
+        # From this machine alone: whoever reaches the server may ask it.
+        assert service["ports"] == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
         named = {flag.partition("=")[2] for flag in service["command"] if "/models/" in flag}
         configs = {file.name for file in written if file.suffix == ".config"}
         assert named == {f"/models/cells/{name}" for name in configs}

@@ -40,7 +40,7 @@ invalid = functools.partial(Failure, "INVALID_ARGUMENT")
 class Loopback:
     """Serves the versions below a base path; use it as a context manager."""
 
-    def __init__(self, base_path, name, *, labels=None, slow=1.0, ports=None):
+    def __init__(self, base_path, name, *, labels=None, slow=1.0, ports=None, **options):
         folders = [path for path in Path(base_path).glob("*") if path.name.isdecimal()]
         assert folders, f"no version in {base_path}"
         self._versions = {int(path.name): Version(path) for path in folders}
@@ -52,7 +52,7 @@ class Loopback:
         handler = type("Handler", (_Handler,), {"loopback": self})
         self._rest = http.server.ThreadingHTTPServer(("127.0.0.1", asked["http"]), handler)
         threading.Thread(target=self._rest.serve_forever, args=(0.05,)).start()
-        self._grpc, grpc_port = _start_grpc(self, asked["grpc"])
+        self._grpc, grpc_port = _start_grpc(self, asked["grpc"], options)
         ports = {"http": self._rest.server_address[1], "grpc": grpc_port}
         self.urls = {way: f"{way}://127.0.0.1:{port}" for way, port in ports.items()}
 
@@ -200,7 +200,7 @@ def _from_json(value, dtype):
     return array.astype(dtype.as_numpy_dtype)
 
 
-def _start_grpc(loopback, port):
+def _start_grpc(loopback, port, options):
     def answering(act):
         def answer(self, request, context):
             spec = request.model_spec
@@ -218,7 +218,8 @@ def _start_grpc(loopback, port):
     class Models(model_service_pb2_grpc.ModelServiceServicer):
         GetModelStatus = answering(_status)
 
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    own = [("grpc.so_reuseport", 0)]
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=own, **options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")

@@ -7,7 +7,21 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 
-from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras import (
+    MapRegressor,
+    ParametricTSNE,
+    affinities,
+    callbacks,
+    data,
+    evaluate,
+    losses,
+    metrics,
+    networks,
+    plotting,
+    serving,
+    training,
+)
+from ptsne_keras.io import maps
 from ptsne_keras.utils import validation
 from ptsne_keras.utils.validation import (
     check_integer,
@@ -162,3 +176,68 @@ def test_the_rows_of_a_fit_are_checked_once(X, monkeypatch):
     checked.clear()
     MapRegressor().fit(X, X[:, :2])
     assert sorted(values.shape for values in checked) == [(90, 2), (90, 5)]
+
+
+def with_masked_cells():
+    """Return what each public function does with the rows, maps or labels it takes."""
+    X = np.random.default_rng(0).normal(size=(20, 2)).astype("float32")
+    names = np.ma.masked_where(np.arange(20) == 3, np.arange(20))
+    rows = np.ma.masked_where(np.arange(40).reshape(20, 2) == 7, X)
+    encoder, P = networks.encoder(2), np.full((20, 20), 1 / 400)
+    table = maps.Map(X, np.arange(20).astype(str))
+    fitted = MapRegressor(n_neighbors=5, perplexity=2, random_state=0).fit(X, X)
+    return {
+        "fit": lambda: ParametricTSNE().fit(rows),
+        "fit a map": lambda: MapRegressor().fit(X, rows),
+        "fit rows to a map": lambda: MapRegressor().fit(rows, X),
+        "fit one coordinate": lambda: MapRegressor().fit(X, names),
+        "transform": lambda: fitted.transform(rows),
+        "novelty": lambda: fitted.novelty(rows),
+        "evaluate": lambda: evaluate(fitted, rows),
+        "evaluate labels": lambda: evaluate(fitted, X, labels=names),
+        "nearest": lambda: affinities.nearest(rows, 3),
+        "joint": lambda: affinities.joint_probabilities(rows, 5),
+        "conditional": lambda: affinities.conditional_probabilities(rows, 5),
+        "neighbours": lambda: affinities.neighbor_probabilities(abs(rows), 1.5),
+        "batches": lambda: data.from_array(rows, 3, 10),
+        "graph": lambda: data.from_graph(rows, 3, 10),
+        "loss": lambda: losses.tsne(P, rows),
+        "kl": lambda: metrics.kl_divergence(P, rows),
+        "align": lambda: metrics.align(rows),
+        "align to": lambda: metrics.align(X, rows),
+        "procrustes": lambda: metrics.procrustes_correlation(X, rows),
+        "trustworthiness": lambda: metrics.trustworthiness(X, rows),
+        "recall": lambda: metrics.neighborhood_recall(rows, X),
+        "accuracy": lambda: metrics.knn_accuracy(X, names),
+        "distances": lambda: metrics.distance_correlation(X, rows),
+        "pretrain": lambda: training.pretrain(rows, (5,)),
+        "refine": lambda: training.refine(rows, affinities.nearest(X, 5), P[:, :5]),
+        "placement": lambda: networks.Placement.from_reference(rows, X),
+        "scatter": lambda: plotting.scatter(rows),
+        "labels": lambda: plotting.scatter(X, names),
+        "overlay": lambda: plotting.overlay(X, None, rows, None),
+        "shepard": lambda: plotting.shepard(X, rows),
+        "page": lambda: plotting.html(X, "page.html", values={"a": names}),
+        "snapshots": lambda: callbacks.MapSnapshots(rows, "maps"),
+        "labels of snapshots": lambda: callbacks.MapSnapshots(X, "maps", labels=names),
+        "export": lambda: serving.export_saved_model(encoder, "model", reference=rows),
+        "ids": lambda: table.of(names),
+        "write": lambda: maps.write("map.csv", [(rows, {})]),
+        "write an array": lambda: maps.write("map.npy", [(rows, {})]),
+        "write labels": lambda: maps.write("map.csv", [(X, {"label": names})]),
+    }
+
+
+def test_masked_cells_are_refused_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    taken = {}
+    for name, call in with_masked_cells().items():
+        try:
+            call()
+        except ValueError as error:
+            if "should have no masked cells" not in str(error):
+                taken[name] = str(error)
+        else:
+            taken[name] = "nothing"
+    assert not taken
+    assert not list(tmp_path.iterdir())
