@@ -29,7 +29,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
-  benchmark-refine benchmark-fuzz
+  benchmark-refine benchmark-fuzz benchmark-robustness
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -124,6 +124,9 @@ benchmark-refine: $(VENV)/.core-$(ASKED) ## freed rows beside a table of places:
 
 benchmark-reference: $(VENV)/.core-$(ASKED) ## quality, size and latency of exports by their reference rows
 	$(BIN)/python benchmarks/reference.py
+
+benchmark-robustness: $(VENV)/.core-$(ASKED) ## what kills, power cuts, second writers and damage lose
+	$(BIN)/python benchmarks/robustness.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(JAX) $(WHEEL) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

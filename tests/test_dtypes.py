@@ -124,3 +124,13 @@ def test_every_entry_without_graphs(entry, setting, tmp_path):
         check(entry, setting, tmp_path)
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("setting", ["half"], indirect=True)
+def test_a_fit_in_half_precision_is_resumed(setting):
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, _: setattr(stop.model, "stop_training", True)
+    )
+    stopped = ParametricTSNE(**NETWORK).fit(X, callbacks=stop)
+    assert stopped.fit(X, resume=True).history_["finetune"]["loss"]
+    assert len(stopped.history_["finetune"]["loss"]) == 2

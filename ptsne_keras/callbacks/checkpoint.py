@@ -1,8 +1,12 @@
 """What a stopped fit goes on from, and the callbacks that stop it and keep it."""
 
+import contextlib
+import math
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import keras
@@ -33,10 +37,16 @@ class Unfinished(NamedTuple):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps what a stopped training goes on from, and starts one from what was kept."""
+    """Keeps what a stopped training goes on from, and starts one from what was kept.
 
-    def __init__(self, start: Unfinished | None = None) -> None:
+    Every so many seconds it calls `keep`, while it has the weights of that moment.
+    """
+
+    keep: Callable[[], None] | None = None
+
+    def __init__(self, start: Unfinished | None = None, seconds: float = math.inf) -> None:
         super().__init__()
+        self._seconds, self._due = seconds, time.monotonic() + seconds
         self.start = start
         self.epochs = self.before = 0 if start is None else start.epochs
         self.weights: list[Any] | None = None
@@ -46,7 +56,8 @@ class Recorder(keras.callbacks.Callback):
         """Restore the weights and the epoch."""
         if self.start is None:
             return
-        self.model.optimizer.build(self.model.trainable_variables)
+        if not self.model.optimizer.built:  # the one that scales losses would add to its own
+            self.model.optimizer.build(self.model.trainable_variables)
         variables = [*self.model.weights, *self.model.optimizer.variables]
         if [tuple(v.shape) for v in variables] != [np.shape(w) for w in self.start.weights]:
             raise ValueError(
@@ -58,27 +69,40 @@ class Recorder(keras.callbacks.Callback):
         self.model._initial_epoch = self.start.epochs  # as keras.callbacks.BackupAndRestore does
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the steps of the epoch."""
+        """Count the steps of the epoch, and keep the weights if it is time."""
         self._steps = batch + 1
+        if self.keep is not None and time.monotonic() >= self._due:
+            self.weights = self._now()
+            self.keep()
+            self.weights = None
+            self._due = time.monotonic() + self._seconds
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Keep the weights if training stops before its end."""
         self.epochs = epoch + (self._steps >= self.params["steps"])
         if self.model.stop_training and self.epochs < self.params["epochs"]:
-            variables = [*self.model.weights, *self.model.optimizer.variables]
-            self.weights = [np.asarray(variable).copy() for variable in variables]
+            self.weights = self._now()
+
+    def _now(self) -> list[Any]:
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        return [np.asarray(variable).copy() for variable in variables]
+
+
+# Ctrl-C; the end that a batch system or a shutdown announces; a terminal that goes.
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Interruption(keras.callbacks.Callback):
-    """Stops training after the current step on Ctrl-C; a second Ctrl-C stops at once.
+    """Stops training after the current step on Ctrl-C, SIGTERM or SIGHUP; at once on a second one.
 
     Use it as a context manager around `fit`, and give it to `fit` as a callback. Before training
-    begins, the first Ctrl-C stops at once. Outside the main thread Ctrl-C keeps its meaning.
+    begins, the first signal stops at once. Outside the main thread signals keep their meaning, and
+    so does one that is ignored, as under nohup.
 
     Attributes
     ----------
     requested : bool
-        Whether Ctrl-C was pressed.
+        Whether there was a signal.
 
     Examples
     --------
@@ -91,25 +115,28 @@ class Interruption(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.requested = self._training = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take over the signal, which only the main thread can."""
+        """Take over the signals, which only the main thread can."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupted)
+            found = (getattr(signal, name, None) for name in _SIGNALS)  # Windows has no SIGHUP
+            for number in filter(None, found):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._interrupted)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signal back."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Note that from now on there is something to keep."""
         self._training = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop training if Ctrl-C was pressed."""
+        """Stop training if there was a signal."""
         if self.requested:
             self.model.stop_training = True
 
@@ -118,4 +145,5 @@ class Interruption(keras.callbacks.Callback):
             raise KeyboardInterrupt
         self.requested = True
         # Not through sys.stderr, which the signal may have interrupted in the middle of a write.
-        os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptsne_keras.estimators import Model, is_model, load
+from ptsne_keras.estimators import MAP, Model, is_model, load
 from ptsne_keras.io.rows import Choice, Reader
 from ptsne_keras.utils import files
-
-MAP = "map.csv"
-"""The map of the training rows in a model folder."""
-
 
 _INPUTS = ("rows", "map", "train", "test", "reference", "of", "id", "label")
 _OUTPUTS = ("out", "embedding", "html", "picture", "export")

@@ -46,8 +46,8 @@ exit codes
   0    done
   1    the work failed: a full disk, a package that is not installed
   2    wrong usage or input; the message says what to change
-  130  interrupted by Ctrl-C; a fit that was training is saved, and goes on by
-       ptsne fit ROWS --out MODEL --resume
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; a fit that was training is
+       saved, and goes on by ptsne fit ROWS --out MODEL --resume
 
 environment
   PTSNE_DEBUG=1      show the traceback of an error
@@ -62,7 +62,8 @@ Learn the map of rows: a network, and the places of the rows themselves.
 The folder --out receives the model and map.csv, the map of the rows. Ctrl-C
 ends training after the current step and saves the model, which works, and
 which --resume trains further. A second Ctrl-C ends at once. Before fine-tuning
-has begun, in the pretraining of RBMs too, there is nothing to save yet.
+has begun, in the pretraining of RBMs too, there is nothing to save yet. After
+a kill or a power cut --resume goes on from the last checkpoint.
 
 With --map the map is one that you have, from any program. Nothing is trained:
 new rows are placed among their neighbours. (With --objective squares a network

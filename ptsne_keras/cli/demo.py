@@ -1,13 +1,13 @@
 """The demonstration on handwritten digits: a table, a picture, a SavedModel."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 
 from ptsne_keras import datasets, evaluation, plotting, serving
 from ptsne_keras.estimators import ParametricTSNE
+from ptsne_keras.utils import files
 
 
 def run(
@@ -18,12 +18,12 @@ def run(
     **parameters: Any,
 ) -> dict[str, Any]:
     """Fit digits with the default settings; measure, draw and export the map."""
-    Path(picture).parent.mkdir(parents=True, exist_ok=True)  # fails before the training
     (X, labels), (X_test, labels_test) = datasets.digits(seed=seed)
     tsne = ParametricTSNE(random_state=seed, **{"verbose": 1, **parameters}).fit(X)
     figure, ax = plt.subplots(figsize=(8, 7), layout="constrained")
     plotting.overlay(tsne.embedding_, labels, tsne.transform(X_test), labels_test, ax=ax)
-    figure.savefig(picture, dpi=100)
+    with files.replacing(picture, make_parents=True) as beside:
+        figure.savefig(beside, dpi=100)
     plt.close(figure)
     return {
         "fit_seconds": tsne.history_["seconds"],

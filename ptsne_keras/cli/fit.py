@@ -1,12 +1,17 @@
 """The command `ptsne fit`: rows in, a model folder out."""
 
+import contextlib
 import csv
+import functools
 import io
+import itertools
 import shlex
+import shutil
 import sys
 import time
 import warnings
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,20 @@ import numpy as np
 from ptsne_keras.callbacks import Interruption
 from ptsne_keras.callbacks.progress import duration
 from ptsne_keras.cli import parser
-from ptsne_keras.cli._common import MAP, Answer, check_output, choice
-from ptsne_keras.estimators import MapRegressor, Model, ParametricTSNE, is_model, load, unfinished
+from ptsne_keras.cli._common import Answer, check_output, choice
+from ptsne_keras.estimators import (
+    CHECKPOINT,
+    MAP,
+    MapRegressor,
+    Model,
+    ParametricTSNE,
+    is_model,
+    load,
+    newest,
+    save_with_map,
+    sweep,
+    unfinished,
+)
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
@@ -33,6 +50,7 @@ _OF_ROWS += ["decimal", "thousands", "embedding"]
 def fit(options: Namespace) -> Answer:
     """Fit a model and write it with the map of its rows: `ptsne fit`."""
     out = Path(options.out).expanduser()
+    sweep(out)
     _check_folder(out, force=options.force, resume=options.resume)
     if options.embedding:
         written = check_output(options.embedding, maps.ENDINGS, option="--embedding")
@@ -63,15 +81,20 @@ def _check_folder(out: Path, *, force: bool, resume: bool) -> None:
     """Raise unless a model may be written into a folder."""
     files.check_writable(out)
     if resume:
-        if not is_model(out):
+        if not is_model(newest(out)):
             raise FileNotFoundError(
                 f"--resume should be of a model folder. Received: {out}, without a model."
             )
-    elif not force and out.is_dir() and any(out.iterdir()):
+    elif not force and out.is_dir() and any(map(_is_foreign, out.iterdir())):
         fix = "give --force to replace the model there, or --resume to go on with it"
         if not is_model(out):
             fix = "give --force to put the model beside what is there"
         raise FileExistsError(f"--out should be a new folder; {fix}. Received: {out}.")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Return whether a file in a folder is more than what a fit under way has there."""
+    return path.name != CHECKPOINT.parent.name and not path.name.startswith(files.TEMPORARY)
 
 
 def _model(options: Namespace, out: Path, parameters: dict[str, Any]) -> Model:
@@ -107,7 +130,7 @@ def _check_activation(name: str) -> None:
 
 def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
     """Return the unfinished model of a folder; parameters that are given should be its own."""
-    model = load(out)
+    model = load(newest(out))
     if isinstance(model, MapRegressor):
         raise ValueError(
             f"--resume should be of a fit without --map; fit anew with --force. Received: {out}."
@@ -143,26 +166,88 @@ def _fit_and_save(
     options: Namespace, model: Model, rows: Rows, names: Any, Y: Any, out: Path
 ) -> tuple[bool, Path]:
     """Fit a model and save it with the map; return whether it is finished, and its folder."""
-    with Interruption() as interruption:
+    new = not (options.force or options.resume)
+    with Interruption() as interruption, _place(out, new=new) as place:
         if isinstance(model, MapRegressor):
             model.fit(rows.X, Y, callbacks=[interruption])
             found = model.transform(rows.X)
         else:
-            model.fit(rows.X, callbacks=[interruption], resume=options.resume)
+            kept = {"checkpoint": place / CHECKPOINT, "checkpoint_seconds": options.checkpoint}
+            model.fit(rows.X, callbacks=[interruption], resume=options.resume, **kept)
             found = model.embedding_
         _check_finite(found, model)
         if names is not None:
             model.feature_names_in_ = np.asarray(names, dtype=object)
-        if not (options.force or options.resume):
-            out = _free(out)
-        # The map first, beside its place: then both are renamed, or neither.
-        with files.replacing(options.embedding or out / MAP, make_parents=True) as beside_it:
-            safe = options.spreadsheet_safe
-            maps.write(beside_it, [(found, beside(rows))], spreadsheet_safe=safe)
-            model.save(out)
+        write_map = functools.partial(
+            maps.write,
+            parts=[(found, beside(rows))],
+            spreadsheet_safe=options.spreadsheet_safe,
+        )
+        if options.embedding:
+            # The map first, beside its place: then both are renamed, or neither.
+            with files.replacing(options.embedding, make_parents=True) as beside_it:
+                write_map(beside_it)
+                out = _save(model, place, None, new=new)
+        else:
+            out = _save(model, place, write_map, new=new)
     trained = isinstance(model, MapRegressor) and model.objective == "squares"
     stopped = trained and interruption.requested
     return not (stopped or unfinished(model)), out
+
+
+@contextlib.contextmanager
+def _place(out: Path, *, new: bool) -> Iterator[Path]:
+    """Yield a folder that no other fit has, `out` or one beside it, with a place in it to keep."""
+    for number in itertools.count(1):
+        place = _numbered(out, number)
+        kept = place / CHECKPOINT
+        if number > 1 and is_model(place):
+            continue
+        with files.made(kept.parent), files.locked(kept.parent, wait=False) as free:
+            if free:
+                if new and is_model(kept):
+                    warnings.warn(
+                        f"{place} has an interrupted fit, which this one replaces in time; stop it "
+                        "and give --resume to go on with that one.",
+                        stacklevel=2,
+                    )
+                try:
+                    yield place
+                except BaseException:
+                    if is_model(kept):
+                        warnings.warn(f"{kept} is left; --resume goes on with it.", stacklevel=2)
+                    with contextlib.suppress(OSError):
+                        kept.parent.rmdir()
+                    raise
+                shutil.rmtree(kept.parent, ignore_errors=True)
+                return
+        if not new:
+            raise FileExistsError(
+                f"--out should be a folder that no other fit is writing; wait. Received: {out}."
+            )
+
+
+def _numbered(out: Path, number: int) -> Path:
+    """Return the folder, or the one beside it with this number."""
+    return out if number == 1 else out.with_name(f"{out.name}-{number}")
+
+
+def _save(model: Model, out: Path, write_map: Callable[[Path], Any] | None, *, new: bool) -> Path:
+    """Save a model, beside the folder if another has come into it meanwhile; return where."""
+    for number in itertools.count(1):
+        place = _numbered(out, number)
+        try:
+            save_with_map(model, place, write_map, overwrite=not new)
+            break
+        except FileExistsError:
+            if not is_model(place):
+                raise
+    if place != out:
+        warnings.warn(
+            f"{out} received a model while this one was fitted; this one goes to {place}.",
+            stacklevel=2,
+        )
+    return place
 
 
 def _check_finite(found: Any, model: Model) -> None:
@@ -173,20 +258,6 @@ def _check_finite(found: Any, model: Model) -> None:
             "Training diverged, and nothing was written: learning_rate should be smaller, or the "
             f"rows scaled. Received: places up to {np.abs(found).max():.3g}, KL {divergence}."
         )
-
-
-def _free(out: Path) -> Path:
-    """Return the folder, or one beside it if another fit has put a model there meanwhile."""
-    number, free = 1, out
-    while is_model(free):
-        number += 1
-        free = out.with_name(f"{out.name}-{number}")
-    if free != out:
-        warnings.warn(
-            f"{out} received a model while this one was fitted; this one goes to {free}.",
-            stacklevel=2,
-        )
-    return free
 
 
 def beside(rows: Rows) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def _fit(command: _Group) -> None:
     _flag(command, "--spreadsheet-safe", "quote what a spreadsheet would run in a .csv map")
     _flag(command, "--force", "replace a model in the folder")
     _flag(command, "--resume", "go on with an interrupted fit")
+    text = "seconds between two checkpoints in MODEL (%(default)s)"
+    _add(command, "--checkpoint", "N", text, type=float, default=300.0)
     _rows_options(command)
     group = command.add_argument_group("a map that you have")
     _add(group, "--map", "MAP", ".csv .tsv .npy .parquet or .h5ad: see maps.md")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ptsne_keras import plotting
-from ptsne_keras.cli._common import MAP, Answer, check_output, load_model, reader_for
-from ptsne_keras.estimators import Model
+from ptsne_keras.cli._common import Answer, check_output, load_model, reader_for
+from ptsne_keras.estimators import MAP, Model
 from ptsne_keras.io import maps
 from ptsne_keras.io.maps import Map
 from ptsne_keras.io.rows import Rows

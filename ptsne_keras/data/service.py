@@ -6,6 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import scipy.sparse
@@ -16,6 +17,7 @@ from ptsne_keras.affinities.perplexity import is_variable, several
 from ptsne_keras.data import batches, order
 from ptsne_keras.data.sources import Source
 from ptsne_keras.typing import FloatArray, Perplexity
+from ptsne_keras.utils import files
 
 _service = tf.data.experimental.service
 # Seconds within which a running dispatcher accepts a connection.
@@ -188,7 +190,12 @@ def _write(drawn: Source, folder: str) -> str:
         with tf.io.gfile.GFile(part, "wb") as file:
             for block in drawn.blocks():
                 file.write(_little_endian(block))
+        local = os.path.exists(part)  # else it is at a URL
+        if local:
+            files.flush(Path(part))
         tf.io.gfile.rename(part, path, overwrite=True)
+        if local:
+            files.flush_entries(Path(folder))
     return path
 
 

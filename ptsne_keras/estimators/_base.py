@@ -74,10 +74,11 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X does not consist of finite numeric rows with `n_features_in_` columns.
+            If X does not consist of finite numeric rows with `n_features_in_` columns, or one is
+            so far from the training rows that its place is not finite.
         """
         check_is_fitted(self, "encoder_")
-        return self._map(self._checked(X))
+        return self._finite(self._map(self._checked(X)))
 
     def novelty(self, X: Any) -> FloatArray:
         """Return how far rows are from their neighbours among the training rows.
@@ -192,7 +193,13 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             If the estimator is not fitted.
         OSError
             If the folder cannot be written.
+        ValueError
+            If a weight or a place is not finite.
         """
+        self._save(path)
+
+    def _save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Save with the options of `_persistence.save`."""
         check_is_fitted(self, "encoder_")
         state, saved = self._state()
         models = {"encoder": self.encoder_}
@@ -204,6 +211,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             state=_persistence.state(self) | {"history": self.history_} | state,
             models=models,
             arrays=saved,
+            **options,
         )
 
     @classmethod
@@ -225,10 +233,10 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         optional.check_process()
         state, models, saved = _persistence.load(path, kind=cls.__name__)
-        initial = models.get("initial_encoder")
-        estimator: Self = _persistence.estimator(cls, state, encoder=initial)
-        estimator.encoder_, estimator.history_ = models["encoder"], state["history"]
-        estimator._restore(state, saved)
+        with _persistence.whole(path):
+            initial = models.get("initial_encoder")
+            estimator: Self = _persistence.estimator(cls, state, models["encoder"], encoder=initial)
+            estimator._restore(state, saved)
         return estimator
 
     def __sklearn_tags__(self) -> Any:
@@ -293,6 +301,17 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 self.__dict__.pop(name, None)
             self.__dict__.update(before)
             raise
+
+    @staticmethod
+    def _finite(Y: FloatArray) -> FloatArray:
+        """Return the map coordinates Y, or raise if some are not finite."""
+        bad = np.flatnonzero(~np.isfinite(Y).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                "X should have rows like those of fit, whose places are finite; look at their "
+                f"units. Received: {bad.size} others, the first of them row {bad[0]}."
+            )
+        return Y
 
     def _reference_for(self, purpose: str) -> _placer.Placer:
         """Return what places rows among training rows, or raise."""

@@ -1,7 +1,8 @@
 """The stages of a fit of `ParametricTSNE`, one after the other."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -67,17 +68,20 @@ def fit(
     init: keras.Model | None = None,
     neighbors: Neighbors | None = None,
     codes: Any = None,
+    keep: Callable[[Fitted], None] | None = None,
+    seconds: float = math.inf,
 ) -> Fitted:
     """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit.
 
     `init` is the network of another fit, from whose map this one starts; `codes` [N] are classes.
+    `keep` takes the unfinished fit every so many seconds of fine-tuning.
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
     watch = Stopwatch(start.history["seconds"] if start else None)
     init = start.network if start else init
     network = _encoders.copied(init) if init else None
-    recorder = Recorder(start.left if start else None)
+    recorder = Recorder(start.left if start else None, seconds)
     X, rows, reduced = _project(X, settings, seeds[0], watch, init)
     graph = None
     if settings.placement or settings.sampling == "graph":
@@ -95,22 +99,40 @@ def fit(
         network, pretrained = _untrained(X, settings, reduced, seeds[3], verbose, watch)
     passes = _passes(settings, int(data.cardinality()))
     head = networks.head(network) if settings.initial_dims is not None else network
-    finetuned = _finetune(head, data, settings, len(rows), passes, [*callbacks, recorder], verbose)
-    watch.lap("finetune")
+
+    def trained() -> Fitted:
+        watch.lap("finetune")
+        history = {"pretrain": pretrained, "seconds": watch.seconds}
+        return _trained(network, recorder, start, history, seed, passes)
+
+    if keep is not None:
+        recorder.keep = lambda: keep(trained())
+    _finetune(head, data, settings, len(rows), passes, [*callbacks, recorder], verbose)
+    fitted = trained()
+    if not settings.placement or graph is None:
+        return fitted
+    return _placed(X, mapped(head, rows), graph, settings, fitted, verbose, watch)
+
+
+def _trained(
+    network: keras.Model,
+    recorder: Recorder,
+    start: Fitted | None,
+    history: dict[str, Any],
+    seed: int,
+    passes: int,
+) -> Fitted:
+    """Return the network as it is, with the curves so far, and what is left to do if it stopped."""
     before = start.history["finetune"] if start else {}
-    curves = {
+    history["finetune"] = {
         name: before.get(name, [])[: recorder.before] + values
-        for name, values in finetuned.history.items()
+        for name, values in recorder.model.history.history.items()
     }
-    history = {"pretrain": pretrained, "finetune": curves, "seconds": watch.seconds}
     left = None
     if recorder.weights is not None:
         left = Unfinished(recorder.epochs, seed, recorder.weights)
         history["stopped"] = recorder.epochs * passes
-    fitted = Fitted(network, finetuned.model.dof, history, left)
-    if not settings.placement or graph is None:
-        return fitted
-    return _placed(X, mapped(head, rows), graph, settings, fitted, verbose, watch)
+    return Fitted(network, recorder.model.dof, history, left)
 
 
 def _placed(

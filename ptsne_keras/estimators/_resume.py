@@ -1,5 +1,7 @@
 """What a stopped fit of `ParametricTSNE` goes on from, and whether it may."""
 
+import copy
+import warnings
 import zlib
 from typing import Any
 
@@ -9,9 +11,36 @@ from sklearn.utils.validation import check_is_fitted
 from ptsne_keras.affinities.neighbors import Neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _encoders, _fit_stages, _persistence
+from ptsne_keras.estimators._settings import Settings
+from ptsne_keras.estimators.scoring import scored_rows
 
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
 _NOT_COMPARED = ("encoder", "random_state", "verbose")
+
+
+def take(tsne: Any, settings: Settings, X: Any, neighbors: Any, found: _fit_stages.Fitted) -> None:
+    """Set the attributes of a fit to X, finished or not."""
+    tsne._settings = settings
+    tsne.network_, tsne.dof_, tsne.history_, left, placed = found
+    tsne._left = left and kept(left, tsne, neighbors)
+    if placed is None:
+        tsne.encoder_, tsne._placer = tsne.network_, None
+        tsne.embedding_ = _encoders.mapped(tsne.network_, X)
+    else:
+        tsne.encoder_, tsne.embedding_, tsne._placer = placed
+    tsne.kl_divergence_ = scored_rows(tsne, X).divergence(tsne.embedding_, tsne.dof_)
+
+
+def keep(
+    tsne: Any, settings: Settings, X: Any, neighbors: Any, folder: Any, found: _fit_stages.Fitted
+) -> None:
+    """Save an unfinished fit to X; training goes on if that fails."""
+    unfinished = copy.copy(tsne)
+    try:
+        take(unfinished, settings, X, neighbors, found)
+        unfinished.save(folder)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"The checkpoint is not up to date: {error}", stacklevel=2)
 
 
 def unfinished(tsne: Any) -> _fit_stages.Fitted:

@@ -1,5 +1,7 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
+import functools
+import os
 from typing import Any, ClassVar, Literal, Self
 
 import keras
@@ -237,6 +239,8 @@ class ParametricTSNE(MapEstimator):
         init: Any = None,
         callbacks: Callbacks = None,
         resume: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 300.0,
     ) -> Self:
         """Learn the map of rows.
 
@@ -256,8 +260,13 @@ class ParametricTSNE(MapEstimator):
         callbacks : keras.callbacks.Callback or a sequence of them, default=None
             Callbacks of fine-tuning; what one stops by `model.stop_training`, `resume` can finish.
         resume : bool, default=False
-            Whether to continue a fit that a callback stopped early. X and the parameters must be
-            those of that fit.
+            Whether to continue a fit that a callback stopped early, or one loaded from its
+            checkpoint. X and the parameters must be those of that fit.
+        checkpoint : path-like, default=None
+            A folder for the unfinished model. After the end of the process
+            ``ParametricTSNE.load(checkpoint).fit(X, resume=True)`` goes on.
+        checkpoint_seconds : float, default=300.0
+            The least seconds of fine-tuning between two checkpoints.
 
         Returns
         -------
@@ -274,11 +283,12 @@ class ParametricTSNE(MapEstimator):
         start = _resume.unfinished(self) if resume else None
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
-            self._fit(X, y, start, init, neighbors, flat(callbacks))
+            options = {"callbacks": flat(callbacks), "checkpoint": checkpoint}
+            self._fit(X, y, start, init, neighbors, seconds=checkpoint_seconds, **options)
         return self
 
     def _fit(
-        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, callbacks: list[Any]
+        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, checkpoint: Any, **options: Any
     ) -> None:
         """Check rows, and fit to them or go on with a fit."""
         X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
@@ -290,21 +300,17 @@ class ParametricTSNE(MapEstimator):
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         k = None if neighbors is None else neighbors.indices.shape[1]
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
-        options = {"seed": seed, "callbacks": callbacks, "verbose": self.verbose}
+        options |= {"seed": seed, "verbose": self.verbose}
         options["init"] = init and start_of(init, settings, X.shape[1])
         options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            found = _fit_stages.fit(X, settings, start=start, neighbors=neighbors, **options)
-            self._settings = settings
-            self.network_, self.dof_, self.history_, left, placed = found
-            self._left = left and _resume.kept(left, self, neighbors)
-            if placed is None:
-                self.encoder_, self._placer = self.network_, None
-                self.embedding_ = mapped(self.network_, X)
-            else:
-                self.encoder_, self.embedding_, self._placer = placed
-            self.kl_divergence_ = scored_rows(self, X).divergence(self.embedding_, self.dof_)
+            if checkpoint is not None:
+                keep = _resume.keep
+                options["keep"] = functools.partial(keep, self, settings, X, neighbors, checkpoint)
+            options |= {"start": start, "neighbors": neighbors}
+            found = _fit_stages.fit(X, settings, **options)
+            _resume.take(self, settings, X, neighbors, found)
         _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
@@ -333,7 +339,7 @@ class ParametricTSNE(MapEstimator):
         if placement:
             return super().transform(X)
         check_is_fitted(self)
-        return mapped(self.network_, self._checked(X))
+        return self._finite(mapped(self.network_, self._checked(X)))
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> FloatArray:
         """Learn the map of rows as `fit` does, with its parameters, and return `embedding_`."""
@@ -377,7 +383,7 @@ class ParametricTSNE(MapEstimator):
     def _restore(self, state: dict[str, Any], saved: dict[str, Any]) -> None:
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
-        self.kl_divergence_, self.dof_ = state["kl_divergence"], state["dof"]
+        self.kl_divergence_, self.dof_ = float(state["kl_divergence"]), float(state["dof"])
         n, k = len(self.embedding_), state.get("neighbors")
         self._settings = resolve(self.get_params(), n, self.n_features_in_, k)
         unfinished = state.get("unfinished")

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import csv
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,6 @@ Blocks = Iterator[tuple[Any, dict[str, Any]]]
 _NUMBERS = 1 << 22
 # Names that a message lists, and characters of a library's words, at most.
 _LISTED, _WORDS = 3, 200
-# A compressed file may expand to as many megabytes, or to as many times its own size.
-_MEGABYTES, _TIMES = 256, 50
-LIMIT = "PTSNE_MAX_MB"
-"""The environment variable that raises the megabytes."""
-
 # What a file should be, by what a library raises about it; else whole.
 _RULES: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "text in UTF-8: save it as that"),
@@ -282,22 +276,14 @@ def _reason(error: Exception) -> str:
     return "".join(c if c.isprintable() else "?" for c in reason[:_WORDS])
 
 
-def limit(file: Path) -> float:
-    """Return to how many bytes a compressed file may expand."""
-    megabytes = os.environ.get(LIMIT, str(_MEGABYTES))
-    if not megabytes.isdecimal():
-        raise ValueError(f"{LIMIT} should be a number of megabytes. Received: {megabytes!r}.")
-    return max(int(megabytes) * 1e6, _TIMES * file.stat().st_size)
-
-
 def check_expanded(file: Path, size: int, allowed: float | None = None) -> None:
     """Raise if a compressed file expands to more bytes than it may."""
-    allowed = limit(file) if allowed is None else allowed
+    allowed = files.expanded_limit(file.stat().st_size) if allowed is None else allowed
     if size > allowed:
         raise ValueError(
-            f"{file} should expand to at most {allowed / 1e6:,.0f} MB; set {LIMIT} to more if you "
-            f"trust it. Received: {file.stat().st_size / 1e6:,.1f} MB, and {size / 1e6:,.0f} MB "
-            "expanded."
+            f"{file} should expand to at most {allowed / 1e6:,.0f} MB; set {files.LIMIT} to more "
+            f"if you trust it. Received: {file.stat().st_size / 1e6:,.1f} MB, and "
+            f"{size / 1e6:,.0f} MB expanded."
         )
 
 

@@ -21,11 +21,11 @@ from ptsne_keras.io._sources import (
     Choice,
     RowFile,
     check_expanded,
-    limit,
     listed,
     not_numbers,
 )
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
 from ptsne_keras.utils.labels import MISSING
 
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -224,7 +224,7 @@ class _Expanding(gzip.GzipFile):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self._file, self._limit = file, limit(file)
+        self._file, self._limit = file, files.expanded_limit(file.stat().st_size)
 
     def read1(self, size: int = -1) -> bytes:
         data = super().read1(size)

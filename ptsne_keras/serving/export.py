@@ -3,11 +3,8 @@
 import math
 import os
 import pickle
-import shutil
 import subprocess
 import sys
-import tempfile
-import uuid
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -121,14 +118,9 @@ def export_saved_model(
         facts={} if dof is None else {"dof": float(dof)},
     )
     # Servers read integer names only, so they never look into this folder.
-    beside = base / f".{uuid.uuid4().hex}"
-    with files.made(base):
-        try:
-            beside.mkdir()
-            _write(encoder, judge, beside / "1", options)
-            return _appear(beside / "1", base, version)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    with files.made(base), files.scratch(base) as beside:
+        _write(encoder, judge, beside / "1", options)
+        return _appear(beside / "1", base, version)
 
 
 def _check(
@@ -204,11 +196,11 @@ def _write_elsewhere(
     encoder: keras.Model, judge: keras.Model | None, path: Path, options: Options
 ) -> None:
     """Write the SavedModel in a process that runs TensorFlow."""
-    with tempfile.TemporaryDirectory() as scratch:
-        encoder.save(Path(scratch) / "encoder.keras")
+    with files.scratch() as scratch:
+        encoder.save(scratch / "encoder.keras")
         if judge is not None:
-            judge.save(Path(scratch) / "judge.keras")
-        (Path(scratch) / "options").write_bytes(pickle.dumps(options))
+            judge.save(scratch / "judge.keras")
+        (scratch / "options").write_bytes(pickle.dumps(options))
         done = subprocess.run(
             [sys.executable, "-m", _saved_model.__name__, scratch, path],
             # No GPU: this process may hold all of its memory.
@@ -230,15 +222,14 @@ def _write_elsewhere(
 
 
 def _appear(written: Path, base: Path, version: int | None) -> Path:
-    """Rename what was written to its version, or to the next free one."""
-    while True:
+    """Flush what was written, and rename it to its version or to the next free one."""
+    files.flush_all(written)
+    with files.locked(base):
         target = base / str(max(_versions(base), default=0) + 1 if version is None else version)
         _refuse_existing(base, version)
-        try:
-            return written.rename(target)
-        except OSError:
-            if version is not None or not target.exists():
-                raise  # else another export took the number in the meantime
+        written.rename(target)
+        files.flush_entries(base)
+    return target
 
 
 def _versions(base: Path) -> list[int]:

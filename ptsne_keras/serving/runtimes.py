@@ -1,7 +1,6 @@
 """ONNX and LiteRT files of an encoder, compared with Keras before they appear."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +112,7 @@ def _export(
     if run is not None:
         _compare(single, signatures.normal_rows(single, _CHECKED_ROWS), run, suffix)
     with files.made(target.parent):
-        files.write(target, written)
+        files.write(target, written, new=True)
     return target
 
 
@@ -121,8 +120,8 @@ def _to_litert(encoder: keras.Model, features: int) -> bytes:
     """Convert by Keras's own export, to operations that need no further library."""
     inputs = keras.Input((features,), name="features")
     named = keras.Model(inputs, {"embedding": keras.ops.cast(encoder(inputs), "float32")})
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "encoder.tflite"
+    with files.scratch() as scratch:
+        file = scratch / "encoder.tflite"
         spec, ops = [signatures.spec(features)], {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
         named.export(file, format="litert", verbose=False, input_signature=spec, target_spec=ops)
         return file.read_bytes()

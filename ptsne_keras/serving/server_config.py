@@ -106,8 +106,9 @@ def configure(
         "monitoring.config": _MONITORING,
         "compose.yaml": _COMPOSE.replace("NAME", name),
     }
-    for file, text in texts.items():
-        files.write(base / file, text.encode())  # a server may be reading
+    with files.locked(base):  # the files belong together
+        for file, text in texts.items():
+            files.write(base / file, text.encode())  # a server may be reading
     return [base / file for file in texts]
 
 

@@ -3,9 +3,17 @@
 import contextlib
 import errno
 import os
+import shutil
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _FIXES = {
     errno.ENOSPC: "the disk is full; free space or write elsewhere",
@@ -18,43 +26,184 @@ _FIXES = {
     errno.EISDIR: "it is a folder; move it away or give another path",
     errno.ENAMETOOLONG: "the name is too long; give a shorter one",
 }
+TEMPORARY = ".ptsne-"
+"""The start of the names of temporary files and folders; the process's number follows."""
+
+# A compressed file may expand to as many megabytes, or to as many times its own size.
+_MEGABYTES, _TIMES = 256, 50
+LIMIT = "PTSNE_MAX_MB"
+"""The environment variable that raises the megabytes."""
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, make_parents: bool = False) -> Iterator[Path]:
-    """Yield a path beside a file; what is written there replaces the file when all went well."""
+def replacing(
+    path: str | os.PathLike[str], *, make_parents: bool = False, new: bool = False
+) -> Iterator[Path]:
+    """Yield a path beside a file; what is written there becomes the file when all went well.
+
+    A file that is there is replaced, or with `new` refused.
+    """
     file = Path(path).expanduser()
-    # The suffix stays, since some writers choose the format by it.
-    beside = file.with_name(f".{uuid.uuid4().hex}{file.suffix}")
-    with made(file.parent) if make_parents else contextlib.nullcontext():
-        try:
-            yield beside
-            _flush(beside)
+    if file.name.startswith(TEMPORARY):  # whoever made this name replaces another file by it
+        yield file
+        return
+    with (
+        made(file.parent) if make_parents else contextlib.nullcontext(),
+        _explaining(file),
+        # The suffix stays, since some writers choose the format by it.
+        _temporary(file.parent, file.suffix) as beside,
+    ):
+        yield beside
+        flush(beside)
+        with locked(file.parent) if new else contextlib.nullcontext():
+            if new and os.path.lexists(file):
+                raise FileExistsError(f"path should be a new file. Received: {file}, which exists.")
             beside.replace(file)
-            with contextlib.suppress(OSError):  # the file is there; some folders cannot be flushed
-                _flush(file.parent)
-        except OSError as error:
-            if error.strerror is None:  # it has a message of its own
-                raise
-            raise explained(error, file, "written") from error
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink()
+        flush_entries(file.parent)
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file, which replaces the one that is there only when it is complete."""
-    with replacing(path) as beside:
+def write(path: str | os.PathLike[str], data: bytes, *, new: bool = False) -> None:
+    """Write a file as `replacing` does."""
+    with replacing(path, new=new) as beside:
         beside.write_bytes(data)
 
 
-def _flush(path: Path) -> None:
+@contextlib.contextmanager
+def scratch(folder: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder for a while, by default where the system keeps temporary files."""
+    place = Path(tempfile.gettempdir()) if folder is None else folder
+    with _temporary(place) as made_folder:
+        yield made_folder
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield a file with this suffix, or a folder, whose lock says that its process lives."""
+    sweep(folder)
+    descriptor = None
+    try:
+        while descriptor is None:
+            path = folder / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix or ''}"
+            descriptor = _made(path, is_folder=suffix is None)
+        yield path
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                _remove(path)
+        if descriptor is not None and descriptor >= 0:
+            os.close(descriptor)
+
+
+def _made(path: Path, *, is_folder: bool) -> int | None:
+    """Make and lock a file or folder; return None if another process swept it before the lock."""
+    if is_folder:
+        path.mkdir(mode=0o700)
+    else:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    if fcntl is None:
+        return -1
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    _lock(descriptor, wait=True)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder whose processes have died."""
+    if fcntl is None:
+        return
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if _lock(descriptor, wait=False):
+                    _remove(path)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a folder, if possible; yield False if another has it and `wait` is False."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # where it may not be read; on Windows, any
+        yield True
+        return
+    try:
+        yield _lock(descriptor, wait=wait) is not False
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock a file or folder; return False if another has it, None where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # not every network file system has them
+        return None
+    return True
+
+
+def flush_all(folder: Path) -> None:
+    """Flush a folder and everything in it to the disk."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            flush(Path(place) / name)
+        flush(Path(place))
+
+
+def flush_entries(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where that is possible."""
+    with contextlib.suppress(OSError):
+        flush(folder)
+
+
+def flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read(file: Path, most: int) -> bytes:
+    """Return the contents of a file of at most so many bytes, of no link, pipe or device."""
+    info = file.lstat()  # before it is opened: a device may act on that
+    size = info.st_size if stat.S_ISREG(info.st_mode) else None
+    if size is None or size > most:
+        found = "a link, folder, pipe or device" if size is None else f"{size:,} bytes"
+        raise ValueError(f"{file} should be a file of at most {most:,} bytes. Received: {found}.")
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(file, os.O_RDONLY | flags), "rb") as stream:
+        if not os.path.samestat(os.fstat(stream.fileno()), info):
+            raise ValueError(f"{file} should stay as it is while it is read; try again.")
+        return stream.read(most)
+
+
+def expanded_limit(size: int) -> float:
+    """Return to how many bytes a compressed file of `size` bytes may expand."""
+    megabytes = os.environ.get(LIMIT, str(_MEGABYTES))
+    if not megabytes.isdecimal():
+        raise ValueError(f"{LIMIT} should be a number of megabytes. Received: {megabytes!r}.")
+    return max(int(megabytes) * 1e6, _TIMES * size)
 
 
 @contextlib.contextmanager
@@ -67,6 +216,8 @@ def made(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise explained(error, folder, "made") from error
         yield
+        for place in missing:
+            flush_entries(place.parent)
     except BaseException:
         for place in missing:  # the innermost first
             with contextlib.suppress(OSError):
@@ -79,16 +230,26 @@ def check_writable(folder: Path) -> None:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{folder} should be a folder. Received: {existing}, a file.")
-    probe = existing / f".{uuid.uuid4().hex}"
     try:  # os.access answers yes to root, even in /proc
-        probe.mkdir()
-        probe.rmdir()
+        with _temporary(existing):
+            pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise PermissionError(
             f"{existing} should be a folder you can write to; choose another, or free space or "
             f"change its mode. Received: {reason}."
         ) from error
+
+
+@contextlib.contextmanager
+def _explaining(file: Path) -> Iterator[None]:
+    """Explain what the system says about writing a file, unless it has a message of its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise explained(error, file, "written") from error
 
 
 def explained(error: OSError, path: Path, verb: str) -> OSError:

@@ -1,12 +1,14 @@
 """A fit that was stopped goes on, and comes to what it would have been."""
 
+import signal
+
 import keras
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
 from ptsne_keras import MapRegressor, ParametricTSNE
-from ptsne_keras.callbacks import progress
+from ptsne_keras.callbacks import Interruption, progress
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 BATCH = {"sampling": "batch", "batch_size": 30}
@@ -71,6 +73,76 @@ def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
     assert done * len(curve) == 3 * settings["epochs"]
     assert again.kl_divergence_ == pytest.approx(whole.kl_divergence_, abs=0.3)
     assert (again.dof_ == 1.0) == ("dof" not in settings)
+
+
+class Die(Stop):
+    """Ends the fit as the end of its process would."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.seen) > self.epochs:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "batch",
+        pytest.param("graph", marks=pytest.mark.slow),
+        pytest.param("conjugate gradients", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
+    settings = {**QUICK, **WAYS[way]}
+    seconds = 0 if way == "batch" else 0.5
+    often = {"checkpoint": tmp_path / "kept", "checkpoint_seconds": seconds}
+    with pytest.raises(KeyboardInterrupt):
+        ParametricTSNE(**settings).fit(X, callbacks=[Die(2)], **often)
+    kept = ParametricTSNE.load(tmp_path / "kept")
+    assert kept.history_["stopped"] >= 1
+    assert np.array_equal(kept.embedding_, kept.transform(X))
+    kept.fit(X, resume=True)
+    whole = ParametricTSNE(**settings).fit(X)
+    assert len(kept.history_["finetune"]["loss"]) == len(whole.history_["finetune"]["loss"])
+    assert kept.kl_divergence_ == pytest.approx(whole.kl_divergence_, abs=0.3)
+    checked = ParametricTSNE(**settings).fit(X, **often)
+    assert "stopped" not in checked.history_
+    np.testing.assert_array_equal(checked.embedding_, whole.embedding_)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_no_reason_to_stop(X, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    often = {"checkpoint": tmp_path / "file", "checkpoint_seconds": 0}
+    tsne = ParametricTSNE(**QUICK, **WAYS["batch"])
+    with pytest.warns(UserWarning, match="The checkpoint is not up to date: path should be a fol"):
+        tsne.fit(X, **often)
+    assert "stopped" not in tsne.history_
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_each_signal_that_ends_a_process_stops_after_the_step(name, X):
+    number, calls = getattr(signal, name), []
+    before = signal.signal(number, lambda *_: calls.append("theirs"))
+    try:
+        with Interruption() as interruption:
+            raising = keras.callbacks.LambdaCallback(
+                on_train_batch_begin=lambda batch, logs=None: signal.raise_signal(number)
+            )
+            tsne = ParametricTSNE(**QUICK, **WAYS["batch"])
+            tsne.fit(X[:30], callbacks=[raising, interruption])
+        assert (tsne.history_["stopped"], interruption.requested) == (1, True)
+        with Interruption(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)  # before training
+        signal.raise_signal(number)
+        assert calls == ["theirs"]
+        signal.signal(number, signal.SIG_IGN)
+        with Interruption() as interruption:
+            signal.raise_signal(number)
+        assert not interruption.requested
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.slow

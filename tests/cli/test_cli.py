@@ -16,12 +16,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
+from support.processes import disk_calls, until
 from support.tables import KINDS, NAMES, table
 
 from ptsne_keras import MapRegressor, ParametricTSNE, cli, evaluation, plotting, serving
 from ptsne_keras.cli import _help, commands, fit
 from ptsne_keras.estimators.scoring import ScoredRows
 from ptsne_keras.io.rows import Choice, Reader
+from ptsne_keras.utils import files
 
 # An epoch is one batch, so that a fit is over in a second.
 QUICK = ["--epochs", "10", "--hidden-units", "20", "--perplexity", "5", "--sampling", "batch"]
@@ -371,9 +373,9 @@ def test_wrong_input_is_one_line_and_exit_2(words, said, here, capsys):
 
 def test_work_that_fails_is_exit_1(here, at_once, capsys, monkeypatch, tmp_path):
     def full(*arguments, **options):
-        raise OSError(28, "No space left on device", "map/model.json")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ParametricTSNE, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     run("fit", "rows.npy", "--out", tmp_path / "new", *QUICK, "--quiet", code=1)
     assert "could not be written: the disk is full; free space" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -542,7 +544,7 @@ def test_two_fits_into_one_folder_both_stay(here, at_once, tmp_path, monkeypatch
     real = ParametricTSNE.fit
 
     def slower(self, *arguments, **options):
-        shutil.copytree("plain", tmp_path / "one")  # the other was quicker
+        shutil.copytree("plain", tmp_path / "one", dirs_exist_ok=True)  # the other was quicker
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(ParametricTSNE, "fit", slower)
@@ -553,6 +555,90 @@ def test_two_fits_into_one_folder_both_stay(here, at_once, tmp_path, monkeypatch
     assert "ptsne: warning:" in shown.err
     for name in ("one", "one-2"):
         ParametricTSNE.load(tmp_path / name)
+
+
+def test_a_fit_that_is_under_way_keeps_its_folder(here, at_once, tmp_path, capsys):
+    words = ["fit", "rows.npy", *QUICK, "--out"]
+    kept = tmp_path / "one" / ".checkpoint"
+    kept.mkdir(parents=True)
+    with files.locked(kept):
+        run(*words, tmp_path / "one", "--json")
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["model"] == str(tmp_path / "one-2")
+        run(*words, tmp_path / "one", "--force", code=2)
+        assert "--out should be a folder that no other fit is writing" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "one") == [".checkpoint"]
+    run(*words, tmp_path / "one")
+    assert parts(tmp_path / "one") == parts(tmp_path / "one-2")
+
+
+def parts(folder):
+    """What is in a folder, without the numbers in the names."""
+    return sorted(name.partition("-")[0] for name in os.listdir(folder))
+
+
+def test_what_fits_that_died_left_is_swept_and_never_in_the_way(here, at_once, tmp_path):
+    out = tmp_path / "new"
+    (out / ".checkpoint").mkdir(parents=True)
+    for name in (".ptsne-1-ab.csv", "encoder-0123456789ab.keras", "map-0123456789ab.csv"):
+        (out / name).write_text("half")
+    words = ["fit", "train.csv", *NAMED, *QUICK, "--quiet", "--out", out]
+    run(*words)
+    assert parts(out) == ["arrays", "encoder", "map.csv", "model.json"]
+    names = sorted(os.listdir(out))
+    shutil.copytree(
+        out, out / ".checkpoint" / "model"
+    )  # of a fit that was done but for removing it
+    os.utime(out / "model.json")
+    run(*words, code=2)
+    assert sorted(os.listdir(out)) == names
+
+
+@pytest.mark.slow
+def test_a_fit_that_was_killed_goes_on(here, tmp_path, capsys):
+    out = tmp_path / "new"
+    words = ["fit", "rows.npy", "--out", str(out), *QUICK, "--quiet", "--epochs", "2000"]
+    command = [sys.executable, "-m", "ptsne_keras", *words, "--checkpoint", "0.2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until((out / ".checkpoint" / "model" / "model.json").exists, seconds=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert os.listdir(out) == [".checkpoint"]
+    done = ParametricTSNE.load(out / ".checkpoint" / "model").history_["stopped"]
+    run(*words, "--resume")
+    tsne = ParametricTSNE.load(out)
+    assert len(tsne.history_["finetune"]["loss"]) == 2000 > done
+    assert ".checkpoint" not in os.listdir(out)
+    kls = []
+    for seed in range(3):
+        run(*words[:2], "--out", tmp_path / str(seed), *words[4:], "--seed", seed)
+        kls.append(ParametricTSNE.load(tmp_path / str(seed)).kl_divergence_)
+    assert tsne.kl_divergence_ < max(kls) + 3 * np.std(kls)
+
+
+def test_a_row_without_a_finite_place_is_an_error_and_nothing_is_written(here, tmp_path, capsys):
+    np.save(tmp_path / "far.npy", np.full((3, 5), 3e38, "float32"))
+    for more in ([], ["--no-placement"]):
+        words = [tmp_path / "far.npy", "--out", tmp_path / "out.csv", "--quiet", *more]
+        run("transform", "plain", *words, code=2)
+        assert "X should have rows like those of fit" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["far.npy"]
+
+
+@pytest.mark.parametrize("form", ["csv", "npy", "parquet", "png", "html"])
+def test_what_a_command_writes_is_flushed_before_it_appears(form, here, tmp_path, monkeypatch):
+    out = tmp_path / f"out.{form}"
+    calls = disk_calls(monkeypatch)
+    if form in ("png", "html"):
+        run("plot", "map", "--html" if form == "html" else "--out", out)
+    else:
+        run("transform", "map", "train.csv", "--id", "sample", "--out", out, "--quiet")
+    calls = [(kind, path) for kind, path in calls if tmp_path in path.parents or path == tmp_path]
+    (first, beside), *rest = calls
+    assert (first, beside.suffix) == ("fsync", f".{form}")
+    assert rest == [("rename", out), ("fsync", tmp_path)]
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["not finite", "far"])

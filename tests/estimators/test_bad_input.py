@@ -102,6 +102,7 @@ ROWS = {
     "duplicated rows": lambda folder: np.r_[rows()[:20], rows()[:20]],
     "more columns than rows": lambda folder: rows().reshape(10, 20),
     "integers, or truth values": lambda folder: rows() > 0,
+    "a row too far away to be placed": lambda folder: np.full((1, 5), 3e38, "float32"),
     "more or fewer columns than at fit": lambda folder: rows()[:, :4],
 }
 # Parameters that are given.
@@ -207,6 +208,11 @@ def test_transform(what, name, fitted, tmp_path):
     assert vars(estimator) == before
 
 
+def test_the_network_alone_gives_finite_places_too(fitted):
+    with pytest.raises(ValueError, match="X should have rows like those of fit"):
+        fitted["ParametricTSNE"].transform(np.full((1, 5), 3e38, "float32"), placement=False)
+
+
 # ---------------------------------------------------------------- a model's folder
 
 
@@ -255,6 +261,17 @@ def shift(folder):
     rewrite(folder, state=state | {"n_features_in": 6})
 
 
+def link(file):
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+def reshape(folder):
+    """Leave out what the manifest says of the model, its digest right."""
+    named = json.loads((folder / "model.json").read_text())["files"]
+    rewrite(folder, state={}, sha256=_persistence.manifest_digest({}, named))
+
+
 PARTS = ("encoder-*", "arrays-*")
 # What happens to the folder, once for each pattern of files.
 DAMAGES = {
@@ -264,6 +281,8 @@ DAMAGES = {
     "an altered manifest": ([""], lambda folder, _: shift(folder)),
     "a truncated file of the model": (PARTS, lambda _, file: truncate(file)),
     "an altered file of the model": (PARTS, lambda _, file: alter(file)),
+    "a link in place of a file of the model": (PARTS, lambda _, file: link(file)),
+    "a manifest of another shape": ([""], lambda folder, _: reshape(folder)),
     "a missing file of the model": (PARTS, lambda _, file: file.unlink()),
     "a model of a newer version": ([""], lambda folder, _: rewrite(folder, format=99)),
     "a model of another class": ([""], lambda folder, _: rewrite(folder, kind="Other")),
@@ -329,7 +348,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     if what == "a disk that is full":
         tries = 5  # the encoder and its folder, the arrays and theirs, the manifest
     elif what == "a disk for temporary files that is full":
-        monkeypatch.setattr(_persistence.tempfile, "TemporaryDirectory", no_temporary_space)
+        monkeypatch.setattr(files, "scratch", no_temporary_space)
     elif what == "a model that may not be replaced":
         folder.mkdir(exist_ok=True)
         around = forbidden(folder, 0o555)
@@ -347,6 +366,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
         check(caught.value, TABLE[what, "save"])
         assert contents(open_folder) == before
         assert sorted(open_folder.rglob("*")) == names
+    monkeypatch.undo()
     if there:
         loaded = CLASSES[name].load(folder)
         np.testing.assert_array_equal(loaded.transform(rows()), fitted[name].transform(rows()))

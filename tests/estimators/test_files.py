@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
+import time
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -15,6 +18,7 @@ from support.fits import BOTH, SMALL
 
 from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.estimators import _persistence, is_model, load
+from ptsne_keras.utils import files
 
 
 @BOTH
@@ -73,6 +77,220 @@ def test_a_loaded_map_saves_again_over_itself_and_leaves_other_files(fitted, new
     np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
 
 
+def test_a_model_of_an_earlier_version_loads(fitted, new, tmp_path):
+    """It names files by their digests, and does not state their sizes."""
+    fitted.save(tmp_path)
+
+    def earlier(named):
+        for role, entry in named.items():
+            name = f"{role}-{entry['sha256'][:16]}.{entry['name'].rpartition('.')[2]}"
+            (tmp_path / entry["name"]).rename(tmp_path / name)
+            named[role] = {"name": name, "sha256": entry["sha256"]}
+
+    change_files(tmp_path, earlier)
+    again = ParametricTSNE.load(tmp_path)
+    np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
+    again.save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def change_files(folder, change):
+    """Change what the manifest says of the files, its digest right."""
+    manifest = json.loads((folder / "model.json").read_text())
+    change(manifest["files"])
+    manifest["sha256"] = _persistence.manifest_digest(manifest["state"], manifest["files"])
+    (folder / "model.json").write_text(json.dumps(manifest))
+
+
+def hostile(folder, kind):
+    """Make the manifest name another kind of thing as the encoder, its digest right."""
+    outside = folder.parent / "outside.keras"
+
+    def change(named):
+        entry = named["encoder"]
+        file = folder / entry["name"]
+        file.replace(outside)
+        match kind:
+            case "outside":
+                entry["name"] = "../outside.keras"
+            case "absolute":
+                entry["name"] = str(outside)
+            case "link":
+                file.symlink_to(outside)
+            case "device":
+                file.symlink_to("/dev/zero")
+            case "pipe":
+                os.mkfifo(file)
+            case "folder":
+                file.mkdir()
+            case "larger":
+                file.write_bytes(outside.read_bytes() + b"more")
+            case "size":
+                entry["bytes"] = "1"
+            case "digest":
+                entry["sha256"] = None
+            case "number":
+                named["encoder"] = 3
+            case "role":
+                del named["encoder"]
+
+    change_files(folder, change)
+
+
+KINDS = ["outside", "absolute", "link", "device", "pipe", "folder", "larger", "size", "digest"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "number", "role"])
+def test_a_manifest_names_regular_files_of_its_folder_and_their_sizes(kind, fitted, tmp_path):
+    folder = tmp_path / "map"
+    fitted.save(folder)
+    hostile(folder, kind)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"should (name files of its folder|be a file)") as caught:
+        ParametricTSNE.load(folder)
+    assert time.monotonic() - start < 1
+    assert "\n" not in str(caught.value)
+
+
+STATES = [
+    {},
+    {"parameters": 3},
+    {"parameters": {"nonsense": 1}},
+    {"parameters": {"perplexity": "many"}},
+    {"n_features_in": "many"},
+    {"n_features_in": 3},
+    {"feature_names": ["a"]},
+    {"feature_names": 3},
+    {"history": None},
+    {"dof": "many"},
+    {"kl_divergence": []},
+    {"unfinished": {"epochs": 1}},
+]
+
+
+@pytest.mark.parametrize("state", STATES, ids=str)
+def test_a_state_of_the_wrong_shape_is_refused(state, fitted, tmp_path):
+    fitted.save(tmp_path)
+    manifest = json.loads((tmp_path / "model.json").read_text())
+    manifest["state"] = manifest["state"] | state if state else {}
+    manifest["sha256"] = _persistence.manifest_digest(manifest["state"], manifest["files"])
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="should be a whole model") as caught:
+        ParametricTSNE.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["encoder", "arrays"])
+def test_a_file_that_expands_beyond_the_limit_is_refused(role, fitted, tmp_path, monkeypatch):
+    fitted.save(tmp_path)
+    (file,) = tmp_path.glob(f"{role}*")
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(300_000_000))
+    rewrite(tmp_path, role, file.name)
+    with pytest.raises(ValueError, match=r"expands to 300,.* set PTSNE_MAX_MB"):
+        ParametricTSNE.load(tmp_path)
+    monkeypatch.setenv("PTSNE_MAX_MB", "400")
+    _persistence._check_expanded(file.read_bytes())
+
+
+def test_a_model_that_is_not_finite_is_neither_saved_nor_loaded(fitted, tmp_path, monkeypatch):
+    tsne = pickle.loads(pickle.dumps(fitted))
+    tsne.embedding_[3] = np.inf
+    with pytest.raises(ValueError, match=r"The embedding should be a finite model.*Received: NaN"):
+        tsne.save(tmp_path / "map")
+    assert not (tmp_path / "map").exists()
+    fitted.save(tmp_path / "map")
+    weights = tsne.encoder_.get_weights()
+    weights[-1][0] = np.nan
+    tsne.encoder_.set_weights(weights)
+    tsne.embedding_[3] = 0
+    with pytest.raises(ValueError, match="The encoder should be a finite model"):
+        tsne.save(tmp_path / "map")
+    np.testing.assert_array_equal(
+        ParametricTSNE.load(tmp_path / "map").embedding_, fitted.embedding_
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(_persistence, "_check_finite", lambda *_: None)
+        tsne.save(tmp_path / "map")
+    with pytest.raises(ValueError, match="The encoder should be finite"):
+        ParametricTSNE.load(tmp_path / "map")
+
+
+def test_a_reader_takes_the_new_model_if_one_replaces_the_old_meanwhile(
+    fitted, new, tmp_path, monkeypatch
+):
+    fitted.save(tmp_path)
+    real, saved = files.read, []
+
+    def read(file, most):
+        if file.name != "model.json" and not saved:
+            saved.append(True)
+            fitted.save(tmp_path)
+        return real(file, most)
+
+    monkeypatch.setattr(files, "read", read)
+    again = ParametricTSNE.load(tmp_path)
+    assert saved
+    np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def write_map(text):
+    return lambda file: file.write_text(text)
+
+
+class Death(BaseException):
+    """The end of the process."""
+
+
+def test_the_map_changes_with_the_model_whenever_the_process_dies(fitted, tmp_path, monkeypatch):
+    fitted._save(tmp_path, write_map=write_map("old"))
+    old, moment = contents(tmp_path), 0
+    assert old["map.csv"] == b"old"
+    states = set()
+    for moment in range(100):
+        with monkeypatch.context() as patch:
+            left = iter(range(moment))
+            real = files.Path.replace
+
+            def replace(self, target, left=left, real=real):
+                if next(left, None) is None:
+                    raise Death
+                return real(self, target)
+
+            patch.setattr(files.Path, "replace", replace)
+            # Nothing is tidied up after a death.
+            patch.setattr(_persistence, "_remove_strays", lambda *_: None)
+            try:
+                fitted._save(tmp_path, write_map=write_map("new"))
+            except Death:
+                pass
+            else:
+                break
+        is_old = (tmp_path / "model.json").read_bytes() == old["model.json"]
+        ParametricTSNE.load(tmp_path)
+        assert (tmp_path / "map.csv").read_text() == ("old" if is_old else "new")
+        states.add(is_old)
+        _persistence.sweep(tmp_path)
+        assert len(contents(tmp_path)) == 4
+        fitted._save(tmp_path, write_map=write_map("old"))
+        old = contents(tmp_path)
+    assert states == {True, False}
+    assert moment == 5  # three files, the manifest, the map to its place
+    assert (tmp_path / "map.csv").read_text() == "new"
+
+
+def test_a_model_that_is_there_stays_if_that_is_asked_for(fitted, tmp_path):
+    fitted._save(tmp_path, overwrite=False)
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match="path should be a folder without a model"):
+        fitted._save(tmp_path, overwrite=False)
+    assert contents(tmp_path) == before
+
+
 def test_loading_runs_no_code_from_the_files(fitted, tmp_path):
     """Arrays are read without pickle, and the encoder's file may hold no Python code."""
 
@@ -98,11 +316,8 @@ def test_loading_runs_no_code_from_the_files(fitted, tmp_path):
 
 def rewrite(folder, role, name):
     """Make the manifest name another file, its digest right."""
-    manifest = json.loads((folder / "model.json").read_text())
     digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    manifest["files"][role] = {"name": name, "sha256": digest}
-    manifest["sha256"] = _persistence.manifest_digest(manifest["state"], manifest["files"])
-    (folder / "model.json").write_text(json.dumps(manifest))
+    change_files(folder, lambda named: named.update({role: {"name": name, "sha256": digest}}))
 
 
 def test_a_random_state_generator_neither_warns_nor_blocks_saving(X, tmp_path):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.processes import disk_calls
 
 from ptsne_keras import networks, serving
 from ptsne_keras.serving import export
@@ -117,6 +118,15 @@ def test_version_appears_only_when_it_is_complete(small_encoder, tmp_path, monke
     # The same inodes: renamed in one step, not copied file by file.
     assert {p.relative_to(target): p.stat().st_ino for p in target.rglob("*")} == seen["files"]
     assert Path("saved_model.pb") in seen["files"]
+
+
+def test_all_of_it_is_flushed_before_it_appears(tmp_path, quick_write, small_encoder, monkeypatch):
+    calls = disk_calls(monkeypatch)
+    target = serving.export_saved_model(small_encoder, tmp_path / "base")
+    kinds = [kind for kind, _ in calls]
+    assert kinds == ["fsync", "fsync", "rename", "fsync", "fsync"]
+    assert [path.name for _, path in calls[:2]] == ["saved_model.pb", "1"]
+    assert [path for _, path in calls[2:]] == [target, tmp_path / "base", tmp_path]
 
 
 def test_weights_are_written_once(tmp_path):
