@@ -141,7 +141,8 @@ def from_graph(
     neighbors : Neighbors, default=None
         Neighbours found elsewhere; by default the nearest 3 · perplexity rows.
     probabilities : ndarray of shape (n_samples, k), default=None
-        p_{j|i} over the given `neighbors`; by default calibrated to the perplexity.
+        p_{j|i} over the given `neighbors`, which are not checked then; by default calibrated to
+        the perplexity.
     jitter : float, default=0.0
         Scale of noise on each drawn row, which keeps a network from memorising the rows:
         x + jitter · ((x_a - x_b) / 2 + r / √(2D) · ε), where a and b are two random ones of its 15
@@ -179,7 +180,8 @@ def from_graph(
     check_integer(batch_size, "batch_size", 4)
     check_not_negative(jitter, "jitter")
     own = distribution.own_blocks(replicas, seed)
-    near = _graph_neighbors(X, perplexity, neighbors, seed)
+    near = neighbors if probabilities is not None else None
+    near = near or _graph_neighbors(X, perplexity, neighbors, seed)
     order_seed, draw_seed = np.random.default_rng(seed).integers(2**31, size=2).tolist()
     options: dict[str, Any] = {"multiple": GRAPH_MULTIPLE, "epoch": epoch, "replicas": replicas}
     heads = order.index_batches(len(X), batch_size // 2, seed=order_seed, **options)

@@ -70,6 +70,7 @@ def save_with_map(
 
     Examples
     --------
+    >>> import pandas
     >>> table = pandas.DataFrame(tsne.embedding_)
     >>> save_with_map(tsne, "map", table.to_csv, overwrite=True)
     """
