@@ -29,11 +29,11 @@ from ptsne_keras.utils import files, validation
 
 def transform(options: Namespace) -> Answer:
     """Place new rows on a map: `ptsne transform`."""
-    out = check_output(options.out, maps.ENDINGS)
+    out = check_output(options.out, maps.endings(options.rows))
     model = load_model(options.model)
     _check_network(options, model)
     alone = {"placement": False} if options.network else {}
-    if options.novelty and out.suffix == ".npy":
+    if options.novelty and out.suffix.lower() in (".npy", ".h5ad"):
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
     reader = reader_for(model, options.rows, options)
     meter = Meter("transform", reader.count)
@@ -50,7 +50,8 @@ def transform(options: Namespace) -> Answer:
             if not options.quiet:
                 meter.update(done)
 
-    count = maps.write(out, parts(), spreadsheet_safe=options.spreadsheet_safe)
+    source = {"source": options.rows, "obsm": options.write_obsm}
+    count = maps.write(out, parts(), spreadsheet_safe=options.spreadsheet_safe, **source)
     if not options.quiet:
         meter.close()
     facts = {

@@ -53,7 +53,8 @@ def fit(options: Namespace) -> Answer:
     sweep(out)
     _check_folder(out, force=options.force, resume=options.resume)
     if options.embedding:
-        written = check_output(options.embedding, maps.ENDINGS, option="--embedding")
+        endings = maps.endings(options.rows)
+        written = check_output(options.embedding, endings, option="--embedding")
         if options.spreadsheet_safe and written.suffix.lower() != ".csv":
             raise ValueError("--spreadsheet-safe should be with an --embedding that ends in .csv.")
     elif (out / MAP).exists() and not is_model(out):
@@ -71,6 +72,8 @@ def fit(options: Namespace) -> Answer:
         n, columns = rows.X.shape
         print(f"ptsne: {options.rows}: {n:,} rows of {columns:,} columns", file=sys.stderr)
     own = options.map_id, options.map_columns, options.match
+    if rows.labels is None and isinstance(model, ParametricTSNE) and model.label_weight:
+        raise ValueError("label_weight should be left out without --label COLUMN.")
     Y = places(options.map, rows, *own) if options.map else None
     start = time.perf_counter()
     finished, folder = _fit_and_save(options, model, rows, reader.names, Y, out)
@@ -173,7 +176,8 @@ def _fit_and_save(
             found = model.transform(rows.X)
         else:
             kept = {"checkpoint": place / CHECKPOINT, "checkpoint_seconds": options.checkpoint}
-            model.fit(rows.X, callbacks=[interruption], resume=options.resume, **kept)
+            given = {"y": rows.labels, "callbacks": [interruption], "resume": options.resume}
+            model.fit(rows.X, **given, **kept)
             found = model.embedding_
         _check_finite(found, model)
         if names is not None:
@@ -182,6 +186,8 @@ def _fit_and_save(
             maps.write,
             parts=[(found, beside(rows))],
             spreadsheet_safe=options.spreadsheet_safe,
+            source=options.rows,
+            obsm=options.write_obsm,
         )
         if options.embedding:
             # The map first, beside its place: then both are renamed, or neither.
@@ -311,6 +317,7 @@ def _resume_command(options: Namespace, folder: Path) -> str:
             value = line.getvalue()
         words += [f"--{name}", value] if value else []
     words += ["--spreadsheet-safe"] if options.spreadsheet_safe else []
+    words += ["--write-obsm", options.write_obsm] if options.write_obsm != maps.OBSM else []
     if options.header is not None:
         words.append("--header" if options.header else "--no-header")
     return shlex.join(words)

@@ -63,6 +63,7 @@ def _fit(command: _Group) -> None:
     _add(command, "--out", "MODEL", "folder of the model", required=True)
     _add(command, "--embedding", "FILE", "map of the rows (MODEL/map.csv)")
     _flag(command, "--spreadsheet-safe", "quote what a spreadsheet would run in a .csv map")
+    _write_obsm(command)
     _flag(command, "--force", "replace a model in the folder")
     _flag(command, "--resume", "go on with an interrupted fit")
     text = "seconds between two checkpoints in MODEL (%(default)s)"
@@ -97,7 +98,13 @@ def _transform(command: _Group) -> None:
     text = "the network alone: quick, and coarser"
     _flag(command, "--no-placement", text, dest="network")
     _flag(command, "--spreadsheet-safe", "quote what a spreadsheet would run in a .csv file")
+    _write_obsm(command)
     _rows_options(command)
+
+
+def _write_obsm(command: _Group) -> None:
+    text = "of the map in a copy of an .h5ad file (%(default)s)"
+    _add(command, "--write-obsm", "NAME", text, default="X_ptsne")
 
 
 def _evaluate(command: _Group) -> None:
@@ -220,6 +227,7 @@ _PARAMETERS: list[_Parameter] = [
     ("optimizer", str, "adam, or cg: conjugate gradients"),
     ("hidden_units", _units, "widths of the layers: 256,256,256"),
     ("activation", str, "of the layers"),
+    ("label_weight", float, "of the classes of --label in the map, 0 to 1 (0)"),
     ("jitter", float, "noise added to rows in training (0.5)"),
     ("initial_dims", _or_words(int, "auto", "none"), "principal components taken"),
     ("scaling", str, "auto, unit for rows in [0, 1], or standard"),

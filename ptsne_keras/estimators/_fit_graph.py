@@ -13,7 +13,7 @@ from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.estimators import _placer
 from ptsne_keras.estimators._settings import SEARCH_DIMS, Settings
-from ptsne_keras.typing import FloatArray, Perplexity
+from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 
 # The weights are averaged over about this part of the steps, the last ones.
@@ -48,11 +48,13 @@ def graph(
     X: Any,
     rows: FloatArray,
     reduced: pca.Projection | None,
-    perplexity: Perplexity,
+    settings: Settings,
     seed: int,
     neighbors: Neighbors | None = None,
+    codes: Any = None,
 ) -> Graph:
     """Return the graph of the 3 · perplexity nearest neighbours of each row, or of those given."""
+    perplexity = settings.perplexity
     n, largest = len(rows), max(several(perplexity))
     if neighbors is None and not largest < n - 1:
         raise ValueError(f"perplexity should be below N - 1 = {n - 1}. Received: {perplexity!r}.")
@@ -65,7 +67,8 @@ def graph(
     k = min(math.ceil(3 * largest), n - 1)
     found = neighbors or index.search(None, k, skip=np.arange(n))
     P = affinities.neighbor_probabilities(found.distances, perplexity)
-    return Graph(Z, reduced, index, found, P)
+    whole = Graph(Z, reduced, index, found, P)
+    return whole if codes is None else with_labels(whole, codes, settings.label_weight, seed)
 
 
 def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:

@@ -85,13 +85,11 @@ def fit(
     X, rows, reduced = _project(X, settings, seeds[0], watch, init)
     graph = None
     if settings.placement or settings.sampling == "graph":
-        graph = _fit_graph.graph(X, rows, reduced, settings.perplexity, seeds[1], neighbors)
-        if codes is not None:
-            graph = _fit_graph.with_labels(graph, codes, settings.label_weight, seeds[1])
+        graph = _fit_graph.graph(X, rows, reduced, settings, seeds[1], neighbors, codes)
         watch.lap("neighbors")
-    # Resumed, a fit draws new batches; fixed batches stay the same.
+    # Before any training, so that a perplexity that cannot work costs no time. Resumed, a fit draws
+    # new batches; fixed ones stay the same.
     later = 0 if settings.sampling == "fixed" else recorder.before
-    # Before any training, so that a perplexity that cannot work costs no time.
     data = _batches(rows, settings, graph, seeds[2] + later)
     watch.lap("batches")
     pretrained = start.history["pretrain"] if start else []

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ Part = tuple[FloatArray, dict[str, Any]]
 """Places of some rows, and columns beside them."""
 ENDINGS = (".csv", ".npy", ".parquet")
 """Of the files that `write` writes."""
+OBSM = "X_ptsne"
+"""The name of a map in AnnData."""
 # First characters of what a spreadsheet runs.
 _RUN = ("=", "+", "-", "@", "\t", "\r")
 # Columns that `write` puts beside the coordinates.
@@ -222,25 +225,47 @@ def from_anndata(data: Any, obsm: str = "X_tsne") -> Map:
     return Map(Y, np.asarray(data.obs_names).astype(str))
 
 
+def endings(source: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the endings of the files that a map of the rows in a file can be written to.
+
+    Examples
+    --------
+    >>> endings("cells.h5ad")
+    ('.csv', '.npy', '.parquet', '.h5ad')
+    """
+    return (*ENDINGS, ".h5ad") if Path(source).suffix.lower() == ".h5ad" else ENDINGS
+
+
 def write(
-    path: str | os.PathLike[str], parts: Iterable[Part], *, spreadsheet_safe: bool = False
+    path: str | os.PathLike[str],
+    parts: Iterable[Part],
+    *,
+    spreadsheet_safe: bool = False,
+    source: str | os.PathLike[str] | None = None,
+    obsm: str = OBSM,
 ) -> int:
     """Write a map that comes in parts, and return the number of rows.
 
     Parameters
     ----------
     path : path-like
-        A file that ends in .csv, .npy or .parquet; it is replaced when all parts are written.
+        A file that ends in .csv, .npy or .parquet, or in .h5ad with a `source`; it is replaced when
+        all parts are written.
     parts : iterable of (ndarray of shape (b, n_components), dict)
         Coordinates, and columns of b values beside them, such as "id" and "label".
     spreadsheet_safe : bool, default=False
         Whether a text in a .csv file that a spreadsheet would run (=, +, - or @ first, and no
         number) gets an apostrophe before it. It is another text then, as far as `read` knows.
+    source : path-like, default=None
+        The .h5ad file of the rows, of which an .h5ad file becomes a copy with the map in `obsm`.
+    obsm : str, default="X_ptsne"
+        The name of the map there, as ``scanpy.pl.embedding(adata, "ptsne")`` draws it.
 
     Raises
     ------
     ValueError
-        If the path has another ending, or `spreadsheet_safe` is asked for another than .csv.
+        If the path has another ending, `spreadsheet_safe` is asked for another than .csv, or the
+        source has another number of rows.
 
     Examples
     --------
@@ -248,6 +273,9 @@ def write(
     200
     """
     file = Path(path)
+    if file.suffix.lower() == ".h5ad" and source is not None:
+        with files.replacing(file, make_parents=True) as beside:
+            return _write_h5ad(beside, parts, Path(source).expanduser(), obsm)
     writer = {".csv": _write_csv, ".npy": _write_npy, ".parquet": _write_parquet}
     if file.suffix.lower() not in writer:
         raise ValueError(f"path should end in {', '.join(ENDINGS)}. Received: {file}.")
@@ -325,6 +353,28 @@ def _write_npy(file: Path, parts: Iterable[Part]) -> int:
         form = np.lib.format
         form.write_array_header_1_0(stream, form.header_data_from_array_1_0(Y))
         stream.write(Y.data)  # np.save would not tell that a disk is full
+    return len(Y)
+
+
+def _write_h5ad(file: Path, parts: Iterable[Part], source: Path, obsm: str) -> int:
+    h5py = require("h5py", extra="anndata", purpose="Writing .h5ad files")
+    Y = np.concatenate([Y for Y, _ in parts])
+    shutil.copyfile(source, file)
+    with h5py.File(file, "r+") as whole:
+        group = whole.require_group("obsm")
+        count = {len(values) for values in group.values() if isinstance(values, h5py.Dataset)}
+        if count - {len(Y)}:
+            raise ValueError(
+                f"{source} should have as many rows as the map, {len(Y)}. Received: {count.pop()}."
+            )
+        if obsm in group:
+            del group[obsm]
+        # The attributes by which anndata knows what it reads.
+        for stored, kind, version in (
+            (group, "dict", "0.1.0"),
+            (group.create_dataset(obsm, data=Y), "array", "0.2.0"),
+        ):
+            stored.attrs["encoding-type"], stored.attrs["encoding-version"] = kind, version
     return len(Y)
 
 

@@ -83,6 +83,31 @@ def test_fit_writes_a_model_and_the_map_of_its_rows(here):
     assert (tsne.epochs, tsne.perplexity, tsne.hidden_units) == (10, 5.0, (20,))
 
 
+def test_cells_go_in_and_out(tmp_path, rng, capsys):
+    anndata = pytest.importorskip("anndata")
+    file, words = tmp_path / "cells.h5ad", ["--obsm", "X_pca", "--quiet"]
+    cells = anndata.AnnData(np.zeros((40, 2)), obsm={"X_pca": rng.normal(size=(40, 4))})
+    cells.write_h5ad(file)
+    fit = ["--embedding", tmp_path / "mapped.h5ad", "--out", tmp_path / "model", *QUICK]
+    run("fit", file, *fit, *words, "--write-obsm", "X_new")
+    tsne = ParametricTSNE.load(tmp_path / "model")
+    found = anndata.read_h5ad(tmp_path / "mapped.h5ad")
+    np.testing.assert_array_equal(found.obsm["X_new"], tsne.embedding_)
+    run("transform", tmp_path / "model", file, "--out", tmp_path / "new.h5ad", *words)
+    found = anndata.read_h5ad(tmp_path / "new.h5ad")
+    np.testing.assert_array_equal(found.obsm["X_ptsne"], tsne.transform(cells.obsm["X_pca"]))
+    run("transform", tmp_path / "model", file, "--out", file, *words, code=2)
+    assert "--out should not be a file that the command reads" in capsys.readouterr().err
+
+
+def test_classes_may_draw_the_map(here, tmp_path, capsys):
+    words = ["--label-weight", 0.5, *QUICK, "--quiet"]
+    run("fit", "train.csv", "--out", tmp_path / "new", *words, *NAMED)
+    assert ParametricTSNE.load(tmp_path / "new").label_weight == 0.5
+    run("fit", "rows.npy", "--out", tmp_path / "other", *words, code=2)
+    assert "--label-weight should be left out without --label" in capsys.readouterr().err
+
+
 def test_fit_says_in_json_what_it_did_and_its_progress_on_stderr(here, capsys, tmp_path):
     file = tmp_path / "map.parquet"
     words = [*QUICK, "--json", "--dimensions", 3, "--embedding", file, "--id", "ids.npy"]

@@ -207,3 +207,21 @@ def test_a_header_of_numbers_is_asked_for(tmp_path):
 def test_other_endings_are_refused():
     with pytest.raises(ValueError, match=r"path should end in .csv, .npy, .parquet. Received: m"):
         maps.write("m.txt", [(np.zeros((3, 2)), {})])
+
+
+def test_a_map_goes_into_a_copy_of_its_cells(tmp_path, rng):
+    anndata = pytest.importorskip("anndata")
+    cells = anndata.AnnData(rng.normal(size=(6, 3)), obsm={"X_pca": rng.normal(size=(6, 2))})
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    Y = rng.normal(size=(6, 2)).astype("float32")
+    for name in ("X_ptsne", "X_pca"):  # a new one, and one that is there
+        options = {"source": tmp_path / "cells.h5ad", "obsm": name}
+        assert maps.write(tmp_path / "mapped.h5ad", [(Y[:4], {}), (Y[4:], {})], **options) == 6
+        found = anndata.read_h5ad(tmp_path / "mapped.h5ad")
+        np.testing.assert_array_equal(found.obsm[name], Y)
+        np.testing.assert_array_equal(found.X, cells.X)
+    with pytest.raises(ValueError, match=r"cells\.h5ad should have as many rows as the map, 4"):
+        maps.write(tmp_path / "short.h5ad", [(Y[:4], {})], source=tmp_path / "cells.h5ad")
+    assert not (tmp_path / "short.h5ad").exists()
+    with pytest.raises(ValueError, match=r"path should end in \.csv"):
+        maps.write(tmp_path / "alone.h5ad", [(Y, {})])
