@@ -360,7 +360,7 @@ def _write_h5ad(file: Path, parts: Iterable[Part], source: Path, obsm: str) -> i
     h5py = require("h5py", extra="anndata", purpose="Writing .h5ad files")
     Y = np.concatenate([Y for Y, _ in parts])
     shutil.copyfile(source, file)
-    with h5py.File(file, "r+") as whole:
+    with h5py.File(file, "r+", locking=False) as whole:  # the file beside has our lock
         group = whole.require_group("obsm")
         count = {len(values) for values in group.values() if isinstance(values, h5py.Dataset)}
         if count - {len(Y)}:
