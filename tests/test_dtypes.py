@@ -61,11 +61,12 @@ ENTRIES = {
     "layer": lambda _: networks.Placement.from_reference(X, X[:, :2])(X),
     "export": served,
 }
+CG = "conjugate gradients"
 USUAL = ("batch", "cd1", "squares", "layer")
 # What cannot work: a message of one line, before training.
 REFUSED = {
-    "float16": ("placed", "network", "learned dof", "encoder", "cd1", "pcd", "squares"),
-    "cg": ("float16", "bfloat16", "half"),
+    "float16": ("placed", "network", "learned dof", "encoder", "cd1", "pcd", "squares", CG),
+    "cg": ("bfloat16", "half"),
 }
 
 
@@ -81,7 +82,7 @@ def setting(request):
 
 
 def check(entry, setting, folder):
-    if entry == "conjugate gradients" and setting in REFUSED["cg"]:
+    if entry == CG and setting in REFUSED["cg"]:
         with pytest.raises(ValueError, match=r"^Layers should compute in float32 .*[^\n]$"):
             ENTRIES[entry](folder)
     elif setting == "float16" and entry in REFUSED["float16"]:
