@@ -395,7 +395,10 @@ def run(scale: float) -> list[Line]:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         np.save(place / "rows.npy", np.random.default_rng(0).normal(size=(40, 5)).astype("f"))
-        number = lambda full: max(2, round(full * scale))  # noqa: E731
+
+        def number(full: int) -> int:
+            return max(2, round(full * scale))
+
         return [
             *kills(place, number(100)),
             power_cuts(place, number(20)),

@@ -105,8 +105,7 @@ def extended(encoder: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
     found = [[np.asarray(v) for v in front(rows, training=False)] for rows in blocks]
     z, outside2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
     pairs = zip(old.reference(), (z, Y, outside2), strict=True)
-    options = {name: getattr(old, name) for name in ("n_neighbors", "perplexity", "dof", "steps")}
-    layer = Placement.from_reference(*map(np.concatenate, pairs), name=old.name, **options)
+    layer = old.like(*map(np.concatenate, pairs), name=old.name)
     _measure(layer, index_of(layer.reference()[0]))
     return exchanged(encoder, layer)
 

@@ -54,7 +54,6 @@ def scored_rows(estimator: Any, X: Any) -> ScoredRows:
     """Choose rows of X [N, D] to score the map of any fitted estimator on."""
     settings = getattr(estimator, "_settings", None)
     size = None
-    X = arrays.unit_rows(X, getattr(settings, "metric", "euclidean"))
     if isinstance(settings, Settings):
         perplexity = settings.perplexity_of(X.shape[0])
         size = settings.batch_size if settings.sampling != "graph" else None
@@ -75,6 +74,7 @@ def scored_rows(estimator: Any, X: Any) -> ScoredRows:
     fixed = getattr(estimator, "encoder", None) is None  # ours, not one of the user's own
     if fixed and any(layer.name == "projection" for layer in layers):
         X = _encoders.projected(network, X)
-    elif scipy.sparse.issparse(X):
-        X = X.toarray()
+    else:
+        X = arrays.unit_rows(X, getattr(settings, "metric", "euclidean"))
+        X = X.toarray() if scipy.sparse.issparse(X) else X
     return ScoredRows(X, numbers, perplexity, size)

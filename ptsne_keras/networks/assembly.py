@@ -123,14 +123,12 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
         return model
     reference = layer.reference()
     cells, sizes = _cells(reference[1], n_references, seed)
-    options = {name: getattr(layer, name) for name in ("n_neighbors", "perplexity", "dof", "steps")}
     means = [_means(values, cells, sizes) for values in reference]
-    part = type(layer).from_reference(*means, name=layer.name, **options)
+    part = layer.like(*means, name=layer.name)
     order = np.random.default_rng(seed).permutation(len(cells))[:_MEASURED]
     k = max(1, min(layer.n_neighbors, len(sizes) - 1))
     # One neighbour more, for the cell of the row itself.
-    options["n_neighbors"] = layer.n_neighbors + 1
-    twin = type(layer).from_reference(*means, **options)
+    twin = layer.like(*means, n_neighbors=layer.n_neighbors + 1)
     distances = []
     for rows in np.array_split(order, -(-len(order) // _MEASURED_AT_ONCE)):
         D2, near = (np.asarray(found) for found in twin.nearest(reference[0][rows]))

@@ -24,6 +24,8 @@ _SAME = 1e-3
 _ROUNDING = 1e-5
 # Features and starting places are clipped here, so that squared distances stay finite.
 _FARTHEST = 1e15
+# What places rows besides the reference.
+_OPTIONS = ("n_neighbors", "perplexity", "dof", "steps")
 # Quantiles of the distances of the reference rows that are kept.
 _QUANTILES = 1001
 
@@ -134,6 +136,11 @@ class Placement(keras.layers.Layer):
         layer = cls(len(Z), Y.shape[1], **options)
         layer.set_reference(Z, Y, outside2)
         return layer
+
+    def like(self, features: Any, places: Any, outside2: Any = None, **changes: Any) -> "Placement":
+        """Return a layer with other reference rows and the options of this one, but for changes."""
+        options = {name: getattr(self, name) for name in _OPTIONS} | changes
+        return type(self).from_reference(features, places, outside2, **options)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights, from the shape of the features, or those of features and start."""
@@ -290,7 +297,7 @@ class Placement(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal layer."""
-        names = ("n_references", "dimensions", "n_neighbors", "perplexity", "dof", "steps")
+        names = ("n_references", "dimensions", *_OPTIONS)
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     @property
