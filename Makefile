@@ -43,13 +43,16 @@ test: $(VENV)/.test-$(ASKED) ## the everyday tests: minutes
 test-all: test-jax test-wheel ## all tests: on JAX, then on the built wheel with all that is slow
 
 test-jax: $(JAX)/.test-$(ASKED) ## what runs on KERAS_BACKEND=jax, in an environment of its own
-	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest $(ORDER) tests/jax_backend
+	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest tests/jax_backend
 
 # The tests run outside the tree, or `import ptsne_keras` would find the source.
 test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built wheel in an environment of its own
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
 	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python $(PYTEST) -c ../pyproject.toml --rootdir .. \
 	  $(addprefix ../,$(TESTS))
+
+dist:
+	$(MAKE) wheel
 
 wheel: $(VENV)/.core-$(ASKED) ## dist/ptsne_keras-*.whl
 	rm -rf build dist
@@ -67,13 +70,13 @@ docs: $(VENV)/.docs-$(ASKED) ## the documentation, into site/; a warning is an e
 docs-serve: $(VENV)/.docs-$(ASKED) ## the documentation on http://127.0.0.1:8000, rebuilt at each change
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
-# One after the other what installs, since all of it writes to the tree; then what checks, beside the
-# tests on JAX, which take one core; and last all other tests.
-check: $(VENV)/.dev-$(ASKED) $(VENV)/.docs-$(ASKED) $(JAX)/.test-$(ASKED) ## every check that CI makes
-	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs
+# The wheel first, since building it writes to the tree; then, on two cores, what takes one: lint and
+# documentation, the tests on JAX, an environment for the wheel; and last all other tests.
+check: wheel ## every check that CI makes
+	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs $(WHEEL)/.test-$(ASKED)
 	$(MAKE) test-wheel
 
-lint-and-docs:
+lint-and-docs: $(VENV)/.dev-$(ASKED) $(VENV)/.docs-$(ASKED)
 	$(MAKE) -j1 lint docs
 
 notebooks: $(VENV)/.test-$(ASKED) ## execute the notebooks again, outputs in place
@@ -147,9 +150,9 @@ $(VENV)/.core-$(ASKED):
 	$(VENV)/$(PIP) --editable '.[$(TF)]'
 	touch $@
 
-$(JAX)/.test-$(ASKED):
+$(JAX)/.test-$(ASKED): | dist
 	$(make_venv)
-	$(JAX)/$(PIP) --editable '.[cpu,jax,test]'
+	$(JAX)/$(PIP) "$$(echo dist/ptsne_keras-*.whl)[cpu,jax]" 'pytest>=8'
 	touch $@
 
 # The protos of TensorFlow Serving bring, as a dependency, another TensorFlow.
@@ -159,13 +162,13 @@ $(VENV)/.test-$(ASKED): $(VENV)/.core-$(ASKED)
 	touch $@
 
 # A change of the source only reinstalls the wheel.
-$(WHEEL)/.test-$(ASKED): | wheel
+$(WHEEL)/.test-$(ASKED): | dist
 	$(make_venv)
 	$(WHEEL)/$(PIP) "$$(echo dist/ptsne_keras-*.whl)[$(TF),test]"
 	$(WHEEL)/$(PIP) --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
-$(VENV)/.docs-$(ASKED): $(VENV)/.core-$(ASKED)
+$(VENV)/.docs-$(ASKED): $(VENV)/.dev-$(ASKED)
 	$(VENV)/$(PIP) --editable '.[docs]'
 	touch $@
 

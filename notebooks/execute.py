@@ -52,7 +52,7 @@ def execute(
             record_timing=False,
             resources={"metadata": {"path": str(work)}},
         )
-        client.execute(env=variables)
+        client.execute(env=variables, cleanup_kc=True)  # and end the kernel
     return notebook
 
 

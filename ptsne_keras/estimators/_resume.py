@@ -80,21 +80,25 @@ def fingerprint(neighbors: Neighbors | None) -> int | None:
     return zlib.crc32(neighbors.indices.tobytes() + neighbors.distances.astype("f4").tobytes())
 
 
-def check_same_rows(tsne: Any, X: Any, neighbors: Neighbors | None = None) -> None:
-    """Raise unless the rows are those of the unfinished fit, judged as the model knows them."""
+def check_same_rows(tsne: Any, X: Any, neighbors: Neighbors | None, chosen: Any) -> None:
+    """Raise unless the rows are those of the unfinished fit, judged as the model knows them.
+
+    X are those to learn from, `chosen` their indices among more, or None.
+    """
     if tsne._left.parameters.get("neighbors") != fingerprint(neighbors):
         given = "none" if neighbors is None else "others"
         raise ValueError(
             f"neighbors should be those of the unfinished fit, or None as then. Received: {given}."
         )
-    same = X.shape[0] == len(tsne.embedding_)
-    if same and tsne._placer is not None:
+    if tsne._placer is not None:
         known = tsne.encoder_.layers[-1].reference()[0]
-        found = _encoders.projected(tsne.encoder_, X)
-        same = np.allclose(found, known, atol=1e-3 * np.abs(known).max())
-    elif same:
-        atol = 1e-3 * np.ptp(tsne.embedding_)
-        same = np.allclose(_encoders.mapped(tsne.network_, X), tsne.embedding_, atol=atol)
+        found, size = _encoders.projected(tsne.encoder_, X), np.abs(known).max()
+    else:
+        known = tsne.embedding_
+        if chosen is not None and chosen[-1] < len(known):
+            known = known[chosen]
+        found, size = _encoders.mapped(tsne.network_, X), np.ptp(known)
+    same = found.shape == known.shape and np.allclose(found, known, atol=1e-3 * size)
     if not same:
         raise ValueError(
             "X should be the rows of the unfinished fit, in the same order. "

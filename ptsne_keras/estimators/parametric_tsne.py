@@ -1,26 +1,20 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
-import functools
 import os
+import sys
 from typing import Any, ClassVar, Literal, Self
 
 import keras
-import numpy as np
-import sklearn
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
-from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _fit_stages, _resume
-from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
-from ptsne_keras.estimators._encoders import mapped, start_of
+from ptsne_keras.estimators import _fit
+from ptsne_keras.estimators._base import MapEstimator, flat
+from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
-from ptsne_keras.utils.labels import class_codes
-
-_LEAST_ROWS = 4
 
 
 class ParametricTSNE(MapEstimator):
@@ -105,6 +99,9 @@ class ParametricTSNE(MapEstimator):
         A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
         of `hidden_units`, `activation` and `scaling`. A copy is trained, from its weights on. The
         columns of X go to its inputs in order, unscaled, reshaped to what each input expects.
+    max_train_rows : int or None, default=1_000_000
+        The most rows to learn from. Of more, so many are drawn at random, and the others are placed
+        among them as new rows are. None learns from all.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.
@@ -126,7 +123,8 @@ class ParametricTSNE(MapEstimator):
         "seconds"; "dof" if it is learned; those of `training.ConjugateGradientTrainer` with "cg".
         "refine", if rows are freed: "loss", KL(P‖Q) over the graph of all rows after as many
         "steps".
-        "seconds": the seconds of each stage. "stopped": the passes over the rows that are done, if
+        "seconds": the seconds of each stage; "others" is the placing of rows that were not drawn.
+        "stopped": the passes over the rows that are done, if
         a callback stopped the fit early.
     dof_ : float
         The degrees of freedom α, as given or as learned.
@@ -177,6 +175,7 @@ class ParametricTSNE(MapEstimator):
         learning_rate: float | str = "auto",
         optimizer: Any = "adam",
         encoder: keras.Model | None = None,
+        max_train_rows: int | None = 1_000_000,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -200,6 +199,7 @@ class ParametricTSNE(MapEstimator):
         self.learning_rate = learning_rate
         self.optimizer = optimizer
         self.encoder = encoder
+        self.max_train_rows = max_train_rows
         self.random_state = random_state
         self.verbose = verbose
 
@@ -241,13 +241,14 @@ class ParametricTSNE(MapEstimator):
         resume: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 300.0,
+        embedding_out: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Learn the map of rows.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            At least four rows.
+        X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
+            At least four rows. Of more than `max_train_rows`, a `np.memmap` is read block by block.
         y : array-like of shape (n_samples,), default=None
             Classes for `label_weight` above 0; -1, None and NaN are rows without one.
         neighbors : tuple (indices, distances) or sparse matrix, default=None
@@ -267,6 +268,8 @@ class ParametricTSNE(MapEstimator):
             ``ParametricTSNE.load(checkpoint).fit(X, resume=True)`` goes on.
         checkpoint_seconds : float, default=300.0
             The least seconds of fine-tuning between two checkpoints.
+        embedding_out : path-like, default=None
+            A .npy file for the map of all rows; `embedding_` is then this file, memory-mapped.
 
         Returns
         -------
@@ -280,38 +283,11 @@ class ParametricTSNE(MapEstimator):
         """
         self._validate_params()
         check_parameters(self)
-        start = _resume.unfinished(self) if resume else None
-        X = np.asarray(X) if isinstance(X, np.memmap) else X
+        options = {"neighbors": neighbors, "init": init, "callbacks": flat(callbacks)}
+        options |= {"resume": resume, "checkpoint": checkpoint, "seconds": checkpoint_seconds}
         with self._unless_refused():
-            options = {"callbacks": flat(callbacks), "checkpoint": checkpoint}
-            self._fit(X, y, start, init, neighbors, seconds=checkpoint_seconds, **options)
+            _fit.fit(self, X, y, embedding_out=embedding_out, **options)
         return self
-
-    def _fit(
-        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, checkpoint: Any, **options: Any
-    ) -> None:
-        """Check rows, and fit to them or go on with a fit."""
-        X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
-        X = self._of_metric(X)
-        if neighbors is not None:
-            neighbors = check_neighbors(neighbors, X.shape[0])
-        if start and start.left:
-            _resume.check_same_rows(self, X, neighbors)
-        seed = start.left.seed if start and start.left else self._seeds(1)[0]
-        k = None if neighbors is None else neighbors.indices.shape[1]
-        settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
-        options |= {"seed": seed, "verbose": self.verbose}
-        options["init"] = init and start_of(init, settings, X.shape[1])
-        options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
-        # X has been checked.
-        with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            if checkpoint is not None:
-                keep = _resume.keep
-                options["keep"] = functools.partial(keep, self, settings, X, neighbors, checkpoint)
-            options |= {"start": start, "neighbors": neighbors}
-            found = _fit_stages.fit(X, settings, **options)
-            _resume.take(self, settings, X, neighbors, found)
-        _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
         """Return the map coordinates of rows.
@@ -384,7 +360,8 @@ class ParametricTSNE(MapEstimator):
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = float(state["kl_divergence"]), float(state["dof"])
-        n, k = len(self.embedding_), state.get("neighbors")
+        n = min(len(self.embedding_), self.max_train_rows or sys.maxsize)
+        k = state.get("neighbors")
         self._settings = resolve(self.get_params(), n, self.n_features_in_, k)
         unfinished = state.get("unfinished")
         self._left = unfinished and Unfinished.loaded(unfinished, saved)

@@ -2,6 +2,7 @@
 
 import array
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from ptsne_keras.utils.arrays import dense
 
 __all__ = ["Choice", "ParquetRows", "Reader", "Rows", "open_source"]
 
+# Bytes of rows above which they are kept in a temporary file, and not in memory.
+_HELD = 1 << 30
 ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
 
 
@@ -79,7 +82,7 @@ class Reader:
                 )
 
     def read(self) -> Rows:
-        """Return all rows, read straight into one array; those of a .npy file stay mapped."""
+        """Return all rows in one array; those of a .npy file stay mapped, as do very many."""
         source = self.source
         _sources.check_expanded(source.file, 4 * (self.count or 0) * len(self.features))
         whole: Any = None
@@ -87,18 +90,22 @@ class Reader:
             held = isinstance(source.X, np.ndarray) or scipy.sparse.issparse(source.X)
             whole = source.X if held else None  # and not on the disk, as those of .h5ad
         ids, labels, sparse = [], [], []
-        buffer = array.array("f")  # grows in place, so that nothing is held twice
+        # Either grows in place, so that nothing is held twice.
+        large = 4 * (self.count or 0) * len(self.features) > _HELD
+        buffer: Any = tempfile.TemporaryFile() if large else array.array("f")  # noqa: SIM115
+        add = buffer.write if large else buffer.frombytes
         for block in self.blocks():
             ids.append(block.ids)
             labels.append(block.labels)
             if whole is None and scipy.sparse.issparse(block.X):
                 sparse.append(block.X)
             elif whole is None:
-                buffer.frombytes(np.ascontiguousarray(block.X).data.cast("B"))
+                add(np.ascontiguousarray(block.X).data.cast("B"))
         if sparse:
             whole = scipy.sparse.vstack(sparse, format="csr")
         elif whole is None:
-            whole = np.frombuffer(buffer, np.float32).reshape(-1, len(self.features))
+            whole = np.memmap(buffer, np.float32, "r+") if large else np.frombuffer(buffer, "f")
+            whole = whole.reshape(-1, len(self.features))
         return Rows(
             whole,
             None if self._ids is None else np.concatenate(ids),

@@ -3,15 +3,20 @@
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ptsne_keras.typing import FloatArray
+from ptsne_keras.utils import files
+from ptsne_keras.utils.optional import require
 
 # The most rows that an error names.
 _NAMED = 3
+# Rows embedded at a time from a file.
+_BLOCK = 4096
 
 
 class Embedder:
@@ -70,7 +75,7 @@ class Embedder:
         self.signature = signature
 
     def __call__(self, batch: Any) -> dict[str, Any]:
-        """Return the columns to keep, and `embedding_1` … `embedding_d`."""
+        """Return the columns to keep, `embedding_1` … `embedding_d`, and `novelty` if it is there."""
         names = list(getattr(batch, "column_names", None) or batch.keys())
         features = self.features
         if features is None:
@@ -82,11 +87,99 @@ class Embedder:
                 f"Received: {names}, without {missing or 'features'}."
             )
         kept = {name: _array(batch[name]) for name in self.keep}
-        _, call, width, d = _load(self.path, self.signature)
+        _, call, width, empty = _load(self.path, self.signature)
         X = _matrix([_array(batch[name]) for name in features], width, kept)
         # Engines send empty batches to learn the columns; not every network accepts them.
-        Y = call(features=tf.constant(X))["embedding"].numpy() if len(X) else np.empty((0, d), "f")
-        return {**kept, **{f"embedding_{j + 1}": Y[:, j] for j in range(d)}}
+        found = call(features=tf.constant(X)) if len(X) else empty
+        Y = np.asarray(found["embedding"])
+        kept |= {f"embedding_{j + 1}": Y[:, j] for j in range(Y.shape[1])}
+        return kept | {n: np.asarray(found[n]) for n in ("novelty",) if n in found}
+
+
+def embed_parquet(
+    rows: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    embedder: Embedder,
+    *,
+    workers: int = 1,
+    num_cpus: float = 0.5,
+    num_gpus: float = 0.0,
+) -> list[Path]:
+    """Embed a folder of Parquet files on Ray, each into a file of its own.
+
+    A file appears whole or not at all, so every row is written exactly once, in the order of its
+    file. A worker that dies is replaced. Run again, the function embeds the files that are missing.
+    Both folders have to be the same for all machines of the cluster.
+
+    Parameters
+    ----------
+    rows : path-like
+        A folder of .parquet files, also in folders below it.
+    out : path-like
+        A folder, made if need be: its files have the names of those in `rows`.
+    embedder : Embedder
+        The columns to take and to keep, and the model.
+    workers : int, default=1
+        The number of processes, each of which loads the model.
+    num_cpus, num_gpus : float
+        What Ray reserves for each worker, by default half a CPU.
+
+    Returns
+    -------
+    list of Path
+        The files that were written, without those that were there.
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    FileNotFoundError
+        If there are no .parquet files in `rows`.
+    ray.exceptions.RayTaskError
+        If a file cannot be embedded; those that were written stay.
+
+    Examples
+    --------
+    >>> embed = serving.Embedder(path, keep=["id"], signature="embed_with_novelty")
+    >>> written = serving.embed_parquet("rows", "embedded", embed, workers=2)
+    """
+    ray_data = require("ray.data", extra="bulk", purpose="embed_parquet")
+    rows, out = Path(rows).expanduser().resolve(), Path(out).expanduser().resolve()
+    names = sorted(str(file.relative_to(rows)) for file in rows.rglob("*.parquet"))
+    if not names:
+        raise FileNotFoundError(f"rows should be a folder of .parquet files. Received: {rows}.")
+    missing = [name for name in names if not (out / name).exists()]
+    if missing:
+        options = {"concurrency": min(workers, len(missing)), "num_cpus": num_cpus}
+        given = {"rows": rows, "out": out, "embedder": embedder}
+        ray_data.from_items(missing, override_num_blocks=len(missing)).map(
+            _FileEmbedder, fn_constructor_kwargs=given, num_gpus=num_gpus, **options
+        ).materialize()
+    return [out / name for name in missing]
+
+
+class _FileEmbedder:
+    """Embeds files of one folder into another; a worker of Ray."""
+
+    def __init__(self, rows: Path, out: Path, embedder: Embedder) -> None:
+        self.rows, self.out, self.embedder = rows, out, embedder
+
+    def __call__(self, item: dict[str, str]) -> dict[str, str]:
+        """Embed one file, unless a worker that died afterwards has done so."""
+        import pyarrow
+        import pyarrow.parquet
+
+        target = self.out / item["item"]
+        if target.exists():
+            return item
+        source = pyarrow.parquet.ParquetFile(self.rows / item["item"])
+        with source, files.replacing(target, make_parents=True) as beside:
+            first = pyarrow.table(self.embedder(source.schema_arrow.empty_table()))
+            with pyarrow.parquet.ParquetWriter(beside, first.schema) as writer:
+                for batch in source.iter_batches(_BLOCK):
+                    found = self.embedder(pyarrow.Table.from_batches([batch]))
+                    writer.write_table(pyarrow.table(found).cast(first.schema))
+        return item
 
 
 def _version(path: str) -> str:
@@ -106,8 +199,8 @@ def _version(path: str) -> str:
 
 # Versions never change, so the tasks of a process share them, however often they are unpickled.
 @functools.lru_cache(maxsize=4)
-def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
-    """Return a model, its signature's function, D and d."""
+def _load(path: str, signature: str) -> tuple[Any, Any, int, dict[str, Any]]:
+    """Return a model, its signature's function, D, and what it would answer to no rows."""
     model = tf.saved_model.load(path)
     if signature not in (known := sorted(model.signatures)):
         raise ValueError(f"signature should be one of {known}. Received: {signature!r}.")
@@ -120,7 +213,8 @@ def _load(path: str, signature: str) -> tuple[Any, Any, int, int]:
             f"Received: {signature!r} of {sorted(inputs)} to {sorted(outputs)}."
         )
     # The function works only as long as the model exists.
-    return model, call, int(spec.shape[1]), int(outputs["embedding"].shape[1])
+    empty = {name: np.empty((0, *o.shape[1:]), np.float32) for name, o in outputs.items()}
+    return model, call, int(spec.shape[1]), empty
 
 
 def _array(column: Any) -> Any:

@@ -1,8 +1,10 @@
 """Bulk embedding: batches of columns in, map coordinates out, alone and on Ray Data."""
 
 import itertools
+import os
 import pickle
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,3 +213,67 @@ def test_ray_reports_the_file_and_row_that_cannot_be_embedded(ray_data, exported
     )
     with pytest.raises(Exception, match=r"nan in 1 rows .* path \S*bad.parquet, id 1042"):
         embedding.materialize()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Rows in files of a few thousand, one of them empty and one in a folder of its own."""
+    X, ends = rows(20_000), [0, 0, 9_000, 13_000, 20_000]
+    for i, (start, end) in enumerate(itertools.pairwise(ends)):
+        file = tmp_path / "rows" / ("more/part.parquet" if i == 3 else f"part-{i}.parquet")
+        file.parent.mkdir(exist_ok=True, parents=True)
+        table = pa.table({**scalars(X[start:end]), "id": np.arange(start, end)})
+        pq.write_table(table, file)
+    return SimpleNamespace(X=X, rows=tmp_path / "rows", out=tmp_path / "embedded", path=tmp_path)
+
+
+def assert_every_row_once(folder, exported):
+    files = sorted(folder.out.rglob("*"))
+    assert sum(file.is_file() for file in files) == 4, files  # and nothing half written
+    parts = [pq.read_table(file) for file in folder.out.rglob("*.parquet")]
+    table = pa.concat_tables(parts).sort_by("id")
+    np.testing.assert_array_equal(table["id"], np.arange(20_000))
+    Y = np.asarray(exported.encoder.predict(folder.X, batch_size=4096, verbose=0))
+    np.testing.assert_allclose(embedded(table.to_pandas()), Y, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_leaves_every_row_written_once(ray_data, exported, folder):
+    flag = folder.path / "died"
+
+    class Dying(serving.Embedder):
+        def __call__(self, batch):
+            if len(batch) and not flag.exists():  # in the middle of a file
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch)
+
+    embed = Dying(exported.path, NAMES, keep=["id"])
+    written = serving.embed_parquet(folder.rows, folder.out, embed, workers=2)
+    assert flag.exists()
+    assert len(written) == 4
+    assert_every_row_once(folder, exported)
+
+
+@pytest.mark.slow
+def test_a_second_run_writes_what_is_missing(ray_data, exported, folder):
+    embed = serving.Embedder(exported.path, NAMES, keep=["id"])
+    bad = folder.rows / "part-2.parquet"
+    good = pq.read_table(bad)
+    broken = good.set_column(1, "x0", pa.array(np.full(len(good), np.nan)))
+    pq.write_table(broken, bad)
+    with pytest.raises(Exception, match="nan in 4000 rows"):
+        serving.embed_parquet(folder.rows, folder.out, embed)
+    pq.write_table(good, bad)
+    before = {file: file.stat().st_mtime_ns for file in folder.out.rglob("*.parquet")}
+    written = serving.embed_parquet(folder.rows, folder.out, embed)
+    assert folder.out / "part-2.parquet" in written
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert len(before) + len(written) == 4
+    assert_every_row_once(folder, exported)
+    assert serving.embed_parquet(folder.rows, folder.out, embed) == []
+
+
+def test_a_folder_without_files_is_refused(exported, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"rows should be a folder of \.parquet files"):
+        serving.embed_parquet(tmp_path, tmp_path, serving.Embedder(exported.path))

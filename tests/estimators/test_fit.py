@@ -1,0 +1,88 @@
+"""Fits that learn from some of the rows and place the others."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from support.fits import GRAPH, PLACED
+
+from ptsne_keras import ParametricTSNE
+
+SOME = {**PLACED, "max_train_rows": 200}
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+@pytest.fixture(scope="module")
+def drawn(wide):
+    return ParametricTSNE(**SOME).fit(wide)
+
+
+def test_the_rows_that_are_not_learned_are_placed_as_new_ones(drawn, wide, tmp_path):
+    assert drawn.embedding_.shape == (len(wide), 2)
+    reference = drawn.encoder_.layers[-1].reference()[1]
+    assert len(reference) == 200
+    learned = (drawn.embedding_[:, None] == reference).all(axis=2).any(axis=1)
+    assert learned.sum() == 200
+    np.testing.assert_array_equal(drawn.embedding_[~learned], drawn.transform(wide[~learned]))
+    drawn.save(tmp_path / "map")
+    loaded = ParametricTSNE.load(tmp_path / "map")
+    np.testing.assert_array_equal(loaded.transform(wide), drawn.transform(wide))
+    assert loaded.score(wide) == drawn.score(wide)
+
+
+def test_every_form_of_rows_gives_the_same_map(drawn, wide, tmp_path):
+    np.save(tmp_path / "rows.npy", wide.astype(np.float64))
+    forms = [np.load(tmp_path / "rows.npy", mmap_mode="r"), scipy.sparse.csr_matrix(wide)]
+    out = tmp_path / "map.npy"
+    whole = ParametricTSNE(**SOME).fit(forms[0], embedding_out=out)
+    np.testing.assert_array_equal(whole.embedding_, drawn.embedding_)
+    np.testing.assert_array_equal(np.load(out), drawn.embedding_)
+    assert isinstance(whole.embedding_, np.memmap)
+    sparse = ParametricTSNE(**SOME).fit(forms[1])
+    assert sparse.embedding_.shape == (len(wide), 2)
+    np.testing.assert_allclose(sparse.embedding_, sparse.transform(wide), atol=1e-2)
+
+
+def test_all_rows_can_be_written_too(placed, wide, tmp_path):
+    tsne = ParametricTSNE(**PLACED).fit(wide, embedding_out=tmp_path / "map.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "map.npy"), placed.embedding_)
+    assert tsne.embedding_.shape == (len(wide), 2)
+
+
+@pytest.mark.parametrize("options", [PLACED, {**GRAPH, "placement": False}], ids=["placed", "not"])
+def test_a_fit_to_some_rows_goes_on_with_the_same(options, wide, tmp_path):
+    options = {**options, "max_train_rows": 200, "epochs": 4}
+    tsne = ParametricTSNE(**options)
+    tsne.fit(wide, callbacks=Stop(), checkpoint=tmp_path / "kept", checkpoint_seconds=0.0)
+    assert len(tsne.embedding_) == len(wide)
+    for unfinished in (tsne, ParametricTSNE.load(tmp_path / "kept")):
+        with pytest.raises(ValueError, match="X should be the rows of the unfinished fit"):
+            unfinished.fit(wide[::-1], resume=True)
+        unfinished.fit(wide, resume=True)
+        assert len(unfinished.embedding_) == len(wide)
+
+
+def test_classes_are_those_of_the_rows_that_were_drawn(wide):
+    y = np.repeat(["a", "b"], [len(wide) - 50, 50])
+    tsne = ParametricTSNE(**SOME, label_weight=0.9).fit(wide, y)
+    assert len(tsne.embedding_) == len(wide)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        (SOME, {"neighbors": True}, "max_train_rows should be None with neighbors"),
+        (PLACED, {"embedding_out": "map.csv"}, "embedding_out should end in .npy"),
+        ({**PLACED, "max_train_rows": 3}, {}, "'max_train_rows' parameter"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, arguments, message, wide):
+    if "neighbors" in arguments:
+        others = (np.arange(len(wide))[:, None] + np.arange(1, 6)) % len(wide)
+        arguments = {"neighbors": (others, np.ones(others.shape))}
+    with pytest.raises(ValueError, match=message):
+        ParametricTSNE(**options).fit(wide, **arguments)
