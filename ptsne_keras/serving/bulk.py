@@ -75,7 +75,7 @@ class Embedder:
         self.signature = signature
 
     def __call__(self, batch: Any) -> dict[str, Any]:
-        """Return the columns to keep, `embedding_1` … `embedding_d`, and `novelty` if it is there."""
+        """Return the columns to keep, `embedding_1` … `embedding_d`, and `novelty` if asked for."""
         names = list(getattr(batch, "column_names", None) or batch.keys())
         features = self.features
         if features is None:
