@@ -166,20 +166,28 @@ class _FileEmbedder:
 
     def __call__(self, item: dict[str, str]) -> dict[str, str]:
         """Embed one file, unless a worker that died afterwards has done so."""
-        import pyarrow
         import pyarrow.parquet
 
         target = self.out / item["item"]
         if target.exists():
             return item
-        source = pyarrow.parquet.ParquetFile(self.rows / item["item"])
+        file = self.rows / item["item"]
+        try:
+            self._write(pyarrow.parquet.ParquetFile(file), target)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        return item
+
+    def _write(self, source: Any, target: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
         with source, files.replacing(target, make_parents=True) as beside:
             first = pyarrow.table(self.embedder(source.schema_arrow.empty_table()))
             with pyarrow.parquet.ParquetWriter(beside, first.schema) as writer:
                 for batch in source.iter_batches(_BLOCK):
                     found = self.embedder(pyarrow.Table.from_batches([batch]))
                     writer.write_table(pyarrow.table(found).cast(first.schema))
-        return item
 
 
 def _version(path: str) -> str:
