@@ -29,7 +29,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
-  benchmark-refine benchmark-fuzz benchmark-robustness
+  benchmark-refine benchmark-fuzz benchmark-robustness benchmark-bulk
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -91,8 +91,11 @@ benchmark-peers: $(VENV)/.core-$(ASKED) ## quality and speed beside the peers, f
 benchmark-neighbors: $(VENV)/.core-$(ASKED) ## recall and seconds of the neighbour libraries
 	$(BIN)/python benchmarks/neighbors.py
 
-benchmark-scaling: $(VENV)/.core-$(ASKED) ## cost of a fit from 10,000 to 1,000,000 rows
+benchmark-scaling: $(VENV)/.core-$(ASKED) ## cost and quality of a fit from 10,000 to 10,000,000 rows: an hour
 	$(BIN)/python benchmarks/scaling.py
+
+benchmark-bulk: $(VENV)/.test-$(ASKED) ## rows a second by one, two and four workers of Ray
+	$(BIN)/python benchmarks/bulk.py
 
 benchmark-step: $(VENV)/.core-$(ASKED) ## what a training step costs, part by part
 	$(BIN)/python benchmarks/step.py

@@ -308,8 +308,8 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         bad = np.flatnonzero(~np.isfinite(Y).all(axis=1))
         if bad.size:
             raise ValueError(
-                "X should have rows like those of fit, whose places are finite; look at their "
-                f"units. Received: {bad.size} others, the first of them row {bad[0]}."
+                "X should have rows like those of fit, which have finite places; check their "
+                f"units. Received: {bad.size} rows without one, the first at index {bad[0]}."
             )
         return Y
 

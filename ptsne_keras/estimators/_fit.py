@@ -126,8 +126,8 @@ def _placed(tsne: Any, X: Any, chosen: Any, out: Any) -> FloatArray:
         meter.close()
     if lost:
         warnings.warn(
-            "X should have rows whose places are finite; look at their units. "
-            f"Received: {lost} others, whose places are NaN.",
+            "X should have rows like those that were learned, which have finite places; check "
+            f"their units. Received: {lost} rows without one, which are NaN in embedding_.",
             stacklevel=4,
         )
     return Y if out is None else np.load(out, mmap_mode="r")
