@@ -141,7 +141,7 @@ def embed_parquet(
     Examples
     --------
     >>> embed = serving.Embedder(path, keep=["id"], signature="embed_with_novelty")
-    >>> written = serving.embed_parquet("rows", "embedded", embed, workers=2)
+    >>> serving.embed_parquet("rows", "embedded", embed, workers=2)  # doctest: +SKIP
     """
     ray_data = require("ray.data", extra="bulk", purpose="embed_parquet")
     rows, out = Path(rows).expanduser().resolve(), Path(out).expanduser().resolve()
