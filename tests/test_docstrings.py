@@ -26,8 +26,13 @@ FOUND = [
 ]
 # They take seconds, and their tests do the same.
 SLOW = {
-    "data.batches.from_graph", "data.service.from_array", "losses.tsne.TSNE",
-    "serving.bulk.Embedder", "serving.export.export_saved_model", "serving.runtimes.export_litert",
+    "affinities.neighbors.Neighbors", "data.batches.from_graph", "data.service.from_array",
+    "data.streams.from_dataset", "estimators._base.MapEstimator.extend",
+    "estimators._base.MapEstimator.novelty", "estimators.parametric_tsne.ParametricTSNE",
+    "evaluation.evaluate", "evaluation.summary", "evaluation.table", "losses.tsne.TSNE",
+    "metrics.batch.NeighborRecall", "metrics.batch.Trustworthiness", "networks.rbm.RBM",
+    "serving.bulk.Embedder", "serving.checks.check", "serving.export.export_saved_model",
+    "serving.runtimes.export_litert", "serving.server_config.configure",
     "training.conjugate_gradient.ConjugateGradientTrainer", "training.stages.finetune",
     "training.stages.pretrain", "training.trainer.Trainer",
 }  # fmt: skip

@@ -45,7 +45,7 @@ class Stop(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(settings, id=way, marks=[pytest.mark.slow] * (way not in ("graph", "batch")))
+        pytest.param(settings, id=way, marks=[pytest.mark.slow] * (way != "graph"))
         for way, settings in WAYS.items()
     ],
 )

@@ -115,7 +115,7 @@ def test_few_rows(n, X, new):
     assert ((tsne.novelty(new) >= 0) & (tsne.novelty(new) <= 1)).all()
 
 
-@pytest.mark.parametrize("d", [1, 3, 4])
+@pytest.mark.parametrize("d", [1, 4, pytest.param(3, marks=pytest.mark.slow)])
 def test_other_dimensions(d, X, new):
     tsne = ParametricTSNE(d, **QUICK).fit(X)
     assert tsne.transform(new).shape == (len(new), d)
@@ -124,7 +124,10 @@ def test_other_dimensions(d, X, new):
 
 @pytest.mark.parametrize(
     "options",
-    [SMALL | {"pretraining_epochs": 1}, {"encoder": conv(), "random_state": 0}],
+    [
+        pytest.param(SMALL | {"pretraining_epochs": 1}, marks=pytest.mark.slow),
+        {"encoder": conv(), "random_state": 0},
+    ],
     ids=["pretrained", "own network"],
 )
 def test_whatever_the_network(options, X, new):
@@ -209,7 +212,16 @@ def shared():
     return keras.Model(inputs, last(last(dense(inputs))))
 
 
-@pytest.mark.parametrize("make", [without_bias, bounded, in_half_precision, shared])
+@pytest.mark.parametrize(
+    "make",
+    [
+        bounded,
+        *(
+            pytest.param(m, marks=pytest.mark.slow)
+            for m in (without_bias, in_half_precision, shared)
+        ),
+    ],
+)
 def test_any_network_answers_on_the_freed_map(make, X, new):
     tsne = ParametricTSNE(encoder=make(), epochs=20, random_state=0).fit(X)
     Y = tsne.embedding_

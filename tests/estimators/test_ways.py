@@ -118,7 +118,7 @@ def test_a_forked_child_is_told_what_to_do(work, X, fitted, tmp_path):
         assert said.read().startswith("RuntimeError: TensorFlow cannot run in a process forked")
 
 
-@pytest.mark.parametrize("perplexity", [1.2, 98.9])
+@pytest.mark.parametrize("perplexity", [98.9, pytest.param(1.2, marks=pytest.mark.slow)])
 def test_a_map_of_few_rows_is_no_point_whatever_the_perplexity(perplexity, X):
     Y = ParametricTSNE(perplexity=perplexity, random_state=0).fit(X[:100]).embedding_
     assert 0.1 < np.ptp(Y, axis=0).max() < 1e4
@@ -129,7 +129,9 @@ def test_a_map_that_shrinks_to_a_point_is_reported(X):
         ParametricTSNE(perplexity=97, exaggeration=2.0, random_state=0).fit(X[:100])
 
 
-@pytest.mark.parametrize("objective", ["placement", "squares"])
+@pytest.mark.parametrize(
+    "objective", ["placement", pytest.param("squares", marks=pytest.mark.slow)]
+)
 def test_a_map_in_another_order_than_its_rows_is_reported(objective, X, placed_digits):
     regressor = MapRegressor(objective=objective, epochs=1, random_state=0)
     shuffled = np.random.default_rng(0).permutation(placed_digits)

@@ -167,7 +167,10 @@ def test_it_survives_serialisation():
     assert again.blocks == 4
 
 
-@pytest.mark.parametrize(("jit_compile", "d"), [(False, 1), (True, 2), (False, 5)])
+@pytest.mark.parametrize(
+    ("jit_compile", "d"),
+    [(True, 2), *(pytest.param(False, d, marks=pytest.mark.slow) for d in (1, 5))],
+)
 def test_a_users_own_model_compiles_and_fits(jit_compile, d, digits, tmp_path):
     """Old Keras refused (B, d) against (B, B). The last batch has fewer rows."""
     X, sizes = digits[0][0], [40, 40, 25]

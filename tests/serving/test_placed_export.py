@@ -70,7 +70,7 @@ def exported(request, path, new, served):
     return path, set(tf.saved_model.load(str(path)).signatures) - {"embed_examples"}, rows
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_a_row_that_is_not_finite_spoils_no_other(value, exported):
     path, names, rows = exported
     spoiled = rows[:3].copy()

@@ -25,7 +25,9 @@ GRAPH = {
 }
 # The default method, in small: the network, its rows freed, new rows placed among them.
 PLACED = GRAPH | {"placement": True}
-BOTH = pytest.mark.parametrize("options", [SMALL, GRAPH], ids=["batch", "graph"])
+BOTH = pytest.mark.parametrize(
+    "options", [pytest.param(SMALL, marks=pytest.mark.slow), GRAPH], ids=["batch", "graph"]
+)
 FEW = {"hidden_units": (20, 10), "pretraining_epochs": 2, "epochs": 3, "batch_size": 150}
 
 

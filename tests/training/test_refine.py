@@ -35,7 +35,7 @@ def start(d, n=300):
     return np.random.default_rng(0).normal(size=(n, d)).astype("float32")
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (1, 3))])
 @pytest.mark.parametrize("dof", [1.0, 2.0])
 def test_the_divergence_falls_and_is_told(d, dof, graph):
     told = []

@@ -38,7 +38,7 @@ def mean_kl(model, data, **options):
     return np.mean([reference.tsne(P.numpy(), model(x).numpy(), **options) for x, P in data])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_trains_as_a_model_that_is_compiled_with_the_loss(data, jit_compile):
     plain = encoder()
     plain.compile(keras.optimizers.Adam(0.01), loss=losses.TSNE(dof=2.0, exaggeration=3.0))
