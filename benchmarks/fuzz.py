@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 
 OUTCOMES = ("read", "refused", "other", "hang", "crash")
@@ -192,7 +193,7 @@ def batch(form: str, first: int, count: int) -> None:
                 signal.alarm(SECONDS)  # ends the process, inside any library
                 outcomes.append(outcome(call, file))
             signal.alarm(0)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            peak = round(1000 * kept.peak_gigabytes())
             print(json.dumps([number, outcomes, peak]), flush=True)
 
 
