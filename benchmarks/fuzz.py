@@ -193,7 +193,8 @@ def batch(form: str, first: int, count: int) -> None:
                 signal.alarm(SECONDS)  # ends the process, inside any library
                 outcomes.append(outcome(call, file))
             signal.alarm(0)
-            peak = round(1000 * kept.peak_gigabytes())
+            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000
+            peak = max(round(1000 * kept.peak_gigabytes()), children)
             print(json.dumps([number, outcomes, peak]), flush=True)
 
 
