@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import tempfile
 import uuid
 import warnings
 import zipfile
@@ -177,6 +176,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # the system's; Keras has others
+            if error.strerror is None:  # explained already
+                raise
             raise files.explained(error, folder, "read") from error
         reason = (str(error).strip().splitlines() or [""])[0][:_WORDS] or type(error).__name__
         raise ValueError(
@@ -380,11 +381,7 @@ def _named_files(folder: Path) -> set[str] | None:
 
 def _keras_bytes(model: keras.Model) -> bytes:
     # Keras writes only to a path; from memory it is then written like everything else.
-    try:
-        with files.scratch() as scratch:
-            file = scratch / "model.keras"
-            model.save(file)
-            return file.read_bytes()
-    except OSError as error:
-        place = Path(tempfile.gettempdir())
-        raise files.explained(error, place, "written (set TMPDIR to another place)") from error
+    with files.scratch() as scratch:
+        file = scratch / "model.keras"
+        model.save(file)
+        return file.read_bytes()
