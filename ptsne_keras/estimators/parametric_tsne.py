@@ -2,6 +2,7 @@
 
 import functools
 import os
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import keras
@@ -263,10 +264,12 @@ class ParametricTSNE(MapEstimator):
             Whether to continue a fit that a callback stopped early, or one loaded from its
             checkpoint. X and the parameters must be those of that fit.
         checkpoint : path-like, default=None
-            A folder for the unfinished model. After the end of the process
-            ``ParametricTSNE.load(checkpoint).fit(X, resume=True)`` goes on.
+            A folder for the unfinished model, and for neighbours whose search takes 10 s. After the
+            end of the process ``ParametricTSNE.load(checkpoint)`` goes on by
+            ``fit(X, resume=True, checkpoint=checkpoint)``.
         checkpoint_seconds : float, default=300.0
-            The least seconds of fine-tuning between two checkpoints.
+            The least seconds of fine-tuning between two checkpoints; there is another at its end,
+            10 s or more after the last.
 
         Returns
         -------
@@ -295,22 +298,23 @@ class ParametricTSNE(MapEstimator):
         X = self._of_metric(X)
         if neighbors is not None:
             neighbors = check_neighbors(neighbors, X.shape[0])
+        codes = class_codes(y, X.shape[0]) if self.label_weight else None
+        given = _resume.fingerprints(neighbors, codes)
         if start and start.left:
-            _resume.check_same_rows(self, X, neighbors)
+            _resume.check_same(self, X, given)
         seed = start.left.seed if start and start.left else self._seeds(1)[0]
         k = None if neighbors is None else neighbors.indices.shape[1]
         settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
-        options |= {"seed": seed, "verbose": self.verbose}
+        options |= {"seed": seed, "verbose": self.verbose, "codes": codes}
         options["init"] = init and start_of(init, settings, X.shape[1])
-        options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
         # X has been checked.
         with sklearn.config_context(assume_finite=True), without_retracing_warnings():
             if checkpoint is not None:
-                keep = _resume.keep
-                options["keep"] = functools.partial(keep, self, settings, X, neighbors, checkpoint)
+                keep = functools.partial(_resume.keep, self, settings, X, given, checkpoint)
+                options |= {"keep": keep, "checkpoint": Path(checkpoint).expanduser()}
             options |= {"start": start, "neighbors": neighbors}
             found = _fit_stages.fit(X, settings, **options)
-            _resume.take(self, settings, X, neighbors, found)
+            _resume.take(self, settings, X, given, found)
         _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
