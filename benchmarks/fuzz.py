@@ -27,7 +27,8 @@ import kept
 import numpy as np
 
 OUTCOMES = ("read", "refused", "other", "hang", "crash")
-# Seconds that one call may take; inputs of a process; bytes that a process may reserve.
+# Seconds of a processor that one call may take, and ten times as many of the clock; inputs of a
+# process; bytes that a process may reserve.
 SECONDS, BATCH, MEMORY = 20, 500, 6 << 30
 TOKENS = [b'"', b";", b"\t", b",,", b"\0", b"\xff", b"1e999", b"-", b"=1+1", b"NA", b"\r", b"#"]
 TOKENS += [b"x" * 200_000, b"9" * 400, b"1,5", b"1.234,5", b"\n\n", b"()" * 300, b"'" * 9, b"True"]
@@ -190,10 +191,14 @@ def batch(form: str, first: int, count: int) -> None:
             del packed
             outcomes = []
             for call in calls(file):
-                signal.alarm(SECONDS)  # ends the process, inside any library
+                # Signals that end the process, inside any library.
+                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                signal.alarm(10 * SECONDS)
                 outcomes.append(outcome(call, file))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-            peak = round(1000 * kept.peak_gigabytes())
+            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000
+            peak = max(round(1000 * kept.peak_gigabytes()), children)
             print(json.dumps([number, outcomes, peak]), flush=True)
 
 
@@ -201,7 +206,8 @@ def run(form: str, first: int, count: int) -> tuple[list[Any], str]:
     """Run a batch in a process; return its lines, and "hang" or "crash" where it died."""
     command = [sys.executable, __file__, "--batch", form, str(first), str(count)]
     done = subprocess.run(command, capture_output=True, text=True)
-    end = {0: "", -signal.SIGALRM: "hang"}.get(done.returncode, "crash")
+    ends = {0: "", -signal.SIGALRM: "hang", -signal.SIGPROF: "hang"}
+    end = ends.get(done.returncode, "crash")
     return [json.loads(line) for line in done.stdout.splitlines() if line.endswith("]")], end
 
 

@@ -49,10 +49,16 @@ def digest(path: Path) -> str:
 
 
 def paired(folder: Path) -> bool:
-    """Return whether the map in a folder is the one that its manifest names."""
-    sweep(folder)
+    """Return whether a map in a folder is the one that its manifest names; afterwards it is there.
+
+    It holds for whoever reads the folder as it is, and for the next call.
+    """
     named = json.loads((folder / "model.json").read_text()).get("map")
-    return named is None or named["sha256"] == digest_of(folder / "map.csv")
+    whole = [digest_of(file) for file in folder.glob("map.csv")]
+    sweep(folder)
+    if named is None:
+        return not whole
+    return {named["sha256"]} == {digest_of(folder / "map.csv"), *whole}
 
 
 def digest_of(file: Path) -> str:
@@ -96,7 +102,7 @@ def kills(place: Path, count: int) -> list[Line]:
                 whole = all((folder / name / "saved_model.pb").exists() for name in new)
                 wrong["broken"] += not (same and whole)
             else:
-                wrong["broken"] += not (done(lambda f=folder: load(f) and 0) and paired(folder))
+                wrong["broken"] += not (paired(folder) and done(lambda f=folder: load(f) and 0))
             wrong["next run fails"] += not done(work)
             wrong["strays"] += bool(strays(folder, base))
         lines.append(Line(f"kill -9 during {name}", count, wrong))
@@ -137,7 +143,7 @@ def two_writers(place: Path, count: int) -> list[Line]:
                 stray = bool(strays(folder, base=True))
             else:
                 models = [p for p in places if is_model(p)]
-                loads = [done(lambda p=p: load(p) and 0) and paired(p) for p in models]
+                loads = [paired(p) and done(lambda p=p: load(p) and 0) for p in models]
                 wrong["broken"] += not all(loads)
                 # Each of two saves replaces what was there; each of two fits has its own folder.
                 wrong["false successes"] += (succeeded if name == "fit" else 1) > sum(loads)
@@ -240,7 +246,7 @@ def power_cuts(place: Path, count: int) -> Line:
     wrong = {"broken": 0, "lost after success": 0}
     for i in range(count):
         target = results / str(i)
-        wrong["broken"] += not (done(lambda t=target: load(t) and 0) and paired(target))
+        wrong["broken"] += not (paired(target) and done(lambda t=target: load(t) and 0))
     last = json.loads((results / str(count - 1) / "model.json").read_text())["sha256"]
     wrong["lost after success"] += last != json.loads((folder / "model.json").read_text())["sha256"]
     return Line("power cut (traced calls replayed)", count, wrong)
@@ -278,7 +284,7 @@ def device_cuts(place: Path, count: int) -> Line | None:
         cut = place / f"cut-{i}.img"
         subprocess.run([*mount, cut, disk], check=True)
         try:
-            whole = done(lambda: load(folder) and 0) and paired(folder)
+            whole = paired(folder) and done(lambda: load(folder) and 0)
             wrong["broken"] += not whole
             kept = whole and (folder / "model.json").read_bytes() == last
             wrong["lost after success"] += i == count and not kept

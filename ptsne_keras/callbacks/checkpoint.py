@@ -46,7 +46,7 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(self, start: Unfinished | None = None, seconds: float = math.inf) -> None:
         super().__init__()
-        self._seconds, self._due = seconds, time.monotonic() + seconds
+        self._seconds, self._kept = seconds, time.monotonic()
         self.start = start
         self.epochs = self.before = 0 if start is None else start.epochs
         self.weights: list[Any] | None = None
@@ -71,17 +71,20 @@ class Recorder(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps of the epoch, and keep the weights if it is time."""
         self._steps = batch + 1
-        if self.keep is not None and time.monotonic() >= self._due:
-            self.weights = self._now()
-            self.keep()
-            self.weights = None
-            self._due = time.monotonic() + self._seconds
+        self.keep_after(self._seconds)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Keep the weights if training stops before its end."""
         self.epochs = epoch + (self._steps >= self.params["steps"])
         if self.model.stop_training and self.epochs < self.params["epochs"]:
             self.weights = self._now()
+
+    def keep_after(self, seconds: float) -> None:
+        """Keep the weights if the last ones were kept, or the fit began, so many seconds ago."""
+        if self.keep is not None and time.monotonic() - self._kept >= seconds:
+            self.weights = self._now()
+            self.keep()
+            self.weights, self._kept = None, time.monotonic()
 
     def _now(self) -> list[Any]:
         variables = [*self.model.weights, *self.model.optimizer.variables]

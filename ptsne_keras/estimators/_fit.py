@@ -51,22 +51,22 @@ def fit(
     X = tsne._of_metric(_in_memory(whole, chosen))
     if neighbors is not None:
         neighbors = _of_all(check_neighbors(neighbors, n), chosen)
+    codes = class_codes(y, n) if tsne.label_weight else None
+    codes = codes if codes is None or chosen is None else codes[chosen]
+    given = _resume.fingerprints(neighbors, codes)
     if start:
-        _resume.check_same_rows(tsne, X, neighbors, chosen)
+        _resume.check_same(tsne, X, given, chosen)
     k = None if neighbors is None else neighbors.indices.shape[1]
     settings = resolve(tsne.get_params(), X.shape[0], features, k)
     options |= {"start": start, "neighbors": neighbors, "seed": seed, "verbose": tsne.verbose}
-    options["init"] = init and start_of(init, settings, features)
-    if tsne.label_weight:
-        codes = class_codes(y, n)
-        options["codes"] = codes if chosen is None else codes[chosen]
+    options |= {"codes": codes, "init": init and start_of(init, settings, features)}
     # X has been checked.
     with sklearn.config_context(assume_finite=True), without_retracing_warnings():
         if checkpoint is not None:
-            keep = _resume.keep
-            options["keep"] = functools.partial(keep, tsne, settings, X, neighbors, checkpoint)
+            keep = functools.partial(_resume.keep, tsne, settings, X, given, checkpoint)
+            options |= {"keep": keep, "checkpoint": Path(checkpoint).expanduser()}
         found = _fit_stages.fit(X, settings, **options)
-        _resume.take(tsne, settings, X, neighbors, found)
+        _resume.take(tsne, settings, X, given, found)
         _fit_stages.warn_of_point(tsne.embedding_, settings)
         if chosen is not None or embedding_out is not None:
             watch = Stopwatch(tsne.history_["seconds"])

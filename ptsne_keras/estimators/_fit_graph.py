@@ -1,7 +1,11 @@
 """What a fit along the neighbour graph needs: the graph, optimizer, compilation, freed rows."""
 
+import contextlib
 import math
+import time
+import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +18,7 @@ from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.estimators import _placer
 from ptsne_keras.estimators._settings import SEARCH_DIMS, Settings
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import pca
+from ptsne_keras.utils import files, pca
 
 # The weights are averaged over about this part of the steps, the last ones.
 _AVERAGED = 1 / 16
@@ -27,6 +31,8 @@ _STEPS_PER_CALL = 64
 _CURVE = 100
 # Steps of the freed rows.
 _STEPS = 250
+# Seconds of work that a checkpoint keeps though it is not due; what takes less is done again.
+WORTH = 10.0
 # Partners of each labelled row that are drawn from its class.
 _PARTNERS = 15
 
@@ -52,8 +58,12 @@ def graph(
     seed: int,
     neighbors: Neighbors | None = None,
     codes: Any = None,
+    checkpoint: Path | None = None,
 ) -> Graph:
-    """Return the graph of the 3 · perplexity nearest neighbours of each row, or of those given."""
+    """Return the graph of the 3 · perplexity nearest neighbours of each row, or of those given.
+
+    A folder for a `checkpoint` keeps neighbours whose search takes long.
+    """
     perplexity = settings.perplexity
     n, largest = len(rows), max(several(perplexity))
     if neighbors is None and not largest < n - 1:
@@ -65,10 +75,30 @@ def graph(
         reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
     index = _placer.index_of(Z)
     k = min(math.ceil(3 * largest), n - 1)
-    found = neighbors or index.search(None, k, skip=np.arange(n))
+    found = neighbors or _searched(index, Z, k, checkpoint)
     P = affinities.neighbor_probabilities(found.distances, perplexity)
     whole = Graph(Z, reduced, index, found, P)
     return whole if codes is None else with_labels(whole, codes, settings.label_weight, seed)
+
+
+def _searched(index: Index, Z: FloatArray, k: int, checkpoint: Path | None) -> Neighbors:
+    """Return the neighbours of the rows Z, from a checkpoint if it has those of these rows."""
+    everything = np.arange(len(Z))
+    if checkpoint is None:
+        return index.search(None, k, skip=everything)
+    file, key = checkpoint / "neighbors.npz", zlib.crc32(Z.data)
+    with contextlib.suppress(Exception), np.load(file, allow_pickle=False) as kept:
+        if kept["key"] == key and kept["indices"].shape == (len(Z), k):
+            return Neighbors(kept["indices"], kept["distances"])
+    start = time.monotonic()
+    found = index.search(None, k, skip=everything)
+    if time.monotonic() - start >= WORTH:
+        with (
+            contextlib.suppress(OSError),  # as a full disk, of which the next checkpoint warns
+            files.replacing(file, make_parents=True) as beside,
+        ):
+            np.savez(beside, key=key, indices=found.indices, distances=found.distances)
+    return found
 
 
 def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -69,12 +70,14 @@ def fit(
     neighbors: Neighbors | None = None,
     codes: Any = None,
     keep: Callable[[Fitted], None] | None = None,
+    checkpoint: Path | None = None,
     seconds: float = math.inf,
 ) -> Fitted:
     """Run the stages on rows [N, D], dense or sparse, or the rest of them from an earlier fit.
 
     `init` is the network of another fit, from whose map this one starts; `codes` [N] are classes.
-    `keep` takes the unfinished fit every so many seconds of fine-tuning.
+    `keep` takes the unfinished fit every so many seconds of fine-tuning, and at its end; what else
+    took long is kept in the folder `checkpoint`.
     """
     seeds = np.random.default_rng(seed).integers(2**31, size=4).tolist()
     _check_optimizer(settings)
@@ -85,7 +88,8 @@ def fit(
     X, rows, reduced = _project(X, settings, seeds[0], watch, init)
     graph = None
     if settings.placement or settings.sampling == "graph":
-        graph = _fit_graph.graph(X, rows, reduced, settings, seeds[1], neighbors, codes)
+        given = neighbors, codes, checkpoint
+        graph = _fit_graph.graph(X, rows, reduced, settings, seeds[1], *given)
         watch.lap("neighbors")
     # Before any training, so that a perplexity that cannot work costs no time. Resumed, a fit draws
     # new batches; fixed ones stay the same.
@@ -109,6 +113,8 @@ def fit(
     fitted = trained()
     if not settings.placement or graph is None:
         return fitted
+    if fitted.left is None:
+        recorder.keep_after(min(seconds, _fit_graph.WORTH))
     return _placed(X, mapped(head, rows), graph, settings, fitted, verbose, watch)
 
 

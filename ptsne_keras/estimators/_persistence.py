@@ -1,9 +1,9 @@
 """A model folder: a JSON manifest and the files it names. Loading it runs no code from it.
 
 Files are written first, under names of their own. Replacing the manifest is the one step that makes
-them the model: before it the old model is whole, after it the new one. A map of the training rows
-waits under such a name too; the manifest says so, and whoever opens the folder next moves it to its
-place if the process that wrote it could not.
+them the model: before it the old model is whole, after it the new one. Maps of training rows have
+such names too while the manifest is replaced, so that none is in its place beside another's model;
+whoever opens the folder next moves it there if the process that wrote it could not.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import tempfile
 import uuid
 import warnings
 import zipfile
@@ -28,7 +27,6 @@ from ptsne_keras.utils import files
 
 FORMAT = 1
 """The version of the folder's layout; a reader refuses a higher one."""
-
 MANIFEST = "model.json"
 MAP = "map.csv"
 """The map of the training rows, where there is one."""
@@ -36,10 +34,9 @@ MAP = "map.csv"
 _KEYS = {"format", "kind", "state", "files", "sha256"}
 _ROLES = {"encoder", "initial_encoder", "arrays"}
 _REQUIRED = {"encoder", "arrays"}
-# The most bytes of a manifest, and of a file whose manifest does not state its size.
-_MANIFEST_BYTES, _FILE_BYTES = 1 << 28, 1 << 32
-# Characters of another library's words, at most.
-_WORDS = 200
+# The most bytes of a manifest, and of a file whose manifest does not state its size; the most
+# characters of another library's words.
+_MANIFEST_BYTES, _FILE_BYTES, _WORDS = 1 << 28, 1 << 32, 200
 # Names of the files of a model; no other program gives such names.
 _OURS = re.compile(r"(encoder|initial_encoder|arrays|map)-[0-9a-f]{12}\.(keras|npz|csv)")
 
@@ -81,10 +78,11 @@ def save(
                 with files.replacing(folder / name) as beside:
                     write_map(beside)
                 manifest["map"] = _entry(name, (folder / name).read_bytes())
+            _withdraw_map(folder)
             files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-            _finish_map(folder)
         finally:
-            # Whichever manifest is there now, its files stay.
+            # Whichever manifest is there now, its map and files stay.
+            _finish_map(folder)
             _remove_strays(folder, old or ())
 
 
@@ -125,6 +123,15 @@ def _remove_strays(folder: Path, old: Collection[str] = ()) -> None:
             (folder / name).unlink()
 
 
+def _withdraw_map(folder: Path) -> None:
+    """Move the map that the manifest names from its place, for no other manifest to have it."""
+    with contextlib.suppress(FileNotFoundError):
+        name, digest = _named_map(folder)
+        if name and hashlib.sha256((folder / MAP).read_bytes()).hexdigest() == digest:
+            (folder / MAP).replace(folder / name)
+            files.flush_entries(folder)
+
+
 def _finish_map(folder: Path) -> None:
     """Move a map to its place that has come with the manifest, in a folder that is locked."""
     if (waiting := _waiting_map(folder)) is not None:
@@ -134,12 +141,17 @@ def _finish_map(folder: Path) -> None:
 
 def _waiting_map(folder: Path) -> Path | None:
     """Return the map that has come with the manifest, if it is not in its place yet."""
+    name, _ = _named_map(folder)
+    return folder / name if name and (folder / name).is_file() else None
+
+
+def _named_map(folder: Path) -> tuple[str | None, Any]:
+    """Return the name of the map that the manifest has, if any, and its digest."""
     try:
-        name = _manifest(folder)["map"]["name"]
+        name, digest = (_manifest(folder)["map"][key] for key in ("name", "sha256"))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    waits = isinstance(name, str) and _OURS.fullmatch(name) and (folder / name).is_file()
-    return folder / name if waits else None
+        return None, None
+    return (name if isinstance(name, str) and _OURS.fullmatch(name) else None), digest
 
 
 def load(
@@ -177,6 +189,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno:  # the system's; Keras has others
+            if error.strerror is None:  # explained already
+                raise
             raise files.explained(error, folder, "read") from error
         reason = (str(error).strip().splitlines() or [""])[0][:_WORDS] or type(error).__name__
         raise ValueError(
@@ -380,11 +394,7 @@ def _named_files(folder: Path) -> set[str] | None:
 
 def _keras_bytes(model: keras.Model) -> bytes:
     # Keras writes only to a path; from memory it is then written like everything else.
-    try:
-        with files.scratch() as scratch:
-            file = scratch / "model.keras"
-            model.save(file)
-            return file.read_bytes()
-    except OSError as error:
-        place = Path(tempfile.gettempdir())
-        raise files.explained(error, place, "written (set TMPDIR to another place)") from error
+    with files.scratch() as scratch:
+        file = scratch / "model.keras"
+        model.save(file)
+        return file.read_bytes()

@@ -3,13 +3,12 @@
 import copy
 import warnings
 import zlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras.affinities.neighbors import Neighbors
-from ptsne_keras.callbacks.checkpoint import Unfinished
 from ptsne_keras.estimators import _encoders, _fit_stages, _persistence
 from ptsne_keras.estimators._settings import Settings
 from ptsne_keras.estimators.scoring import scored_rows
@@ -17,12 +16,15 @@ from ptsne_keras.estimators.scoring import scored_rows
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
 _NOT_COMPARED = ("encoder", "random_state", "verbose")
 
+Given: TypeAlias = dict[str, int | None]
+"""Fingerprints of what a fit is given beside its rows."""
 
-def take(tsne: Any, settings: Settings, X: Any, neighbors: Any, found: _fit_stages.Fitted) -> None:
+
+def take(tsne: Any, settings: Settings, X: Any, given: Given, found: _fit_stages.Fitted) -> None:
     """Set the attributes of a fit to X, finished or not."""
     tsne._settings = settings
     tsne.network_, tsne.dof_, tsne.history_, left, placed = found
-    tsne._left = left and kept(left, tsne, neighbors)
+    tsne._left = left and left._replace(parameters=compared(tsne) | given)
     if placed is None:
         tsne.encoder_, tsne._placer = tsne.network_, None
         tsne.embedding_ = _encoders.mapped(tsne.network_, X)
@@ -32,12 +34,12 @@ def take(tsne: Any, settings: Settings, X: Any, neighbors: Any, found: _fit_stag
 
 
 def keep(
-    tsne: Any, settings: Settings, X: Any, neighbors: Any, folder: Any, found: _fit_stages.Fitted
+    tsne: Any, settings: Settings, X: Any, given: Given, folder: Any, found: _fit_stages.Fitted
 ) -> None:
     """Save an unfinished fit to X; training goes on if that fails."""
     unfinished = copy.copy(tsne)
     try:
-        take(unfinished, settings, X, neighbors, found)
+        take(unfinished, settings, X, given, found)
         unfinished.save(folder)
     except (OSError, ValueError) as error:
         warnings.warn(f"The checkpoint is not up to date: {error}", stacklevel=2)
@@ -67,29 +69,28 @@ def compared(tsne: Any) -> dict[str, Any]:
     return _persistence.parameters(tsne, without=_NOT_COMPARED)
 
 
-def kept(left: Unfinished, tsne: Any, neighbors: Neighbors | None) -> Unfinished:
-    """Return what is left of a fit, with what it has to be resumed with."""
-    parameters = compared(tsne) | {"neighbors": fingerprint(neighbors)}
-    return left._replace(parameters=parameters)
+def fingerprints(neighbors: Neighbors | None, codes: Any) -> Given:
+    """Return numbers that tell given neighbours, and given classes, from others."""
+    found: Given = {"neighbors": None, "y": None}
+    if neighbors is not None:
+        distances = neighbors.distances.astype("f4")
+        found["neighbors"] = zlib.crc32(neighbors.indices.tobytes() + distances.tobytes())
+    if codes is not None:
+        found["y"] = zlib.crc32(codes.astype("i8").tobytes())
+    return found
 
 
-def fingerprint(neighbors: Neighbors | None) -> int | None:
-    """Return a number that tells given neighbours from others."""
-    if neighbors is None:
-        return None
-    return zlib.crc32(neighbors.indices.tobytes() + neighbors.distances.astype("f4").tobytes())
-
-
-def check_same_rows(tsne: Any, X: Any, neighbors: Neighbors | None, chosen: Any) -> None:
-    """Raise unless the rows are those of the unfinished fit, judged as the model knows them.
+def check_same(tsne: Any, X: Any, given: Given, chosen: Any) -> None:
+    """Raise unless the rows, and what is given with them, are those of the unfinished fit.
 
     X are those to learn from, `chosen` their indices among more, or None.
     """
-    if tsne._left.parameters.get("neighbors") != fingerprint(neighbors):
-        given = "none" if neighbors is None else "others"
-        raise ValueError(
-            f"neighbors should be those of the unfinished fit, or None as then. Received: {given}."
-        )
+    for name, value in given.items():
+        if tsne._left.parameters.get(name, value) != value:
+            raise ValueError(
+                f"{name} should be those of the unfinished fit, or None as then. "
+                f"Received: {'none' if value is None else 'others'}."
+            )
     if tsne._placer is not None:
         known = tsne.encoder_.layers[-1].reference()[0]
         found, size = _encoders.projected(tsne.encoder_, X), np.abs(known).max()

@@ -264,10 +264,12 @@ class ParametricTSNE(MapEstimator):
             Whether to continue a fit that a callback stopped early, or one loaded from its
             checkpoint. X and the parameters must be those of that fit.
         checkpoint : path-like, default=None
-            A folder for the unfinished model. After the end of the process
-            ``ParametricTSNE.load(checkpoint).fit(X, resume=True)`` goes on.
+            A folder for the unfinished model, and for neighbours whose search takes 10 s. After the
+            end of the process ``ParametricTSNE.load(checkpoint)`` goes on by
+            ``fit(X, resume=True, checkpoint=checkpoint)``.
         checkpoint_seconds : float, default=300.0
-            The least seconds of fine-tuning between two checkpoints.
+            The least seconds of fine-tuning between two checkpoints; there is another at its end,
+            10 s or more after the last.
         embedding_out : path-like, default=None
             A .npy file for the map of all rows; `embedding_` is then this file, memory-mapped.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from ptsne_keras.io import _hdf5
 from ptsne_keras.utils import files
 from ptsne_keras.utils.arrays import block_size, dense, row_slices
 from ptsne_keras.utils.optional import require
@@ -227,6 +228,7 @@ def anndata(file: Path, layer: str | None, obsm: str | None) -> RowFile:
     if layer is not None and obsm is not None:
         raise ValueError(f"layer and obsm should not both be given for {file}.")
     reader = require("anndata", extra="anndata", purpose=f"Reading {file}")
+    _hdf5.check(file)
     sizes: list[int] = []
     with require("h5py", extra="anndata", purpose=f"Reading {file}").File(file) as held:
         held.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))

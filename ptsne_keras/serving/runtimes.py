@@ -103,6 +103,8 @@ def _export(
     try:
         written = convert(single, features)
         run = load(written)
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # each converter and runtime has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RuntimeError(

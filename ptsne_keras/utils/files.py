@@ -26,6 +26,7 @@ _FIXES = {
     errno.EISDIR: "it is a folder; move it away or give another path",
     errno.ENAMETOOLONG: "the name is too long; give a shorter one",
 }
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 TEMPORARY = ".ptsne-"
 """The start of the names of temporary files and folders; the process's number follows."""
 
@@ -49,7 +50,7 @@ def replacing(
         return
     with (
         made(file.parent) if make_parents else contextlib.nullcontext(),
-        _explaining(file),
+        explaining(file),
         # The suffix stays, since some writers choose the format by it.
         _temporary(file.parent, file.suffix) as beside,
     ):
@@ -71,8 +72,9 @@ def write(path: str | os.PathLike[str], data: bytes, *, new: bool = False) -> No
 @contextlib.contextmanager
 def scratch(folder: Path | None = None) -> Iterator[Path]:
     """Yield a new folder for a while, by default where the system keeps temporary files."""
-    place = Path(tempfile.gettempdir()) if folder is None else folder
-    with _temporary(place) as made_folder:
+    place = folder or Path(tempfile.gettempdir())
+    verb = "written" if folder else "written (set TMPDIR to another place)"
+    with explaining(place, verb), _temporary(place) as made_folder:
         yield made_folder
 
 
@@ -242,14 +244,18 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explaining(file: Path) -> Iterator[None]:
+def explaining(file: Path, verb: str = "written") -> Iterator[None]:
     """Explain what the system says about writing a file, unless it has a message of its own."""
     try:
         yield
-    except OSError as error:
-        if error.strerror is None:
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise explained(error, file, verb) from error
+        # Some libraries put what the system says into errors of their own.
+        said = (number for number in _OF_DISKS if os.strerror(number) in str(error))
+        if (number := next(said, None)) is None:
             raise
-        raise explained(error, file, "written") from error
+        raise explained(OSError(number, ""), file, verb) from error
 
 
 def explained(error: OSError, path: Path, verb: str) -> OSError:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from ptsne_keras import MapRegressor, ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE, training
+from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.callbacks import Interruption, progress
+from ptsne_keras.estimators import _fit_graph
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 BATCH = {"sampling": "batch", "batch_size": 30}
@@ -109,6 +111,29 @@ def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
     checked = ParametricTSNE(**settings).fit(X, **often)
     assert "stopped" not in checked.history_
     np.testing.assert_array_equal(checked.embedding_, whole.embedding_)
+
+
+def test_a_fit_that_died_after_training_does_not_train_or_search_again(X, tmp_path, monkeypatch):
+    settings, kept = {**QUICK, **WAYS["graph"]}, tmp_path / "kept"
+    whole = ParametricTSNE(**settings).fit(X)
+    monkeypatch.setattr(_fit_graph, "WORTH", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "refine", dying)
+        with pytest.raises(KeyboardInterrupt):
+            ParametricTSNE(**settings).fit(X, checkpoint=kept)
+    tsne, later, searched = ParametricTSNE.load(kept), Stop(-1), []
+    real = Index.search
+    monkeypatch.setattr(Index, "search", lambda *a, **o: (searched.append(a[1]), real(*a, **o))[1])
+    tsne.fit(X, resume=True, checkpoint=kept, callbacks=[later])
+    assert later.seen == []
+    assert not any(rows is None for rows in searched)
+    np.testing.assert_array_equal(tsne.embedding_, whole.embedding_)
+    ParametricTSNE(**settings).fit(X[::-1], checkpoint=kept)  # of other rows
+    assert any(rows is None for rows in searched)
+
+
+def dying(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_checkpoint_that_cannot_be_written_is_no_reason_to_stop(X, tmp_path):

@@ -322,8 +322,10 @@ def full_disk(fit):
     return fsync
 
 
-def no_temporary_space(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def no_temporary_space(path, *, is_folder, made=files._made):
+    if is_folder:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return made(path, is_folder=is_folder)
 
 
 SAVES = {
@@ -348,7 +350,7 @@ def test_save(what, there, name, fitted, others, saved, open_folder, monkeypatch
     if what == "a disk that is full":
         tries = 5  # the encoder and its folder, the arrays and theirs, the manifest
     elif what == "a disk for temporary files that is full":
-        monkeypatch.setattr(files, "scratch", no_temporary_space)
+        monkeypatch.setattr(files, "_made", no_temporary_space)
     elif what == "a model that may not be replaced":
         folder.mkdir(exist_ok=True)
         around = forbidden(folder, 0o555)

@@ -1,5 +1,6 @@
 """Maps that know the classes of some rows, or of all."""
 
+import keras
 import numpy as np
 import pytest
 from support.fits import PLACED
@@ -67,6 +68,15 @@ def test_without_any_class_y_is_ignored(rows):
     Y = b.fit(X, np.full(100, -1)).embedding_
     np.testing.assert_array_equal(a.fit(X).embedding_, Y)
     np.testing.assert_array_equal(c.fit(X, rows[1][:100]).embedding_, Y)
+
+
+def test_a_fit_is_resumed_with_its_labels(rows):
+    X, y = rows[0][:100], rows[1][:100]
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, mode="max", min_delta=99)
+    tsne = ParametricTSNE(**OPTIONS, label_weight=0.5).fit(X, y, callbacks=stop)
+    with pytest.raises(ValueError, match=r"y should be those of the unfinished .*others"):
+        tsne.fit(X, y[::-1], resume=True)
+    assert "stopped" not in tsne.fit(X, y, resume=True).history_
 
 
 @pytest.mark.parametrize(

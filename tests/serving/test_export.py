@@ -1,5 +1,6 @@
 """SavedModel export: the folder that a server polls, and arguments that are refused."""
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,14 +91,24 @@ def test_exports_at_the_same_time_take_versions_of_their_own(small_encoder, tmp_
     assert sorted(path.name for path in exported) == names(tmp_path) == list("12345678")
 
 
-def test_failing_write_leaves_nothing_behind(small_encoder, tmp_path, monkeypatch):
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    tf.errors.ResourceExhaustedError(None, None, "variables; No space left on device"),
+    RuntimeError("of another process: No space left on device"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+    error, small_encoder, tmp_path, monkeypatch
+):
     def write_half(encoder, judge, path, options):
         (path / "variables").mkdir(parents=True)
         (path / "saved_model.pb").write_text("half")
-        raise OSError("No space left on device")
+        raise error
 
     monkeypatch.setattr(export, "_write", write_half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"could not be written: the disk is full; free space .*\.$"):
         serving.export_saved_model(small_encoder, tmp_path)
     assert names(tmp_path) == []
 
