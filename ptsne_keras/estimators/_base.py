@@ -202,13 +202,14 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Save with the options of `_persistence.save`."""
         check_is_fitted(self, "encoder_")
         state, saved = self._state()
+        output = getattr(self, "_sklearn_output_config", {}).get("transform")
         models = {"encoder": self.encoder_}
         if self.encoder is not None:
             models["initial_encoder"] = _encoders.copied(self.encoder)
         _persistence.save(
             path,
             kind=type(self).__name__,
-            state=_persistence.state(self) | {"history": self.history_} | state,
+            state=_persistence.state(self) | {"history": self.history_, "output": output} | state,
             models=models,
             arrays=saved,
             **options,
@@ -237,6 +238,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             initial = models.get("initial_encoder")
             estimator: Self = _persistence.estimator(cls, state, models["encoder"], encoder=initial)
             estimator._restore(state, saved)
+            estimator.set_output(transform=state.get("output"))  # None changes nothing
         return estimator
 
     def __sklearn_tags__(self) -> Any:
@@ -265,7 +267,9 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Return float32 rows, dense or CSR; a `np.memmap` is checked and returned as it is."""
         optional.check_process()
         if not isinstance(X, np.memmap):
-            return validation.estimator_rows(self, X, reset=reset, least=least)
+            found = validation.estimator_rows(self, X, reset=reset, least=least)
+            validation.check_squares(found, self.metric)
+            return found
         validation.check_shape(X)
         if len(X) < least:
             raise ValueError(f"X should have at least {least} rows. Received: {len(X)}.")
@@ -274,6 +278,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         step = arrays.block_size(X.shape[1])
         for start in range(0, len(X), step):
             validation.check_rows(X[start : start + step], start=start, dtype=np.float32)
+        validation.check_squares(X, self.metric)
         if reset:
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # left from an earlier fit

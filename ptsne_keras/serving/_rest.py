@@ -5,8 +5,10 @@ import contextlib
 import http.client
 import io
 import json
+import queue
 import socket
 import ssl
+import threading
 import time
 from typing import Any
 from urllib.parse import quote
@@ -64,13 +66,38 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Until(self.fp.detach(), sock))
 
 
+class _Connecting:
+    """Connects within its timeout, also where the system takes longer to look up the host."""
+
+    timeout: Any
+
+    def _new_conn(self) -> Any:
+        connect: Any = super()._new_conn  # type: ignore[misc]
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def put() -> None:
+            try:
+                results.put(connect())
+            except Exception as error:
+                results.put(error)
+
+        threading.Thread(target=put, daemon=True).start()
+        try:
+            result = results.get(timeout=self.timeout)
+        except queue.Empty:
+            raise urllib3.exceptions.ConnectTimeoutError(self, "no connection in time") from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
 class _Pools(urllib3.PoolManager):
     """Pools of connections that give such responses."""
 
     def _new_pool(self, *args: Any, **options: Any) -> Any:
         pool = super()._new_pool(*args, **options)
-        body = {"response_class": _Response}
-        pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), body)
+        bases, body = (_Connecting, pool.ConnectionCls), {"response_class": _Response}
+        pool.ConnectionCls = type("Connection", bases, body)
         return pool
 
 

@@ -169,6 +169,20 @@ def estimator_rows(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> An
     return found
 
 
+def check_squares(X: Any, metric: str) -> None:
+    """Raise if an encoder that scales rows [N, D] to one length could not square them."""
+    values = X.data if scipy.sparse.issparse(X) else X
+    if metric == "euclidean" or not values.size:
+        return
+    most = math.sqrt(np.finfo(np.float32).max / X.shape[1])
+    largest = max(float(values.max()), -float(values.min()))
+    if largest > most:
+        raise ValueError(
+            f"X should have numbers up to {most:.1e} with metric={metric!r}; divide all by one "
+            f"number, which changes no map. Received: {largest:.1e}."
+        )
+
+
 def warn_of_rounding(X: Any, name: str = "X") -> None:
     """Warn of columns whose distance from 0 costs them their detail in float32."""
     if getattr(X, "dtype", None) in (np.float32, np.float16):

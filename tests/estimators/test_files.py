@@ -347,3 +347,13 @@ def test_it_pickles_and_clones(fitted, new):
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.transform(new), fitted.transform(new))
     assert not hasattr(sklearn.clone(fitted), "encoder_")
+
+
+@pytest.mark.parametrize("cls", [ParametricTSNE, MapRegressor])
+def test_the_kind_of_tables_that_come_out_is_saved(cls, tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    estimator = cls(random_state=0, **({"epochs": 1} if cls is ParametricTSNE else {}))
+    estimator.fit(X, X[:, :2]).set_output(transform="pandas").save(tmp_path)
+    assert list(cls.load(tmp_path).transform(X)) == list(estimator.transform(X))
+    estimator.set_output(transform="default").save(tmp_path)
+    assert isinstance(cls.load(tmp_path).transform(X), np.ndarray)

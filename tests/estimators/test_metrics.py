@@ -58,7 +58,10 @@ def fitted(rows):
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_map_and_new_rows_know_the_metric_alone(metric, rows, fitted, tmp_path):
     tsne, other = fitted[metric], rescaled(rows, metric)
-    np.testing.assert_allclose(tsne.transform(other), tsne.embedding_, atol=1e-3)
+    for same in (other, np.float32(1e16) * rows):
+        np.testing.assert_allclose(tsne.transform(same), tsne.embedding_, atol=1e-3)
+    with pytest.raises(ValueError, match=r"X should have numbers up to 3\.4e\+18 with metric="):
+        tsne.transform(np.float32(1e18) * rows)
     assert tsne.novelty(other).max() < 0.05
     assert tsne.score(other) == pytest.approx(-tsne.kl_divergence_, abs=1e-3)
     alone = tsne.transform(rows, placement=False)

@@ -1,13 +1,16 @@
 """The client's requests and answers, over REST and gRPC, with a stand-in for the server."""
 
 import json
+import socket
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import scipy.sparse
-from support.linear import MODEL, D, assert_embeds, counts, refusal, rows
+from support.linear import MODEL, SLOW, D, assert_embeds, counts, refusal, rows
 from support.loopback import Loopback
 from support.processes import free_ports
 
@@ -217,3 +220,13 @@ def test_grpc_without_its_packages_says_what_to_install(monkeypatch, module):
     with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving-api"):
         Client("grpc://127.0.0.1:8500", MODEL)
     Client("http://127.0.0.1:8501", MODEL)
+
+
+def test_a_name_that_is_looked_up_for_ever_ends_at_the_deadline(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(SLOW) and [])
+    began = time.monotonic()
+    with pytest.raises(ServingError, match=r"no answer within 0\.2 s"):
+        Client("http://nowhere.test", MODEL, timeout=0.2, deadline=0.5).embed(rows(1))
+    assert time.monotonic() - began < SLOW
+    over.set()
