@@ -64,11 +64,26 @@ def graph(
     else:
         reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
     index = _placer.index_of(Z)
-    k = min(math.ceil(3 * largest), n - 1)
-    found = neighbors or index.search(None, k, skip=np.arange(n))
-    P = affinities.neighbor_probabilities(found.distances, perplexity)
+    found, P = _calibrated(index, n, settings, neighbors)
     whole = Graph(Z, reduced, index, found, P)
     return whole if codes is None else with_labels(whole, codes, settings.label_weight, seed)
+
+
+def _calibrated(
+    index: Index, n: int, settings: Settings, neighbors: Neighbors | None = None
+) -> tuple[Neighbors, FloatArray]:
+    """Return the neighbours of the n rows of an index, unless given, and P [n, k] over them."""
+    k = min(math.ceil(3 * max(several(settings.perplexity))), n - 1)
+    found = neighbors or index.search(None, k, skip=np.arange(n))
+    return found, affinities.neighbor_probabilities(found.distances, settings.perplexity)
+
+
+def freed(
+    Y: FloatArray, index: Index, old: int, settings: Settings, dof: float, verbose: int
+) -> FloatArray:
+    """Return the map Y of the rows of an index with those from number `old` on freed."""
+    graph = _calibrated(index, len(Y), settings)
+    return refine(Y, *graph, settings, dof, verbose, free=np.arange(len(Y)) >= old)[0]
 
 
 def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:
@@ -107,7 +122,13 @@ def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:
 
 
 def refine(
-    Y: FloatArray, graph: Graph, settings: Settings, dof: float, verbose: int
+    Y: FloatArray,
+    neighbors: Neighbors,
+    P: FloatArray,
+    settings: Settings,
+    dof: float,
+    verbose: int,
+    free: Any = None,
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
     curve: dict[str, list[float]] = {"steps": [], "loss": []}
@@ -119,10 +140,8 @@ def refine(
         if meter is not None:
             meter.update(steps * len(Y), f"KL {loss:.3f}")
 
-    c = settings.exaggeration
-    found = training.refine(
-        Y, graph.neighbors, graph.P, dof=dof, exaggeration=c, iterations=_STEPS, callback=show
-    )
+    options: dict[str, Any] = {"dof": dof, "iterations": _STEPS, "free": free, "callback": show}
+    found = training.refine(Y, neighbors, P, exaggeration=settings.exaggeration, **options)
     if meter is not None:
         meter.close()
     return found, curve

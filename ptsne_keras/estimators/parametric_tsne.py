@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _fit_stages, _resume
+from ptsne_keras.estimators import _fit_graph, _fit_stages, _resume
 from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
 from ptsne_keras.estimators._encoders import mapped, start_of
 from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
@@ -370,6 +370,10 @@ class ParametricTSNE(MapEstimator):
         check_is_fitted(self)
         X = self._checked(X)
         return -scored_rows(self, X).divergence(self._map(X), self.dof_)
+
+    def _free(self) -> Any:
+        options: dict[str, Any] = {"dof": self.dof_, "verbose": self.verbose}
+        return functools.partial(_fit_graph.freed, settings=self._settings, **options)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
