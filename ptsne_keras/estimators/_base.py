@@ -51,6 +51,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     encoder: keras.Model | None
     encoder_: keras.Model
+    decoder_: keras.Model | None = None
     embedding_: FloatArray
     history_: dict[str, Any]
     metric: str
@@ -209,9 +210,9 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Save with the options of `_persistence.save`."""
         check_is_fitted(self, "encoder_")
         state, saved = self._state()
-        models = {"encoder": self.encoder_}
-        if self.encoder is not None:
-            models["initial_encoder"] = _encoders.copied(self.encoder)
+        own = self.get_params(deep=False).items()
+        models = {f"initial_{n}": _encoders.copied(v) for n, v in own if isinstance(v, keras.Model)}
+        models |= {"encoder": self.encoder_} | ({"decoder": self.decoder_} if self.decoder_ else {})
         _persistence.save(
             path,
             kind=type(self).__name__,
@@ -241,8 +242,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         optional.check_process()
         state, models, saved = _persistence.load(path, kind=cls.__name__)
         with _persistence.whole(path):
-            initial = models.get("initial_encoder")
-            estimator: Self = _persistence.estimator(cls, state, models["encoder"], encoder=initial)
+            estimator: Self = _persistence.estimator(cls, state, models)
             estimator._restore(state, saved)
         return estimator
 

@@ -1,26 +1,67 @@
-"""What a stopped fit of `ParametricTSNE` goes on from, and whether it may."""
+"""A fit of `ParametricTSNE`: from its start, or from where it stopped if it may."""
 
 import copy
+import functools
 import warnings
 import zlib
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn.utils.validation import check_is_fitted
 
-from ptsne_keras.affinities.neighbors import Neighbors
+from ptsne_keras.affinities.neighbors import Neighbors, check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _encoders, _fit_stages, _persistence
-from ptsne_keras.estimators._settings import Settings
+from ptsne_keras.estimators import _encoders, _fit_decoder, _fit_stages, _persistence
+from ptsne_keras.estimators._base import without_retracing_warnings
+from ptsne_keras.estimators._encoders import start_of
+from ptsne_keras.estimators._settings import Settings, resolve
 from ptsne_keras.estimators.scoring import scored_rows
+from ptsne_keras.utils.labels import class_codes
 
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
-_NOT_COMPARED = ("encoder", "random_state", "verbose")
+_LEAST_ROWS = 4
+_NOT_COMPARED = ("encoder", "decoder", "random_state", "verbose")
+
+
+def fit(
+    tsne: Any,
+    X: Any,
+    y: Any,
+    start: Any,
+    init: Any,
+    neighbors: Any,
+    checkpoint: Any,
+    **options: Any,
+) -> None:
+    """Check rows, and fit to them or go on with a fit."""
+    rows = tsne._checked(X, reset=start is None, least=_LEAST_ROWS)
+    decoder = _fit_decoder.checked(tsne.decoder, tsne.n_components, rows.shape[1])
+    X = tsne._of_metric(rows)
+    if neighbors is not None:
+        neighbors = check_neighbors(neighbors, X.shape[0])
+    if start and start.left:
+        check_same_rows(tsne, X, neighbors)
+    seed = start.left.seed if start and start.left else tsne._seeds(1)[0]
+    k = None if neighbors is None else neighbors.indices.shape[1]
+    settings = resolve(tsne.get_params(), X.shape[0], X.shape[1], k)
+    options |= {"seed": seed, "verbose": tsne.verbose}
+    options["init"] = init and start_of(init, settings, X.shape[1])
+    options["codes"] = class_codes(y, X.shape[0]) if tsne.label_weight else None
+    # X has been checked.
+    with sklearn.config_context(assume_finite=True), without_retracing_warnings():
+        if checkpoint is not None:
+            options["keep"] = functools.partial(keep, tsne, settings, X, neighbors, checkpoint)
+        options |= {"start": start, "neighbors": neighbors}
+        take(tsne, settings, X, neighbors, _fit_stages.fit(X, settings, **options))
+        if decoder and tsne._left is None:
+            _fit_decoder.fit(tsne, rows, decoder, seed)
+    _fit_stages.warn_of_point(tsne.embedding_, settings)
 
 
 def take(tsne: Any, settings: Settings, X: Any, neighbors: Any, found: _fit_stages.Fitted) -> None:
     """Set the attributes of a fit to X, finished or not."""
-    tsne._settings = settings
+    tsne._settings, tsne.decoder_ = settings, None
     tsne.network_, tsne.dof_, tsne.history_, left, placed = found
     tsne._left = left and kept(left, tsne, neighbors)
     if placed is None:

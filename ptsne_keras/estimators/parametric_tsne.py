@@ -6,21 +6,17 @@ from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
-import sklearn
 from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
-from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _fit_graph, _fit_stages, _resume
-from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
-from ptsne_keras.estimators._encoders import mapped, start_of
+from ptsne_keras.estimators import _fit_graph, _resume
+from ptsne_keras.estimators._base import MapEstimator, flat
+from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
 from ptsne_keras.estimators.scoring import scored_rows
 from ptsne_keras.typing import Callbacks, Dof, FloatArray
-from ptsne_keras.utils.labels import class_codes
-
-_LEAST_ROWS = 4
+from ptsne_keras.utils.validation import check_rows
 
 
 class ParametricTSNE(MapEstimator):
@@ -105,6 +101,10 @@ class ParametricTSNE(MapEstimator):
         A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
         of `hidden_units`, `activation` and `scaling`. A copy is trained, from its weights on. The
         columns of X go to its inputs in order, unscaled, reshaped to what each input expects.
+    decoder : bool or keras.Model, default=False
+        Whether a network then learns the rows by their places, for `inverse_transform`; or a
+        network of your own, from [B, d] to [B, D], which is trained on standardised coordinates
+        and columns.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.
@@ -118,6 +118,8 @@ class ParametricTSNE(MapEstimator):
         needs this package to be loaded; or the network alone.
     network_ : keras.Model
         The network from raw rows to the map, of standard Keras layers only.
+    decoder_ : keras.Model or None
+        The model from the map [B, d] back to raw rows [B, D], if there is to be one.
     embedding_ : ndarray of shape (n_samples, n_components)
         The map of the training rows.
     history_ : dict
@@ -126,6 +128,8 @@ class ParametricTSNE(MapEstimator):
         "seconds"; "dof" if it is learned; those of `training.ConjugateGradientTrainer` with "cg".
         "refine", if rows are freed: "loss", KL(P‖Q) over the graph of all rows after as many
         "steps".
+        "decoder", if there is one: the curves "error" and "val_error", its mean squared error on
+        training and held-out rows as a part of their variance.
         "seconds": the seconds of each stage. "stopped": the passes over the rows that are done, if
         a callback stopped the fit early.
     dof_ : float
@@ -177,31 +181,19 @@ class ParametricTSNE(MapEstimator):
         learning_rate: float | str = "auto",
         optimizer: Any = "adam",
         encoder: keras.Model | None = None,
+        decoder: bool | keras.Model = False,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.n_components = n_components
-        self.perplexity = perplexity
-        self.metric = metric
-        self.label_weight = label_weight
-        self.placement = placement
-        self.sampling = sampling
-        self.jitter = jitter
-        self.initial_dims = initial_dims
-        self.pretraining = pretraining
-        self.hidden_units = hidden_units
-        self.activation = activation
-        self.scaling = scaling
-        self.dof = dof
-        self.exaggeration = exaggeration
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.pretraining_epochs = pretraining_epochs
-        self.learning_rate = learning_rate
-        self.optimizer = optimizer
-        self.encoder = encoder
-        self.random_state = random_state
-        self.verbose = verbose
+        self.n_components, self.perplexity, self.metric = n_components, perplexity, metric
+        self.label_weight, self.placement, self.sampling = label_weight, placement, sampling
+        self.jitter, self.initial_dims, self.pretraining = jitter, initial_dims, pretraining
+        self.hidden_units, self.activation, self.scaling = hidden_units, activation, scaling
+        self.dof, self.exaggeration, self.batch_size = dof, exaggeration, batch_size
+        self.epochs, self.pretraining_epochs = epochs, pretraining_epochs
+        self.learning_rate, self.optimizer = learning_rate, optimizer
+        self.encoder, self.decoder = encoder, decoder
+        self.random_state, self.verbose = random_state, verbose
 
     @classmethod
     def paper(cls, n_components: int = 2, **changes: Any) -> Self:
@@ -284,34 +276,8 @@ class ParametricTSNE(MapEstimator):
         X = np.asarray(X) if isinstance(X, np.memmap) else X
         with self._unless_refused():
             options = {"callbacks": flat(callbacks), "checkpoint": checkpoint}
-            self._fit(X, y, start, init, neighbors, seconds=checkpoint_seconds, **options)
+            _resume.fit(self, X, y, start, init, neighbors, seconds=checkpoint_seconds, **options)
         return self
-
-    def _fit(
-        self, X: Any, y: Any, start: Any, init: Any, neighbors: Any, checkpoint: Any, **options: Any
-    ) -> None:
-        """Check rows, and fit to them or go on with a fit."""
-        X = self._checked(X, reset=start is None, least=_LEAST_ROWS)
-        X = self._of_metric(X)
-        if neighbors is not None:
-            neighbors = check_neighbors(neighbors, X.shape[0])
-        if start and start.left:
-            _resume.check_same_rows(self, X, neighbors)
-        seed = start.left.seed if start and start.left else self._seeds(1)[0]
-        k = None if neighbors is None else neighbors.indices.shape[1]
-        settings = resolve(self.get_params(), X.shape[0], X.shape[1], k)
-        options |= {"seed": seed, "verbose": self.verbose}
-        options["init"] = init and start_of(init, settings, X.shape[1])
-        options["codes"] = class_codes(y, X.shape[0]) if self.label_weight else None
-        # X has been checked.
-        with sklearn.config_context(assume_finite=True), without_retracing_warnings():
-            if checkpoint is not None:
-                keep = _resume.keep
-                options["keep"] = functools.partial(keep, self, settings, X, neighbors, checkpoint)
-            options |= {"start": start, "neighbors": neighbors}
-            found = _fit_stages.fit(X, settings, **options)
-            _resume.take(self, settings, X, neighbors, found)
-        _fit_stages.warn_of_point(self.embedding_, settings)
 
     def transform(self, X: Any, *, placement: bool = True) -> FloatArray:
         """Return the map coordinates of rows.
@@ -340,6 +306,40 @@ class ParametricTSNE(MapEstimator):
             return super().transform(X)
         check_is_fitted(self)
         return self._finite(mapped(self.network_, self._checked(X)))
+
+    def inverse_transform(self, Y: Any) -> FloatArray:
+        """Return the rows that the decoder expects at places of the map.
+
+        Parameters
+        ----------
+        Y : array-like of shape (n_samples, n_components)
+            Map coordinates, such as a grid of them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Raw rows, float32: about the mean of those that lie there. Far from all rows they mean
+            nothing.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If there is no decoder, or Y does not consist of finite places of the map.
+        """
+        check_is_fitted(self)
+        if self.decoder_ is None:
+            raise ValueError(
+                "decoder should be True, or a model, in a fit that reached its end, for "
+                f"inverse_transform. Received: {self.decoder!r}."
+            )
+        Y = check_rows(Y, name="Y", dtype=np.float32)
+        if Y.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Y should have the map's {self._n_features_out} columns. Received: {Y.shape[1]}."
+            )
+        return mapped(self.decoder_, Y)
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> FloatArray:
         """Learn the map of rows as `fit` does, with its parameters, and return `embedding_`."""
