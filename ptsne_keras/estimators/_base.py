@@ -142,7 +142,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Take new rows into the reference, at the places where `transform` puts them.
 
         Later rows are placed among them as well. Places of earlier rows stay the same to the bit,
-        and so does the network.
+        and so do the network and the decoder.
 
         Parameters
         ----------

@@ -16,11 +16,9 @@ from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays
 from ptsne_keras.utils.stopwatch import Stopwatch
 
-_UNITS, _WAVES, _RATE = (256, 256, 256), 12, 3e-3
-# Places in a batch: as many steps in an epoch as these, within these bounds.
-_STEPS, _BATCH = 32, (16, 512)
-# The most passes over the rows, and those without a gain on held-out rows after which it ends.
-_EPOCHS, _PATIENCE = 100, 10
+_UNITS, _WAVES, _RATE = (256, 256, 256), 256, 3e-3
+# Steps, in so many passes over the rows; the most places in a batch, and the fewest batches.
+_STEPS, _PASSES, _BATCH, _BATCHES = 7000, (5, 100), 512, 32
 # The part of the rows that is held out, and the most of them.
 _PART, _HELD_OUT = 0.1, 2500
 _SPREAD_ROWS = 2500
@@ -55,7 +53,7 @@ def fit(tsne: Any, X: Any, decoder: Any, seed: int) -> None:
         Y = np.concatenate([Y, tsne._placer.place(X, skip=np.arange(n))])
         train, held_out = np.concatenate([train, n + train]), n + held_out
     twice = Source(len(Y), lambda i: rows.take(i % n), rows.blocks)
-    batch = int(np.clip(len(train) // _STEPS, *_BATCH))
+    batch = min(max(len(train) // _BATCHES, 4), _BATCH)
     data, validation = (
         _fit_regression.pairs(twice, Y, *part, shuffle=part[0] is train, seed=seeds[2]).map(
             lambda X, Y: (Y, X)
@@ -64,11 +62,13 @@ def fit(tsne: Any, X: Any, decoder: Any, seed: int) -> None:
     )
     sample = arrays.rows_at(X, _fit_regression.thinned(train % n, _SPREAD_ROWS))
     spread = math.sqrt(np.var(sample, axis=0, dtype=np.float64).mean()) or 1.0
-    optimizer = _fit_regression.falling(_RATE, _EPOCHS * len(data))
+    epochs = int(np.clip(_STEPS // len(data), *_PASSES))
     title = "Stage 5, rows by their places"
-    with progress.stage(title, _EPOCHS, len(train), verbose=tsne.verbose) as shown:
-        options: dict[str, Any] = {"epochs": _EPOCHS, "patience": _PATIENCE, "callbacks": shown}
-        curves = _fit_regression.trained(model, data, validation, spread, optimizer, **options)
+    with progress.stage(title, epochs, len(train), verbose=tsne.verbose) as shown:
+        # The best of all passes: held-out rows gain most while the rate is low, at the end.
+        options: dict[str, Any] = {"epochs": epochs, "patience": epochs, "callbacks": shown}
+        options["optimizer"] = _fit_regression.falling(_RATE, epochs * len(data))
+        curves = _fit_regression.trained(model, data, validation, spread, **options)
     watch.lap("decoder")
     tsne.decoder_, tsne.history_["decoder"] = model, curves
     tsne.history_["seconds"] = watch.seconds
@@ -78,22 +78,26 @@ def _untrained(rows: Source, Y: FloatArray, train: Any, given: Any, seed: int) -
     """Return the decoder with fixed first and last layers, in units of the map and of the rows."""
     d, scaling = Y.shape[1], (Y.mean(axis=0), math.sqrt(Y.var(axis=0).mean()) or 1.0)
     units = _fit_regression.standardization(rows, train)
-    layers: list[Any] = [given]
-    if not isinstance(given, keras.Model):
-        waves, width = functools.partial(_waves, most=len(Y) ** (1 / d) / 3), d + 2 * d * _WAVES
-        options: dict[str, Any] = {"hidden_units": _UNITS, "activation": "gelu", "seed": seed}
-        layers = [waves, networks.encoder(width, len(units[0]), **options)]
-    return chain(d, layers, scaling, units=units)
+    if isinstance(given, keras.Model):
+        return chain(d, [given], scaling, units=units)
+    waves = functools.partial(_waves, most=len(Y) ** (1 / d) / 4, seed=seed)
+    options: dict[str, Any] = {"hidden_units": _UNITS, "activation": "gelu", "seed": seed}
+    network = networks.encoder(d + 2 * _WAVES, len(units[0]), **options)
+    return chain(d, [waves, network], scaling, units=units)
 
 
-def _waves(y: Any, most: float) -> Any:
-    """Return places beside waves of each coordinate, without which a network is too smooth.
+def _waves(y: Any, most: float, seed: int) -> Any:
+    """Return places beside waves in random directions, without which a network is too smooth.
 
     They are about as long as the map, and down to one in `most` of that.
     """
-    rates = np.geomspace(1, max(most, 2), _WAVES)[:, None].tolist()
-    options: dict[str, Any] = {"dtype": "float32"}
+    rng, options = np.random.default_rng(seed), {"dtype": "float32"}
+    directions = rng.normal(size=(_WAVES, y.shape[1]))
+    rates = np.exp(rng.uniform(0, np.log(max(most, 2)), size=(_WAVES, 1)))
+    directions *= rates / np.linalg.norm(directions, axis=1, keepdims=True)
+    # Not a product of matrices, which GPUs round to three digits.
     waves = keras.layers.RepeatVector(_WAVES, **options)(y)
-    waves = keras.layers.Flatten(**options)(keras.layers.Rescaling(rates, **options)(waves))
+    waves = keras.layers.Rescaling(directions.tolist(), **options)(waves)
+    waves = keras.ops.sum(waves, axis=-1)
     parts = [y, keras.ops.sin(waves), keras.ops.cos(waves)]
     return keras.layers.Concatenate(**options)(parts)

@@ -17,13 +17,13 @@ SHORT = {**GRAPH, "epochs": 3}
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(_fit_decoder, "_EPOCHS", 5)
+    monkeypatch.setattr(_fit_decoder, "_PASSES", (5, 5))
 
 
 @pytest.fixture(scope="module")
 def decoded(wide):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_fit_decoder, "_EPOCHS", 30)
+        patch.setattr(_fit_decoder, "_PASSES", (30, 30))
         return ParametricTSNE(decoder=True, **PLACED).fit(wide[:300])
 
 
@@ -65,7 +65,7 @@ def own(d=2, features=64):
 
 
 def test_a_network_of_the_users_own_is_trained_as_a_copy(X, tmp_path, monkeypatch):
-    monkeypatch.setattr(_fit_decoder, "_EPOCHS", 60)
+    monkeypatch.setattr(_fit_decoder, "_PASSES", (60, 60))
     network = own()
     before = network.get_weights()
     tsne = ParametricTSNE(decoder=network, **SHORT).fit(X)
