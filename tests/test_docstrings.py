@@ -26,7 +26,8 @@ FOUND = [
 ]
 # They take seconds, and their tests do the same.
 SLOW = {
-    "data.batches.from_graph", "data.service.from_array", "losses.tsne.TSNE",
+    "data.batches.from_graph", "data.service.from_array",
+    "estimators.parametric_tsne.ParametricTSNE.inverse_transform", "losses.tsne.TSNE",
     "serving.bulk.Embedder", "serving.export.export_saved_model", "serving.runtimes.export_litert",
     "training.conjugate_gradient.ConjugateGradientTrainer", "training.stages.finetune",
     "training.stages.pretrain", "training.trainer.Trainer",

@@ -327,6 +327,11 @@ class ParametricTSNE(MapEstimator):
             If the estimator is not fitted.
         ValueError
             If there is no decoder, or Y does not consist of finite places of the map.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE(decoder=True, random_state=0).fit(X)
+        >>> rows = tsne.inverse_transform([[0.0, 0.0], [5.0, -5.0]])
         """
         check_is_fitted(self)
         if self.decoder_ is None:
