@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+import anndata
+import numpy as np
 import pandas
 import pytest
 
@@ -33,6 +35,16 @@ def write_rows(folder, digits):
         frame.to_csv(folder / f"{name}.csv", index=False)
 
 
+def write_cells(folder):
+    """A stand-in for scanpy's pbmc68k_reduced, which this test does not fetch."""
+    rng = np.random.default_rng(0)
+    types = rng.integers(5, size=300)
+    X = rng.normal(size=(300, 40)) + 4 * rng.normal(size=(5, 40))[types]
+    obs = pandas.DataFrame({"bulk_labels": pandas.Categorical(types.astype(str))})
+    obs.index = [f"cell{i}" for i in range(300)]
+    anndata.AnnData(X.astype("float32"), obs).write_h5ad(folder / "cells.h5ad")
+
+
 def test_the_blocks_of_the_readme_run_one_after_another(digits, tmp_path, monkeypatch):
     write_rows(tmp_path, digits)
     monkeypatch.chdir(tmp_path)  # "map" and "saved_models" land there, for the blocks after
@@ -46,6 +58,7 @@ def test_the_blocks_of_the_readme_run_one_after_another(digits, tmp_path, monkey
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_guides_run_from_top_to_bottom(page, digits, tmp_path, monkeypatch):
     write_rows(tmp_path, digits)
+    write_cells(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     _be_quick(monkeypatch)

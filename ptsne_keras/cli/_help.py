@@ -82,12 +82,16 @@ examples
         """\
 Place rows on the map of a model. Rows are read, placed and written block by
 block, so there may be more of them than memory holds.
+
+With --inverse the rows are places, a map in a file with columns x and y, and
+the rows that a model fitted with --decoder expects there are written.
 """,
         """\
 examples
   ptsne transform map/ new.csv --id sample --out new_map.csv
   ptsne transform map/ new.npy --out new_map.npy
   ptsne transform map/ new.parquet --novelty --out new_map.parquet
+  ptsne transform map/ places.csv --inverse --out rows.csv
 """,
     ),
     "evaluate": (

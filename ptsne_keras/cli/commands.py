@@ -32,6 +32,8 @@ def transform(options: Namespace) -> Answer:
     out = check_output(options.out, maps.endings(options.rows))
     model = load_model(options.model)
     _check_network(options, model)
+    if options.inverse:
+        return _inverse(options, model)
     alone = {"placement": False} if options.network else {}
     if options.novelty and out.suffix.lower() in (".npy", ".h5ad"):
         raise ValueError("--novelty should be with an --out that ends in .csv or .parquet.")
@@ -63,6 +65,21 @@ def transform(options: Namespace) -> Answer:
         "seconds": time.perf_counter() - start,
     }
     return Answer(facts, f"{count:,} rows in {facts['seconds']:.1f} s: {out}")
+
+
+def _inverse(options: Namespace, model: Model) -> Answer:
+    """Write the rows that lie at places of a map: `ptsne transform --inverse`."""
+    import pandas
+
+    if not isinstance(model, ParametricTSNE) or model.decoder_ is None:
+        raise ValueError("--inverse should be with a model fitted with --decoder.")
+    out = check_output(options.out, maps.ENDINGS)
+    places = maps.read(options.rows, columns=options.columns, ids=options.id)
+    columns = getattr(model, "feature_names_in_", range(1, model.n_features_in_ + 1))
+    found = pandas.DataFrame(model.inverse_transform(places.Y), columns=list(map(str, columns)))
+    count = maps.write(out, [(found, {} if places.ids is None else {"id": places.ids})])
+    facts = {"command": "transform", "model": str(options.model), "out": str(out), "rows": count}
+    return Answer(facts, f"{count:,} rows: {out}")
 
 
 def _check_network(options: Namespace, model: Model) -> None:
@@ -131,6 +148,8 @@ def export(options: Namespace) -> Answer:
             reference=rows and rows.X,
             precision=options.precision or "float32",
             dof=getattr(model, "dof_", None),
+            decoder=model.decoder_,
+            feature_names_out=model.get_feature_names_out(),
         )
     facts = {"command": "export", "model": str(options.model), "format": form, "path": str(path)}
     return Answer(facts, f"{form}  {path}")

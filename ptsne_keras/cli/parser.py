@@ -79,6 +79,8 @@ def _fit(command: _Group) -> None:
     placement = {"dest": "parameters:placement", "action": "store_false"}
     text = "the network alone: smaller, and coarser"
     _flag(group, "--no-placement", text, **placement, default=argparse.SUPPRESS)
+    back = {"dest": "parameters:decoder", "default": argparse.SUPPRESS}
+    _flag(group, "--decoder", "also learn the way back: transform --inverse", **back)
     _flag(group, "--paper", "all settings of the 2009 paper")
     _add_parameters(command.add_argument_group("with --map"), "map_parameters", _MAP_PARAMETERS)
 
@@ -94,6 +96,7 @@ def _transform(command: _Group) -> None:
     _add(command, "model", "MODEL", "folder of a model")
     _add(command, "rows", "ROWS", "file of rows; see ptsne --help")
     _add(command, "--out", "FILE", ".csv, .npy or .parquet", required=True)
+    _flag(command, "--inverse", "ROWS are places on the map: write the rows that lie there")
     _flag(command, "--novelty", "add a column: 0 is a training row, 0.5 a usual one, 1 a stranger")
     text = "the network alone: quick, and coarser"
     _flag(command, "--no-placement", text, dest="network")
@@ -261,7 +264,7 @@ _ARGUMENTS = {
         *(name for name, _, _ in (*_PARAMETERS, *_MAP_PARAMETERS)),
         *("columns", "drop", "array", "layer", "obsm", "header", "delimiter", "decimal"),
         *("thousands", "map_id", "map_columns", "n_neighbors", "recall_neighbors", "sample_size"),
-        *("reference_size", "match", "spreadsheet_safe"),
+        *("reference_size", "match", "spreadsheet_safe", "decoder"),
     )
 } | {"ids": "--id", "labels": "--label", "header=True": "--header", "header=False": "--no-header"}
 OF_MAP = {"columns": "--map-columns", "ids": "--map-id"}

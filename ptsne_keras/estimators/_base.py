@@ -4,7 +4,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import keras
@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.estimators import _encoders, _persistence, _placer
 from ptsne_keras.typing import Callbacks, FloatArray
 from ptsne_keras.utils import arrays, optional, validation
@@ -50,6 +51,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     encoder: keras.Model | None
     encoder_: keras.Model
+    decoder_: keras.Model | None = None
     embedding_: FloatArray
     history_: dict[str, Any]
     metric: str
@@ -136,16 +138,20 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         return float(np.mean(self.novelty(X) > level))
 
-    def extend(self, X: Any) -> FloatArray:
+    def extend(self, X: Any, *, refine_new: bool = False) -> FloatArray:
         """Take new rows into the reference, at the places where `transform` puts them.
 
-        Later rows are placed among them as well. Places of earlier rows stay the same, and so does
-        the network.
+        Later rows are placed among them as well. Places of earlier rows stay the same to the bit,
+        and so do the network and the decoder.
 
         Parameters
         ----------
         X : array-like, sparse matrix or np.memmap of shape (n_samples, n_features)
             Rows that the reference does not contain.
+        refine_new : bool, default=False
+            Whether the new rows are then freed, as those of the fit were: they also attract and
+            repel one another, so that many rows of a new kind get a place of their own. It takes as
+            long as for all rows. `MapRegressor` does not know how the map was made, and refuses.
 
         Returns
         -------
@@ -169,8 +175,10 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "encoder_")
         X = self._checked(X)
+        free = self._free() if refine_new else None
         Y = self._reference_for("extend").place(X)
-        self.encoder_ = _placer.extended(self.encoder_, X, Y)
+        self.encoder_ = _placer.extended(self.encoder_, X, Y, free)
+        Y = self.encoder_.layers[-1].reference()[1][-len(Y) :]
         del self._placer
         if hasattr(self, "embedding_"):
             self.embedding_ = np.concatenate([self.embedding_, Y])
@@ -203,9 +211,9 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "encoder_")
         state, saved = self._state()
         output = getattr(self, "_sklearn_output_config", {}).get("transform")
-        models = {"encoder": self.encoder_}
-        if self.encoder is not None:
-            models["initial_encoder"] = _encoders.copied(self.encoder)
+        own = self.get_params(deep=False).items()
+        models = {f"initial_{n}": _encoders.copied(v) for n, v in own if isinstance(v, keras.Model)}
+        models |= {"encoder": self.encoder_} | ({"decoder": self.decoder_} if self.decoder_ else {})
         _persistence.save(
             path,
             kind=type(self).__name__,
@@ -235,8 +243,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         optional.check_process()
         state, models, saved = _persistence.load(path, kind=cls.__name__)
         with _persistence.whole(path):
-            initial = models.get("initial_encoder")
-            estimator: Self = _persistence.estimator(cls, state, models["encoder"], encoder=initial)
+            estimator: Self = _persistence.estimator(cls, state, models)
             estimator._restore(state, saved)
             estimator.set_output(transform=state.get("output"))  # None changes nothing
         return estimator
@@ -250,6 +257,13 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @property
     def _n_features_out(self) -> int:
         return int(self.encoder_.output_shape[-1])
+
+    def _free(self) -> Callable[[FloatArray, Index, int], FloatArray]:
+        """Return what frees new rows of a map, or raise."""
+        raise ValueError(
+            "refine_new should be False for a map that exists, whose perplexity is not known. "
+            "Received: True."
+        )
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what else to save: a state that JSON can hold, and arrays."""

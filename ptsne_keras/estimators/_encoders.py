@@ -22,7 +22,7 @@ _BLOCK = 1 << 14
 _RIDGE = 1e-6
 
 
-def copied(encoder: keras.Model) -> keras.Model:
+def copied(encoder: keras.Model, kind: str = "encoder") -> keras.Model:
     """Return a copy that is not compiled, or raise if Keras cannot copy the encoder."""
     try:
         with warnings.catch_warnings():
@@ -30,7 +30,7 @@ def copied(encoder: keras.Model) -> keras.Model:
             model = copy.deepcopy(encoder)
     except TypeError as error:  # Keras copies a model by its configuration
         raise ValueError(
-            "encoder should be one that Keras can copy: functional, Sequential, or of a class "
+            f"{kind} should be one that Keras can copy: functional, Sequential, or of a class "
             "registered by keras.saving.register_keras_serializable. "
             f"Received: {encoder.name!r} of {type(encoder).__name__}."
         ) from error
@@ -54,7 +54,7 @@ def own(encoder: keras.Model, features: int, d: int, why: str, metric: str) -> k
             f"encoder should give {why}, [B, {d}]. "
             f"Received: [B, {built.output_shape[-1]}] from {encoder.name!r}."
         )
-    _check_savable(encoder)
+    check_savable(encoder)
     found = networks.from_rows(copied(encoder), features)
     if metric == "euclidean":
         return found
@@ -62,11 +62,11 @@ def own(encoder: keras.Model, features: int, d: int, why: str, metric: str) -> k
     return keras.Model(rows, found(of_metric(rows, metric)), name="encoder")
 
 
-def _check_savable(model: keras.Model) -> None:
+def check_savable(model: keras.Model, kind: str = "encoder") -> None:
     """Raise unless Keras can load each layer in safe mode, before hours of training."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            _check_savable(layer)
+            check_savable(layer, kind)
             continue
         try:
             with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def _check_savable(model: keras.Model) -> None:
                 keras.saving.deserialize_keras_object(json.loads(config), safe_mode=True)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                "encoder should consist of layers that a saved model can be loaded with: classes "
+                f"{kind} should consist of layers that a saved model can be loaded with: classes "
                 "and functions registered by keras.saving.register_keras_serializable, and no "
                 f"lambda. Received: layer {layer.name!r} of {type(layer).__name__}."
             ) from error
@@ -83,7 +83,7 @@ def _check_savable(model: keras.Model) -> None:
 
 def mapped(network: keras.Model, X: Any) -> FloatArray:
     """Return the map coordinates that a network gives rows."""
-    blocks = arrays.row_blocks(X, rows=_BLOCK)
+    blocks = arrays.row_blocks(X, rows=arrays.block_size(network.output_shape[-1], rows=_BLOCK))
     # float32 under whatever policy the user's own encoder was built.
     return np.concatenate([np.asarray(network(x, training=False), np.float32) for x in blocks])
 

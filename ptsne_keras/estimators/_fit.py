@@ -15,7 +15,7 @@ import sklearn
 
 from ptsne_keras.affinities.neighbors import check_neighbors
 from ptsne_keras.callbacks.progress import Meter
-from ptsne_keras.estimators import _fit_stages, _resume
+from ptsne_keras.estimators import _fit_decoder, _fit_stages, _resume
 from ptsne_keras.estimators._base import without_retracing_warnings
 from ptsne_keras.estimators._encoders import start_of
 from ptsne_keras.estimators._settings import resolve
@@ -48,7 +48,9 @@ def fit(
     n, features = whole.shape
     seed = start.left.seed if start and start.left else tsne._seeds(1)[0]
     chosen = drawn(n, tsne.max_train_rows, seed)
-    X = tsne._of_metric(_in_memory(whole, chosen))
+    decoder = _fit_decoder.checked(tsne.decoder, tsne.n_components, features)
+    rows = _in_memory(whole, chosen)
+    X = tsne._of_metric(rows)
     if neighbors is not None:
         neighbors = _of_all(check_neighbors(neighbors, n), chosen)
     codes = class_codes(y, n) if tsne.label_weight else None
@@ -67,6 +69,8 @@ def fit(
             options |= {"keep": keep, "checkpoint": Path(checkpoint).expanduser()}
         found = _fit_stages.fit(X, settings, **options)
         _resume.take(tsne, settings, X, given, found)
+        if decoder and tsne._left is None:
+            _fit_decoder.fit(tsne, rows, decoder, seed)
         _fit_stages.warn_of_point(tsne.embedding_, settings)
         if chosen is not None or embedding_out is not None:
             watch = Stopwatch(tsne.history_["seconds"])

@@ -74,8 +74,7 @@ def graph(
     else:
         reduced, Z = reduced.first(SEARCH_DIMS), np.ascontiguousarray(rows[:, :SEARCH_DIMS])
     index = _placer.index_of(Z)
-    k = min(math.ceil(3 * largest), n - 1)
-    found = neighbors or _searched(index, Z, k, checkpoint)
+    found = neighbors or _searched(index, Z, _count(settings, n), checkpoint)
     P = affinities.neighbor_probabilities(found.distances, perplexity)
     whole = Graph(Z, reduced, index, found, P)
     return whole if codes is None else with_labels(whole, codes, settings.label_weight, seed)
@@ -99,6 +98,21 @@ def _searched(index: Index, Z: FloatArray, k: int, checkpoint: Path | None) -> N
         ):
             np.savez(beside, key=key, indices=found.indices, distances=found.distances)
     return found
+
+
+def freed(
+    Y: FloatArray, index: Index, old: int, settings: Settings, dof: float, verbose: int
+) -> FloatArray:
+    """Return the map Y of the rows of an index with those from number `old` on freed."""
+    n = len(Y)
+    near = index.search(None, _count(settings, n), skip=np.arange(n))
+    P = affinities.neighbor_probabilities(near.distances, settings.perplexity)
+    return refine(Y, near, P, settings, dof, verbose, free=np.arange(n) >= old)[0]
+
+
+def _count(settings: Settings, n: int) -> int:
+    """Return the number of neighbours of each of n rows that P is over."""
+    return min(math.ceil(3 * max(several(settings.perplexity))), n - 1)
 
 
 def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:
@@ -137,7 +151,13 @@ def with_labels(graph: Graph, codes: Any, weight: float, seed: int) -> Graph:
 
 
 def refine(
-    Y: FloatArray, graph: Graph, settings: Settings, dof: float, verbose: int
+    Y: FloatArray,
+    neighbors: Neighbors,
+    P: FloatArray,
+    settings: Settings,
+    dof: float,
+    verbose: int,
+    free: Any = None,
 ) -> tuple[FloatArray, dict[str, Any]]:
     """Return the freed rows of a map, and the curve of KL(P||Q) over the graph."""
     curve: dict[str, list[float]] = {"steps": [], "loss": []}
@@ -149,10 +169,8 @@ def refine(
         if meter is not None:
             meter.update(steps * len(Y), f"KL {loss:.3f}")
 
-    c = settings.exaggeration
-    found = training.refine(
-        Y, graph.neighbors, graph.P, dof=dof, exaggeration=c, iterations=_STEPS, callback=show
-    )
+    options: dict[str, Any] = {"dof": dof, "iterations": _STEPS, "free": free, "callback": show}
+    found = training.refine(Y, neighbors, P, exaggeration=settings.exaggeration, **options)
     if meter is not None:
         meter.close()
     return found, curve

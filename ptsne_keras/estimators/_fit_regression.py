@@ -53,25 +53,21 @@ def fit(
     watch.lap("standardize")
     data = pairs(rows, Y, train, settings.batch_size, shuffle=True, seed=seeds[2])
     validation = pairs(rows, Y, held_out, _BLOCK, shuffle=False, seed=0)
-    # Divided before it is squared: a map may be in units whose squares overflow.
     spread = math.sqrt(np.var(Y[train], axis=0, dtype=np.float64).mean()) or 1.0
-    trainer = keras.Model(encoder.inputs, encoder.outputs)
-    trainer.compile(
-        _optimizer(settings, settings.epochs * len(data)),
-        loss=lambda Y, Y_found: keras.ops.mean(((Y_found - Y) / spread) ** 2, axis=-1),
-        steps_per_execution=min(len(data), 64),
-    )
-    check_trained(trainer.trainable_variables)
-    trainer.optimizer.build(trainer.trainable_variables)  # or the first step is traced twice
-    found = _train(trainer, data, validation, settings, len(train), callbacks, verbose)
-    watch.lap("finetune")
-    if not np.isfinite(found["loss"][-1]):
-        raise ValueError(
-            "The error became NaN or infinite: rows and map should have values of ordinary size, "
-            f"or learning_rate should be smaller. Received: errors {found['loss']}."
+    with progress.stage(
+        "Fitting rows to the map", settings.epochs, len(train), verbose=verbose
+    ) as shown:
+        curves = trained(
+            encoder,
+            data,
+            validation,
+            spread,
+            _optimizer(settings, settings.epochs * len(data)),
+            epochs=settings.epochs,
+            patience=settings.patience,
+            callbacks=[*shown, *callbacks],
         )
-    names = {"error": "loss", "val_error": "val_loss", "seconds": "seconds"}
-    curves = {name: found[kept] for name, kept in names.items()}
+    watch.lap("finetune")
     history = {"pretrain": [], "finetune": curves, "seconds": watch.seconds}
     return encoder, history, held_out
 
@@ -100,38 +96,55 @@ def _network(
     return keras.Model(encoder.inputs[0], layer(encoder.outputs[0]), name="encoder")
 
 
-def _train(
-    trainer: keras.Model,
+def trained(
+    model: keras.Model,
     data: tf.data.Dataset,
     validation: tf.data.Dataset,
-    settings: MapSettings,
-    n: int,
+    spread: float,
+    optimizer: Any,
+    *,
+    epochs: int,
+    patience: int,
     callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
 ) -> dict[str, Any]:
-    """Train as long as held-out rows gain; return the curves."""
-    stop = keras.callbacks.EarlyStopping(
-        "val_loss", patience=settings.patience, restore_best_weights=True
+    """Train a model on squares as long as held-out rows gain; return the curves."""
+    trainer = keras.Model(model.inputs, model.outputs)
+    trainer.compile(
+        optimizer,
+        # Divided before it is squared: a map may be in units whose squares overflow.
+        loss=lambda Y, Y_found: keras.ops.mean(((Y_found - Y) / spread) ** 2, axis=-1),
+        steps_per_execution=min(len(data), 64),
     )
-    title = "Fitting rows to the map"
-    with progress.stage(title, settings.epochs, n, verbose=verbose) as shown:
-        history = trainer.fit(
-            data.repeat(),
-            steps_per_epoch=len(data),
-            epochs=settings.epochs,
-            validation_data=validation,
-            callbacks=[progress.EpochSeconds(), stop, *shown, *callbacks],
-            shuffle=False,
-            verbose=0,
+    check_trained(trainer.trainable_variables)
+    trainer.optimizer.build(trainer.trainable_variables)  # or the first step is traced twice
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)
+    found = trainer.fit(
+        data.repeat(),
+        steps_per_epoch=len(data),
+        epochs=epochs,
+        validation_data=validation,
+        callbacks=[progress.EpochSeconds(), stop, *callbacks],
+        shuffle=False,
+        verbose=0,
+    ).history
+    if not np.isfinite(found["loss"][-1]):
+        raise ValueError(
+            "The error became NaN or infinite: rows and map should have values of ordinary size, "
+            f"or learning_rate should be smaller. Received: errors {found['loss']}."
         )
-    return dict(history.history)
+    names = {"error": "loss", "val_error": "val_loss", "seconds": "seconds"}
+    return {name: found[kept] for name, kept in names.items()}
 
 
 def _optimizer(settings: MapSettings, steps: int) -> Any:
     """Return the given optimizer, or an Adam whose rate falls linearly to a hundredth."""
     if settings.optimizer != "adam":
         return _fit_graph.fresh(settings.optimizer)
-    first = settings.learning_rate
+    return falling(settings.learning_rate, steps)
+
+
+def falling(first: float, steps: int) -> keras.optimizers.Optimizer:
+    """Return an Adam whose rate falls linearly to a hundredth."""
     schedule = keras.optimizers.schedules.PolynomialDecay(first, steps, first * _LAST_RATE)
     return keras.optimizers.Adam(schedule)
 

@@ -26,7 +26,7 @@ from ptsne_keras.estimators._settings import (
     PRETRAINING_ROWS,
     Settings,
 )
-from ptsne_keras.training import conjugate_gradient, stages
+from ptsne_keras.training import conjugate_gradient, descent
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import pca
 from ptsne_keras.utils.stopwatch import Stopwatch
@@ -151,8 +151,9 @@ def _placed(
     """Free the rows of the network's map Y, and add what places others among them."""
     network, dof = fitted.network, fitted.dof
     # Who stops a fit does not wait for its last stage.
-    if fitted.left is None and Y.shape[1] <= stages.TREE_DIMS:
-        Y, fitted.history["refine"] = _fit_graph.refine(Y, graph, settings, dof, verbose)
+    if fitted.left is None and Y.shape[1] <= descent.TREE_DIMS:
+        weighed = graph.neighbors, graph.P
+        Y, fitted.history["refine"] = _fit_graph.refine(Y, *weighed, settings, dof, verbose)
         network = _encoders.aligned(network, X, Y)
         watch.lap("refine")
     options: dict[str, Any] = {"metric": settings.metric, "network": network, "dof": dof}

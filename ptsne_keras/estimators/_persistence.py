@@ -32,13 +32,15 @@ MAP = "map.csv"
 """The map of the training rows, where there is one."""
 
 _KEYS = {"format", "kind", "state", "files", "sha256"}
-_ROLES = {"encoder", "initial_encoder", "arrays"}
+_ROLES = {"encoder", "initial_encoder", "decoder", "initial_decoder", "arrays"}
 _REQUIRED = {"encoder", "arrays"}
+# What the roles of models that are parameters begin with.
+_INITIAL = "initial_"
 # The most bytes of a manifest, and of a file whose manifest does not state its size; the most
 # characters of another library's words.
 _MANIFEST_BYTES, _FILE_BYTES, _WORDS = 1 << 28, 1 << 32, 200
 # Names of the files of a model; no other program gives such names.
-_OURS = re.compile(r"(encoder|initial_encoder|arrays|map)-[0-9a-f]{12}\.(keras|npz|csv)")
+_OURS = re.compile(r"((initial_)?(encoder|decoder)|arrays|map)-[0-9a-f]{12}\.(keras|npz|csv)")
 
 
 def save(
@@ -260,10 +262,11 @@ def kind(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def parameters(estimator: Any, *, without: Collection[str] = ("encoder",)) -> dict[str, Any]:
-    """Return an estimator's parameters as JSON can hold them."""
-    found = estimator.get_params(deep=False)
-    return {name: _plain(value) for name, value in found.items() if name not in without}
+def parameters(estimator: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return an estimator's parameters as JSON can hold them, and so without models."""
+    found = estimator.get_params(deep=False).items()
+    kept = {n: v for n, v in found if n not in without and not isinstance(v, keras.Model)}
+    return {name: _plain(value) for name, value in kept.items()}
 
 
 def state(estimator: Any) -> dict[str, Any]:
@@ -275,15 +278,19 @@ def state(estimator: Any) -> dict[str, Any]:
     }
 
 
-def estimator(cls: type, state: Mapping[str, Any], encoder_: keras.Model, **parameters: Any) -> Any:
-    """Return an estimator from what was saved, and from parameters that were kept elsewhere."""
+def estimator(cls: type, state: Mapping[str, Any], models: Mapping[str, keras.Model]) -> Any:
+    """Return an estimator from what was saved, its own models among the parameters."""
+    encoder_ = models["encoder"]
     kept: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         for name, value in state["parameters"].items()
     }
     if isinstance(kept.get("optimizer"), dict):
         kept["optimizer"] = _optimizer(kept["optimizer"])
-    made = cls(**kept, **parameters)
+    for role, model in models.items():
+        if role.startswith(_INITIAL):
+            kept[role.removeprefix(_INITIAL)] = model
+    made = cls(**kept)
     made._validate_params()
     made.n_features_in_, made.history_ = state["n_features_in"], state["history"]
     if names := state["feature_names"]:
@@ -294,6 +301,8 @@ def estimator(cls: type, state: Mapping[str, Any], encoder_: keras.Model, **para
     if not isinstance(made.history_, dict) or not {"finetune", "seconds"} <= set(made.history_):
         raise ValueError("a state without curves of training")
     made.encoder_ = encoder_
+    if "decoder" in models:
+        made.decoder_ = models["decoder"]
     return made
 
 

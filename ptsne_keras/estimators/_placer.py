@@ -1,7 +1,7 @@
 """Rows placed in Python: by the layers of an encoder, and a search index for its reference."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -98,15 +98,26 @@ def encoder(
     return whole
 
 
-def extended(encoder: keras.Model, X: Any, Y: FloatArray) -> keras.Model:
-    """Return the model with rows X [n, D] and their places Y added to the reference."""
+def extended(
+    encoder: keras.Model,
+    X: Any,
+    Y: FloatArray,
+    free: Callable[[FloatArray, Index, int], FloatArray] | None = None,
+) -> keras.Model:
+    """Return the model with rows X [n, D] and their places Y added to the reference.
+
+    `free` returns the places of all from them, an index of all rows and the number of old ones.
+    """
     old, front = encoder.layers[-1], networks.front(encoder)
     blocks = arrays.row_blocks(X, rows=_BLOCK)
     found = [[np.asarray(v) for v in front(rows, training=False)] for rows in blocks]
     z, outside2 = (np.concatenate(parts) for parts in zip(*found, strict=True))
     pairs = zip(old.reference(), (z, Y, outside2), strict=True)
-    layer = old.like(*map(np.concatenate, pairs), name=old.name)
-    _measure(layer, index_of(layer.reference()[0]))
+    Z, places, outside2 = map(np.concatenate, pairs)
+    index = index_of(Z)
+    places = places if free is None else free(places, index, old.n_references)
+    layer = old.like(Z, places, outside2, name=old.name)
+    _measure(layer, index)
     return exchanged(encoder, layer)
 
 

@@ -14,7 +14,8 @@ from ptsne_keras.estimators._settings import Settings
 from ptsne_keras.estimators.scoring import scored_rows
 
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
-_NOT_COMPARED = ("encoder", "random_state", "verbose")
+_NOT_COMPARED = ("encoder", "decoder", "random_state", "verbose")
+
 
 Given: TypeAlias = dict[str, int | None]
 """Fingerprints of what a fit is given beside its rows."""
@@ -22,7 +23,7 @@ Given: TypeAlias = dict[str, int | None]
 
 def take(tsne: Any, settings: Settings, X: Any, given: Given, found: _fit_stages.Fitted) -> None:
     """Set the attributes of a fit to X, finished or not."""
-    tsne._settings = settings
+    tsne._settings, tsne.decoder_ = settings, None
     tsne.network_, tsne.dof_, tsne.history_, left, placed = found
     tsne._left = left and left._replace(parameters=compared(tsne) | given)
     if placed is None:

@@ -70,6 +70,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "learning_rate": [Interval(Real, 0, None, closed="neither"), _AUTO],
     "optimizer": [StrOptions({"adam", "cg"}), keras.optimizers.Optimizer],
     "encoder": [keras.Model, None],
+    "decoder": ["boolean", keras.Model],
     "max_train_rows": [Interval(Integral, 4, None, closed="left"), None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

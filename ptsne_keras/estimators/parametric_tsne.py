@@ -1,5 +1,6 @@
 """`ParametricTSNE`: parametric t-SNE as a scikit-learn estimator."""
 
+import functools
 import os
 import sys
 from typing import Any, ClassVar, Literal, Self
@@ -9,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ptsne_keras import networks
 from ptsne_keras.callbacks.checkpoint import Unfinished
-from ptsne_keras.estimators import _fit
+from ptsne_keras.estimators import _fit, _fit_decoder, _fit_graph
 from ptsne_keras.estimators._base import MapEstimator, flat
 from ptsne_keras.estimators._encoders import mapped
 from ptsne_keras.estimators._settings import CONSTRAINTS, PAPER, check_parameters, resolve
@@ -99,6 +100,10 @@ class ParametricTSNE(MapEstimator):
         A network of your own, any Keras model from rows [B, D] to map coordinates [B, d], in place
         of `hidden_units`, `activation` and `scaling`. A copy is trained, from its weights on. The
         columns of X go to its inputs in order, unscaled, reshaped to what each input expects.
+    decoder : bool or keras.Model, default=False
+        Whether a network then learns the rows by their places, for `inverse_transform`; or a
+        network of your own, from [B, d] to [B, D], which is trained on standardised coordinates
+        and columns.
     max_train_rows : int or None, default=1_000_000
         The most rows to learn from. Of more, so many are drawn at random, and the others are placed
         among them as new rows are. None learns from all.
@@ -115,6 +120,8 @@ class ParametricTSNE(MapEstimator):
         needs this package to be loaded; or the network alone.
     network_ : keras.Model
         The network from raw rows to the map, of standard Keras layers only.
+    decoder_ : keras.Model or None
+        The model from the map [B, d] back to raw rows [B, D], if there is to be one.
     embedding_ : ndarray of shape (n_samples, n_components)
         The map of the training rows.
     history_ : dict
@@ -123,6 +130,8 @@ class ParametricTSNE(MapEstimator):
         "seconds"; "dof" if it is learned; those of `training.ConjugateGradientTrainer` with "cg".
         "refine", if rows are freed: "loss", KL(P‖Q) over the graph of all rows after as many
         "steps".
+        "decoder", if there is one: the curves "error" and "val_error", its mean squared error on
+        training and held-out rows as a part of their variance.
         "seconds": the seconds of each stage; "others" is the placing of rows that were not drawn.
         "stopped": the passes over the rows that are done, if
         a callback stopped the fit early.
@@ -175,33 +184,21 @@ class ParametricTSNE(MapEstimator):
         learning_rate: float | str = "auto",
         optimizer: Any = "adam",
         encoder: keras.Model | None = None,
+        decoder: bool | keras.Model = False,
         max_train_rows: int | None = 1_000_000,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.n_components = n_components
-        self.perplexity = perplexity
-        self.metric = metric
-        self.label_weight = label_weight
-        self.placement = placement
-        self.sampling = sampling
-        self.jitter = jitter
-        self.initial_dims = initial_dims
-        self.pretraining = pretraining
-        self.hidden_units = hidden_units
-        self.activation = activation
-        self.scaling = scaling
-        self.dof = dof
-        self.exaggeration = exaggeration
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.pretraining_epochs = pretraining_epochs
-        self.learning_rate = learning_rate
-        self.optimizer = optimizer
-        self.encoder = encoder
+        self.n_components, self.perplexity, self.metric = n_components, perplexity, metric
+        self.label_weight, self.placement, self.sampling = label_weight, placement, sampling
+        self.jitter, self.initial_dims, self.pretraining = jitter, initial_dims, pretraining
+        self.hidden_units, self.activation, self.scaling = hidden_units, activation, scaling
+        self.dof, self.exaggeration, self.batch_size = dof, exaggeration, batch_size
+        self.epochs, self.pretraining_epochs = epochs, pretraining_epochs
+        self.learning_rate, self.optimizer = learning_rate, optimizer
+        self.encoder, self.decoder = encoder, decoder
         self.max_train_rows = max_train_rows
-        self.random_state = random_state
-        self.verbose = verbose
+        self.random_state, self.verbose = random_state, verbose
 
     @classmethod
     def paper(cls, n_components: int = 2, **changes: Any) -> Self:
@@ -319,6 +316,35 @@ class ParametricTSNE(MapEstimator):
         check_is_fitted(self)
         return self._finite(mapped(self.network_, self._checked(X)))
 
+    def inverse_transform(self, Y: Any) -> FloatArray:
+        """Return the rows that the decoder expects at places of the map.
+
+        Parameters
+        ----------
+        Y : array-like of shape (n_samples, n_components)
+            Map coordinates, such as a grid of them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            Raw rows, float32: about the mean of those that lie there. Far from all rows they mean
+            nothing.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If there is no decoder, or Y does not consist of finite places of the map.
+
+        Examples
+        --------
+        >>> tsne = ParametricTSNE(decoder=True, random_state=0).fit(X)
+        >>> rows = tsne.inverse_transform([[0.0, 0.0], [5.0, -5.0]])
+        """
+        check_is_fitted(self)
+        return _fit_decoder.decoded(self, Y)
+
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> FloatArray:
         """Learn the map of rows as `fit` does, with its parameters, and return `embedding_`."""
         return self.fit(X, y, **fit_params).embedding_
@@ -348,6 +374,10 @@ class ParametricTSNE(MapEstimator):
         check_is_fitted(self)
         X = self._checked(X)
         return -scored_rows(self, X).divergence(self._map(X), self.dof_)
+
+    def _free(self) -> Any:
+        options: dict[str, Any] = {"dof": self.dof_, "verbose": self.verbose}
+        return functools.partial(_fit_graph.freed, settings=self._settings, **options)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}

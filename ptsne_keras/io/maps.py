@@ -252,7 +252,8 @@ def write(
         A file that ends in .csv, .npy or .parquet, or in .h5ad with a `source`; it is replaced when
         all parts are written.
     parts : iterable of (ndarray of shape (b, n_components), dict)
-        Coordinates, and columns of b values beside them, such as "id" and "label".
+        Coordinates, and columns of b values beside them, such as "id" and "label". Those of a
+        pandas.DataFrame keep their names.
     spreadsheet_safe : bool, default=False
         Whether a text in a .csv file that a spreadsheet would run (=, +, - or @ first, and no
         number) gets an apostrophe before it. It is another text then, as far as `read` knows.
@@ -322,7 +323,7 @@ def _frame(Y: FloatArray, others: dict[str, Any]) -> Any:
 
     for name, values in {"Y": Y, **others}.items():
         validation.unmasked(values, name)
-    frame = pandas.DataFrame(Y, columns=coordinate_names(Y.shape[1]))
+    frame = pandas.DataFrame(Y, columns=getattr(Y, "columns", coordinate_names(Y.shape[1])))
     before = [name for name in ("id", "label") if name in others]
     return frame.assign(**others)[[*before, *frame, *(n for n in others if n not in before)]]
 

@@ -26,6 +26,7 @@ class Options(NamedTuple):
     """Raw training rows [n, D], for the map error and the warm-up."""
     bfloat16: bool
     facts: Mapping[str, Any]
+    decoder: keras.Model | None = None
 
 
 def write(encoder: keras.Model, judge: keras.Model | None, path: Path, options: Options) -> None:
@@ -41,12 +42,15 @@ def write(encoder: keras.Model, judge: keras.Model | None, path: Path, options: 
         facts["reference_rows"] = encoder.layers[-1].n_references
     archive = keras.export.ExportArchive()
     # No track(): it writes every weight a second time, and a server then holds both.
-    endpoints = signatures.endpoints(served, served if judge is encoder else judge)
+    judge = served if judge is encoder else judge
+    endpoints = signatures.endpoints(served, judge, options.decoder)
     for name, (function, spec) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=[spec])
     archive.write_out(str(path), verbose=False)
     rows = signatures.normal_rows(encoder, max(_WARM)) if sample is None else sample
-    requests = [(name, signatures.inputs(name, rows[:n])) for name in endpoints for n in _WARM]
+    places = signatures.embedding(encoder)(rows[: max(_WARM)])["embedding"]
+    given = {name: places if name == signatures.INVERSE else rows for name in endpoints}
+    requests = [(name, signatures.inputs(name, given[name][:n])) for name in given for n in _WARM]
     warmup.write(path, options.model, requests)
     if facts:
         files.write(path / checks.FACTS, json.dumps(facts).encode())

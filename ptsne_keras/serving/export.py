@@ -36,6 +36,8 @@ def export_saved_model(
     reference_size: int = 65_536,
     precision: str = "float32",
     dof: float | None = None,
+    decoder: keras.Model | None = None,
+    feature_names_out: Any = None,
 ) -> Path:
     """Write an encoder as `<directory>/<version>/saved_model.pb` for TensorFlow Serving.
 
@@ -49,6 +51,7 @@ def export_saved_model(
     - `embed_with_novelty`, if the encoder places rows or there is a `reference`: `features` →
       `embedding` and `novelty` float32 [N], the distance to the nearest training rows as a quantile
       of the distances that training rows have: 0.5 is usual, 1 is farther than any, or not finite.
+    - `inverse`, if there is a `decoder`: `embedding` float32 [N, d] → `features` float32 [N, D].
 
     The encoder's standardisation is included, and warm-up records for each signature. :func:`check`
     inspects the model, and only then does the version appear, in one rename.
@@ -75,6 +78,10 @@ def export_saved_model(
     dof : float, default=None
         Degrees of freedom α of the map, such as `ParametricTSNE.dof_`, noted in the same file for
         whoever computes Q on the map.
+    decoder : keras.Model, default=None
+        A model from places [N, d] back to rows [N, D], such as `ParametricTSNE.decoder_`.
+    feature_names_out : sequence of str, default=None
+        Names of the coordinates, such as of `get_feature_names_out`, noted in the same file.
 
     Returns
     -------
@@ -102,6 +109,7 @@ def export_saved_model(
     features = signatures.feature_count(encoder)
     base = Path(directory).expanduser()
     _check(base, version, precision, reference, dof)
+    _check_back(encoder, decoder, feature_names_out)
     validation.check_integer(reference_size, "reference_size", 2)
     judge, sample = None, None
     if isinstance(encoder.layers[-1], networks.Placement):
@@ -111,11 +119,15 @@ def export_saved_model(
         order = np.random.default_rng(0).permutation(X.shape[0])
         sample = _chosen(X, order, _SAMPLE)
         judge = judge or _judge(encoder, X, order)
+    facts: dict[str, Any] = {} if dof is None else {"dof": float(dof)}
+    if feature_names_out is not None:
+        facts["feature_names_out"] = [str(name) for name in feature_names_out]
     options = Options(
         model=base.resolve().name,
         sample=sample,
         bfloat16=precision == "bfloat16",
-        facts={} if dof is None else {"dof": float(dof)},
+        facts=facts,
+        decoder=decoder,
     )
     # Servers read integer names only, so they never look into this folder.
     with files.made(base), files.scratch(base) as beside:
@@ -147,6 +159,23 @@ def _check(
     if version is not None and validation.check_integer(version, "version", 0) >= 2**63:
         raise ValueError(f"version should be an integer below 2**63. Received: {version}.")
     _refuse_existing(base, version)
+
+
+def _check_back(encoder: keras.Model, decoder: keras.Model | None, names: Any) -> None:
+    """Raise unless the decoder and the names belong to the encoder's map."""
+    if names is not None and len(names) != encoder.output_shape[-1]:
+        raise ValueError(
+            f"feature_names_out should be {encoder.output_shape[-1]} names, one for each "
+            f"coordinate. Received: {len(names)}."
+        )
+    if decoder is None:
+        return
+    sides, found = ("output_shape", "input_shape"), (decoder.input_shape, decoder.output_shape)
+    if found != (expected := tuple(getattr(encoder, side) for side in sides)):
+        raise ValueError(
+            f"decoder should be a model from places to rows, {expected[0]} to {expected[1]}. "
+            f"Received: {decoder.name!r} from {found[0]} to {found[1]}."
+        )
 
 
 def _rows(X: Any, features: int) -> Any:

@@ -12,12 +12,12 @@ from ptsne_keras import networks
 from ptsne_keras.typing import FloatArray
 
 SERVING, EXAMPLES, FAST = "serving_default", "embed_examples", "embed_fast"
-NOVELTY = "embed_with_novelty"
+NOVELTY, INVERSE = "embed_with_novelty", "inverse"
 
 Endpoint: TypeAlias = tuple[Callable[[tf.Tensor], dict[str, Any]], tf.TensorSpec]
 
 # The answers to rows that are not finite.
-_LOST = {"embedding": float("nan"), "novelty": 1.0}
+_LOST = {"embedding": float("nan"), "novelty": 1.0, "features": float("nan")}
 # Scope names that TensorFlow accepts.
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
@@ -45,20 +45,23 @@ def spec(features: int) -> tf.TensorSpec:
     return tf.TensorSpec((None, features), tf.float32, name="features")
 
 
-def embedding(encoder: keras.Model) -> Callable[[Any], dict[str, Any]]:
-    """Return the function [N, D] → {"embedding": float32 [N, d]}."""
+def embedding(model: keras.Model, name: str = "embedding") -> Callable[[Any], dict[str, Any]]:
+    """Return the function [N, D] → {name: float32 [N, d]}."""
 
     def embed(features: Any) -> dict[str, Any]:
         # Mixed precision must not leak into the answer.
-        return {"embedding": keras.ops.cast(encoder(features, training=False), "float32")}
+        return {name: keras.ops.cast(model(features, training=False), "float32")}
 
     return embed
 
 
-def endpoints(encoder: keras.Model, judge: keras.Model | None = None) -> dict[str, Endpoint]:
+def endpoints(
+    encoder: keras.Model, judge: keras.Model | None = None, decoder: keras.Model | None = None
+) -> dict[str, Endpoint]:
     """Return the functions to export by signature, each with the spec of its input.
 
-    `judge` is the model whose placement tells novelty, the encoder itself or another.
+    `judge` is the model whose placement tells novelty, the encoder itself or another; `decoder`
+    goes from places back to rows.
     """
     features = feature_count(encoder)
     matrix = spec(features)
@@ -75,6 +78,10 @@ def endpoints(encoder: keras.Model, judge: keras.Model | None = None) -> dict[st
         found[FAST] = (_finite(embedding(network), features), matrix)
     if judge is not None:
         found[NOVELTY] = (_finite(_with_novelty(encoder, judge), features), matrix)
+    if decoder is not None:
+        d = feature_count(decoder)
+        places = tf.TensorSpec((None, d), tf.float32, name="embedding")
+        found[INVERSE] = (_finite(embedding(decoder, "features"), d), places)
     return found
 
 
@@ -89,9 +96,9 @@ def _finite(
         # ReLU turns NaN into 0, and so into a place on the map. Raising an error instead would
         # fail all requests that the server has put into the same batch.
         finite = tf.reduce_all(tf.math.is_finite(rows), axis=1)
-        masks = {"embedding": finite[:, None], "novelty": finite}
         return {
-            name: tf.where(masks[name], value, _LOST[name]) for name, value in answer(rows).items()
+            name: tf.where(finite if name == "novelty" else finite[:, None], value, _LOST[name])
+            for name, value in answer(rows).items()
         }
 
     return checked
@@ -122,10 +129,11 @@ def example(row: FloatArray) -> bytes:
 
 
 def inputs(signature: str, rows: FloatArray) -> dict[str, tf.Tensor]:
-    """Return rows [n, D] as the inputs of a signature."""
+    """Return rows [n, D], or places [n, d], as the inputs of a signature."""
     if signature == EXAMPLES:
         return {"examples": tf.constant([example(row) for row in rows])}
-    return {"features": tf.constant(rows, tf.float32)}
+    name = "embedding" if signature == INVERSE else "features"
+    return {name: tf.constant(rows, tf.float32)}
 
 
 def normal_rows(encoder: keras.Model, n: int) -> FloatArray:

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
+import tensorflow as tf
 from support.processes import disk_calls, until
 from support.tables import KINDS, NAMES, table
 
@@ -185,6 +186,24 @@ def test_transform_goes_block_by_block_and_leaves_nothing_half_written(
     run("transform", "map", tmp_path / "bad.csv", *words, tmp_path / "out" / "new.csv", code=2)
     assert list((tmp_path / "out").iterdir()) == []
     assert "NaN in row 71, column 'b'" in capsys.readouterr().err
+
+
+def test_places_go_back_to_rows(here, tmp_path, capsys):
+    run("fit", "train.csv", "--out", tmp_path / "both", *NAMED, *QUICK, "--decoder", "--quiet")
+    tsne, back = ParametricTSNE.load(tmp_path / "both"), tmp_path / "rows.csv"
+    run("transform", tmp_path / "both", tmp_path / "both/map.csv", "--inverse", "--out", back)
+    found = pandas.read_csv(back)
+    assert found.columns.tolist() == ["id", *NAMES]
+    assert found["id"].tolist() == [f"s{i}" for i in range(90)]
+    np.testing.assert_allclose(found[NAMES], tsne.inverse_transform(tsne.embedding_), rtol=1e-3)
+    run("export", tmp_path / "both", "--out", tmp_path / "served")
+    assert "inverse" in tf.saved_model.load(str(tmp_path / "served/1")).signatures
+    names = serving.checks.facts(tmp_path / "served/1")["feature_names_out"]
+    assert names == ["parametrictsne0", "parametrictsne1"]
+    capsys.readouterr()
+    for model in ("map", "placed"):
+        run("transform", model, "map/map.csv", "--inverse", "--out", back, code=2)
+        assert "--inverse should be with a model fitted with --decoder" in capsys.readouterr().err
 
 
 def test_a_map_that_one_has(here, frame, tmp_path, capsys):

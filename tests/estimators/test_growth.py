@@ -38,6 +38,26 @@ def test_new_rows_stay_where_they_were_placed_and_take_others_in(kinds, wide, ne
     np.testing.assert_array_equal(tsne.embedding_[300:], tsne.transform(rows))
 
 
+def test_new_rows_alone_are_freed(kinds, wide):
+    """Rows of a kind that the map does not have find one another."""
+    tsne, regressor = kinds
+    old, encoder = tsne.embedding_, tsne.encoder_
+    rows = wide[300:] + 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        placed = tsne.transform(rows)
+        found = tsne.extend(rows, refine_new=True)
+    np.testing.assert_array_equal(tsne.embedding_[:300], old)
+    np.testing.assert_array_equal(tsne.embedding_[300:], found)
+    np.testing.assert_array_equal(tsne.transform(wide[:300]), old)
+    np.testing.assert_allclose(tsne.transform(rows), found, atol=1e-3)
+    kept = [metrics.neighborhood_recall(rows, Y, n_neighbors=10) for Y in (placed, found)]
+    assert kept[1] > kept[0] + 0.1
+    assert encoder is not tsne.encoder_
+    with pytest.raises(ValueError, match=r"refine_new should be False .* Received: True"):
+        regressor.extend(rows, refine_new=True)
+
+
 def test_a_network_alone_has_nothing_to_extend(mapped, wide):
     with pytest.raises(ValueError, match="extend needs the training rows"):
         mapped.extend(wide)

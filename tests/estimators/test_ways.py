@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import time
 import warnings
@@ -10,7 +11,9 @@ import keras
 import numpy as np
 import pytest
 import sklearn
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from support.fits import GRAPH, PLACED, SMALL
 
 from ptsne_keras import MapRegressor, ParametricTSNE, affinities, networks
@@ -84,6 +87,26 @@ def test_frames_are_for_transform_alone(X):
         assert MapRegressor().fit(X, X[:, 0]).predict(X).shape == (len(X),)
         tsne = ParametricTSNE(**FEW).fit(X)
         assert list(tsne.transform(X[:3])) == ["parametrictsne0", "parametrictsne1"]
+
+
+def test_frames_of_polars_too(mapped, wide):
+    polars = pytest.importorskip("polars")
+    tsne = pickle.loads(pickle.dumps(mapped)).set_output(transform="polars")
+    found = tsne.transform(polars.DataFrame(wide))
+    assert isinstance(found, polars.DataFrame)
+    assert found.columns == ["parametrictsne0", "parametrictsne1"]
+    np.testing.assert_array_equal(found.to_numpy(), mapped.transform(wide))
+
+
+@pytest.mark.slow
+def test_a_grid_of_perplexities_is_searched_by_score_in_two_processes(X):
+    steps = make_pipeline(StandardScaler(), ParametricTSNE(**FEW))
+    grid = {"parametrictsne__perplexity": [5, 30]}
+    found = [GridSearchCV(steps, grid, cv=2, n_jobs=n).fit(X[:120]) for n in (1, 2)]
+    scores = [search.cv_results_["mean_test_score"] for search in found]
+    assert (scores[0] < 0).all()  # minus KL
+    np.testing.assert_allclose(*scores, rtol=1e-3)
+    assert found[0].best_estimator_.transform(X[:5]).shape == (5, 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -133,7 +133,7 @@ FAULTS = [
         "self._step > self._dof_warmup",
         "training",
     ),
-    ("training/stages.py", "exponent = (dof + 1) / 2", "exponent = dof", "training"),
+    ("training/descent.py", "exponent = (dof + 1) / 2", "exponent = dof", "training"),
     # Measures.
     ("metrics/quality.py", "2 * n - 3 * k - 1", "2 * n - 3 * k", "metrics"),
     (

@@ -175,15 +175,19 @@ def test_mixed_precision_encoder_answers_float32(tmp_path, own):
 def test_another_process_writes_the_same_model(small_encoder, tmp_path, monkeypatch):
     """As on other backends; a warm-up under the name that was given, novelty of all rows."""
     X = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
-    here = serving.export_saved_model(small_encoder, tmp_path / "a" / "map", reference=X, dof=2)
+    decoder = networks.encoder(2, 3, hidden_units=(4,), seed=0)
+    options = {"reference": X, "dof": 2, "decoder": decoder}
+    here = serving.export_saved_model(small_encoder, tmp_path / "a" / "map", **options)
     monkeypatch.setattr(export, "_write", export._write_elsewhere)
-    there = serving.export_saved_model(small_encoder, tmp_path / "b" / "map", reference=X, dof=2)
+    there = serving.export_saved_model(small_encoder, tmp_path / "b" / "map", **options)
     for file in ("assets.extra/tf_serving_warmup_requests", "assets.extra/ptsne_keras.json"):
         assert (here / file).read_bytes() == (there / file).read_bytes()
     models = [tf.saved_model.load(str(path)) for path in (here, there)]
     answers = [m.signatures["embed_with_novelty"](features=tf.constant(X)) for m in models]
     for name in ("embedding", "novelty"):
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
+    back = [m.signatures["inverse"](embedding=tf.constant(X[:, :2]))["features"] for m in models]
+    np.testing.assert_array_equal(*back)
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_the_divergence_falls_and_is_told(d, dof, graph):
 )
 def test_the_approximations_come_as_low_as_the_exact_descent(limits, graph, monkeypatch):
     exact = training.refine(start(2), *graph)
-    monkeypatch.setattr("ptsne_keras.training.stages._EXACT_ROWS", limits[0])
-    monkeypatch.setattr("ptsne_keras.training.stages._TREE_ROWS", limits[1])
+    monkeypatch.setattr("ptsne_keras.training.descent._EXACT_ROWS", limits[0])
+    monkeypatch.setattr("ptsne_keras.training.descent._TREE_ROWS", limits[1])
     found = training.refine(start(2), *graph)
     P = joint(*graph)
     assert divergence(P, found) == pytest.approx(divergence(P, exact), rel=0.1)
@@ -84,6 +84,18 @@ def test_a_true_answer_ends_the_descent(graph):
 
     assert np.isfinite(training.refine(start(2), *graph, callback=stop)).all()
     assert told == [50, 100]
+
+
+def test_rows_that_are_not_free_keep_their_places_to_the_bit(graph):
+    Y = training.refine(start(2), *graph) + 5
+    free = np.arange(300) >= 250
+    Y[free] += np.float32(3)
+    found = training.refine(Y, *graph, free=free)
+    np.testing.assert_array_equal(found[~free], Y[~free])
+    P = joint(*graph)
+    # As low as where all are free, of which 250 need not move.
+    assert divergence(P, found) < 1.1 * divergence(P, training.refine(Y, *graph))
+    assert divergence(P, found) < 0.9 * divergence(P, Y)
 
 
 def test_what_does_not_belong_together_is_refused(graph):
