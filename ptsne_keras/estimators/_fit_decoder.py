@@ -17,7 +17,7 @@ from ptsne_keras.utils import arrays
 from ptsne_keras.utils.stopwatch import Stopwatch
 from ptsne_keras.utils.validation import check_rows
 
-_UNITS, _WAVES, _RATE = (256, 256, 256), 256, 3e-3
+_UNITS, _WAVES, _RATE = (512, 512), 256, 3e-3
 # Steps, in so many passes over the rows; the most places in a batch, and the fewest batches.
 _STEPS, _PASSES, _BATCH, _BATCHES = 7000, (5, 100), 512, 32
 # The part of the rows that is held out, and the most of them.

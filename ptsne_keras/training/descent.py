@@ -85,28 +85,19 @@ def refine(
     Poličar, Stražar & Zupan (2024), openTSNE, for the implementation; Linderman et al. (2019),
     Fast interpolation-based t-SNE, and van der Maaten (2014) for the approximations.
     """
-    import openTSNE
-
     Y, P = validation.check_rows(Y, name="Y"), validation.check_rows(P, name="P")
     _check_descent(Y, neighbors, P, dof=dof, exaggeration=exaggeration)
     validation.check_integer(iterations, "iterations")
-    n, d = Y.shape
-    fixed = np.zeros(n, bool) if free is None else ~np.asarray(free, bool)
-    C = _sparse(P, neighbors)
-    grid = n > _TREE_ROWS and d <= _GRID_DIMS and np.ptp(Y, axis=0).max() < _GRID_EXTENT
+    fixed = np.zeros(len(Y), bool) if free is None else ~np.asarray(free, bool)
+    if fixed.shape != (len(Y),):
+        raise ValueError(
+            f"free should tell of each of the {len(Y)} rows of Y. Received: shape {fixed.shape}."
+        )
     # openTSNE's kernel is (1 + d² / β)^-β: the same as ours at β = (α + 1) / 2 and another scale.
     exponent = (dof + 1) / 2
     scale = math.sqrt(exponent / dof)
-    moving = openTSNE.TSNEEmbedding(
-        scale * Y,
-        openTSNE.affinity.PrecomputedAffinities(C + C.T),
-        negative_gradient_method=_gradient(grid, fixed),
-        theta=0.0 if n <= _EXACT_ROWS else 0.5,
-        dof=exponent,
-        n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
-    )
-
     tell = callback or (lambda steps, loss: None)
+    moving = _start(scale * Y, _sparse(P, neighbors), exponent, fixed)
     moving.optimize(
         iterations,
         inplace=True,
@@ -124,6 +115,22 @@ def refine(
     if not np.isfinite(found).all():
         raise ValueError("The descent diverged: Y should be a map whose places are not far apart.")
     return found
+
+
+def _start(Y: FloatArray, C: Any, exponent: float, fixed: npt.NDArray[np.bool_]) -> Any:
+    """Return a map in openTSNE's units as it moves it, along conditional probabilities C [N, N]."""
+    import openTSNE
+
+    n, d = Y.shape
+    grid = n > _TREE_ROWS and d <= _GRID_DIMS and np.ptp(Y, axis=0).max() < _GRID_EXTENT
+    return openTSNE.TSNEEmbedding(
+        Y,
+        openTSNE.affinity.PrecomputedAffinities(C + C.T),
+        negative_gradient_method=_gradient(grid, fixed),
+        theta=0.0 if n <= _EXACT_ROWS else 0.5,
+        dof=exponent,
+        n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
+    )
 
 
 def _gradient(grid: bool, fixed: npt.NDArray[np.bool_]) -> Callable[..., tuple[float, FloatArray]]:

@@ -104,6 +104,8 @@ def test_what_does_not_belong_together_is_refused(graph):
         training.refine(start(4), found, P)
     with pytest.raises(ValueError, match="should be of the 299 rows of Y"):
         training.refine(start(2, 299), found, P)
+    with pytest.raises(ValueError, match="free should tell of each of the 300 rows"):
+        training.refine(start(2), found, P, free=[True])
     with pytest.raises(ValueError, match="Y should be finite"):
         training.refine(np.full((300, 2), np.nan), found, P)
 
