@@ -53,7 +53,10 @@ def paired(folder: Path) -> bool:
 
     It holds for whoever reads the folder as it is, and for the next call.
     """
-    named = json.loads((folder / "model.json").read_text()).get("map")
+    try:
+        named = json.loads((folder / "model.json").read_bytes()).get("map")
+    except (OSError, ValueError):
+        return False
     whole = [digest_of(file) for file in folder.glob("map.csv")]
     sweep(folder)
     if named is None:
@@ -268,7 +271,9 @@ def device_cuts(place: Path, count: int) -> Line | None:
         writer = child(lambda: save_often(place / "model", folder, 10_000))
         for i in range(count):
             time.sleep(random.uniform(0.05, 0.3))
+            os.kill(writer, signal.SIGSTOP)  # the copy takes a while, and shall be of one moment
             shutil.copyfile(image, place / f"cut-{i}.img")
+            os.kill(writer, signal.SIGCONT)
         os.kill(writer, signal.SIGKILL)
         status(writer)
         assert done(lambda: save_often(place / "model", folder, 1))
