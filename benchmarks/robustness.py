@@ -207,9 +207,9 @@ class Disk:
                 contents[first] = second
             elif kind in ("replace", "rename"):
                 source, goal = map(Path, first[:2])
-                names.pop(source.name, None)
-                if goal.parent == self.folder:
-                    names[goal.name] = second
+                moved = names.pop(source.name, None)
+                if goal.parent == self.folder:  # bytes were on the disk before
+                    names[goal.name] = moved if isinstance(moved, bytes) else second
             elif kind == "unlink":
                 if Path(first[0]).parent == self.folder:
                     names.pop(Path(first[0]).name, None)
