@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,10 @@ def paired(folder: Path) -> bool:
 
     It holds for whoever reads the folder as it is, and for the next call.
     """
-    named = json.loads((folder / "model.json").read_text()).get("map")
+    try:
+        named = json.loads((folder / "model.json").read_bytes()).get("map")
+    except (OSError, ValueError):
+        return False
     whole = [digest_of(file) for file in folder.glob("map.csv")]
     sweep(folder)
     if named is None:
@@ -76,7 +79,7 @@ def strays(folder: Path, base: bool = False) -> list[str]:
     return sorted({*names} - own)
 
 
-def kills(place: Path, count: int) -> list[Line]:
+def kills(place: Path, count: int) -> Iterator[Line]:
     """Kill fits, saves and exports at moments spread over their changes to the disk."""
     fit = ptsne("fit", place / "rows.npy", "--out", place / "fit", "--force", *FIT)
     assert done(fit)
@@ -87,7 +90,6 @@ def kills(place: Path, count: int) -> list[Line]:
     export = ptsne("export", place / "fit", "--out", place / "export", "--no-placement")
     assert done(save)
     assert done(export)
-    lines = []
     for name, work in (("fit", fit), ("save", save), ("export", export)):
         folder, base = place / name, name == "export"
         _, changes = dying(work, folder, None)
@@ -105,8 +107,7 @@ def kills(place: Path, count: int) -> list[Line]:
                 wrong["broken"] += not (paired(folder) and done(lambda f=folder: load(f) and 0))
             wrong["next run fails"] += not done(work)
             wrong["strays"] += bool(strays(folder, base))
-        lines.append(Line(f"kill -9 during {name}", count, wrong))
-    return lines
+        yield Line(f"kill -9 during {name}", count, wrong)
 
 
 def saving(source: Path, target: Path) -> Callable[[], Any]:
@@ -120,9 +121,9 @@ def saving(source: Path, target: Path) -> Callable[[], Any]:
     return save
 
 
-def two_writers(place: Path, count: int) -> list[Line]:
+def two_writers(place: Path, count: int) -> Iterator[Line]:
     """Let two processes save, fit and export to one place at once."""
-    source, lines = place / "model", []
+    source = place / "model"
     for name in ("save", "fit", "export"):
         wrong = {"broken": 0, "false successes": 0}
         for i in range(count):
@@ -151,8 +152,7 @@ def two_writers(place: Path, count: int) -> list[Line]:
             wrong["broken"] += stray
             for path in places:
                 shutil.rmtree(path)
-        lines.append(Line(f"two writers: {name}", count, wrong))
-    return lines
+        yield Line(f"two writers: {name}", count, wrong)
 
 
 class Disk:
@@ -207,9 +207,9 @@ class Disk:
                 contents[first] = second
             elif kind in ("replace", "rename"):
                 source, goal = map(Path, first[:2])
-                names.pop(source.name, None)
-                if goal.parent == self.folder:
-                    names[goal.name] = second
+                moved = names.pop(source.name, None)
+                if goal.parent == self.folder:  # bytes were on the disk before
+                    names[goal.name] = moved if isinstance(moved, bytes) else second
             elif kind == "unlink":
                 if Path(first[0]).parent == self.folder:
                     names.pop(Path(first[0]).name, None)
@@ -271,7 +271,9 @@ def device_cuts(place: Path, count: int) -> Line | None:
         writer = child(lambda: save_often(place / "model", folder, 10_000))
         for i in range(count):
             time.sleep(random.uniform(0.05, 0.3))
+            os.kill(writer, signal.SIGSTOP)  # the copy takes a while, and shall be of one moment
             shutil.copyfile(image, place / f"cut-{i}.img")
+            os.kill(writer, signal.SIGCONT)
         os.kill(writer, signal.SIGKILL)
         status(writer)
         assert done(lambda: save_often(place / "model", folder, 1))
@@ -392,11 +394,11 @@ def growth(count: int) -> Line:
         words = [sys.executable, "-c", GROWTH, kind, str(count)]
         found = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         grown[kind] = float(found.split()[-1])
-    shown = f"fits: {grown['ours']:.1f} MB each, Keras {grown['plain']:.1f}"
-    return Line(shown, count, {"more than Keras": int(grown["ours"] > grown["plain"])})
+    what = f"fits: {grown['ours']:.1f} MB each, Keras {grown['plain']:.1f}"
+    return Line(what, count, {"more than Keras": int(grown["ours"] > grown["plain"])})
 
 
-def run(scale: float) -> list[Line]:
+def run(scale: float) -> Iterator[Line]:
     """Try everything so many hundred times."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -405,28 +407,26 @@ def run(scale: float) -> list[Line]:
         def number(full: int) -> int:
             return max(2, round(full * scale))
 
-        return [
-            *kills(place, number(100)),
-            power_cuts(place, number(20)),
-            *filter(None, [device_cuts(place, number(20))]),
-            *two_writers(place, number(100)),
-            damages(place, number(500)),
-            *([growth(number(20))] if scale > 0.1 else []),  # of few fits it would be noise
-        ]
+        yield from kills(place, number(100))
+        yield power_cuts(place, number(20))
+        yield from filter(None, [device_cuts(place, number(20))])
+        yield from two_writers(place, number(100))
+        yield damages(place, number(500))
+        if scale > 0.1:  # of few fits it would be noise
+            yield growth(number(20))
 
 
-def table(lines: list[Line]) -> str:
-    """Lay out the lines."""
-    rows = [
-        f"{line.what:<36}{line.times:>6}  {', '.join(f'{n} {k}' for k, n in line.wrong.items())}"
-        for line in lines
-    ]
-    return "\n".join([f"{'':<36}{'times':>6}  of which", *rows])
+def shown(line: Line) -> str:
+    """Lay out a line of the table."""
+    found = ", ".join(f"{count} {kind}" for kind, count in line.wrong.items())
+    return f"{line.what:<36}{line.times:>6}  {found}"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     start = time.perf_counter()
-    print(table(run(parser.parse_args().scale)))
+    print(f"{'':<36}{'times':>6}  of which")
+    for line in run(parser.parse_args().scale):
+        print(shown(line), flush=True)
     print(f"{time.perf_counter() - start:.0f} s")

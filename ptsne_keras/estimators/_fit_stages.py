@@ -34,6 +34,9 @@ from ptsne_keras.utils.validation import check_trainable
 
 # The most steps of batch sampling for which compiling the loss would take longer than it saves.
 _INTERPRETED = 20
+# Seconds of work after which a checkpoint is due at the end of fine-tuning; one takes 5 s at 60,000
+# rows.
+_LONG_TRAINING = 30.0
 # The kernel has a width of about 1: rows of a map of this span repel one another alike.
 _POINT = 0.1
 
@@ -113,8 +116,8 @@ def fit(
     fitted = trained()
     if not settings.placement or graph is None:
         return fitted
-    if fitted.left is None:
-        recorder.keep_after(min(seconds, _fit_graph.WORTH))
+    if fitted.left is None and recorder.epochs > recorder.before:
+        recorder.keep_after(min(seconds, _LONG_TRAINING))
     return _placed(X, mapped(head, rows), graph, settings, fitted, verbose, watch)
 
 

@@ -266,7 +266,7 @@ class ParametricTSNE(MapEstimator):
             ``fit(X, resume=True, checkpoint=checkpoint)``.
         checkpoint_seconds : float, default=300.0
             The least seconds of fine-tuning between two checkpoints; there is another at its end,
-            10 s or more after the last.
+            30 s or more after the last.
         embedding_out : path-like, default=None
             A .npy file for the map of all rows; `embedding_` is then this file, memory-mapped.
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from ptsne_keras import MapRegressor, ParametricTSNE, training
 from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.callbacks import Interruption, progress
-from ptsne_keras.estimators import _fit_graph
+from ptsne_keras.estimators import _fit_graph, _fit_stages
 
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 BATCH = {"sampling": "batch", "batch_size": 30}
@@ -116,7 +116,8 @@ def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
 def test_a_fit_that_died_after_training_does_not_train_or_search_again(X, tmp_path, monkeypatch):
     settings, kept = {**QUICK, **WAYS["graph"]}, tmp_path / "kept"
     whole = ParametricTSNE(**settings).fit(X)
-    monkeypatch.setattr(_fit_graph, "WORTH", 0.0)
+    monkeypatch.setattr(_fit_graph, "_LONG_SEARCH", 0.0)
+    monkeypatch.setattr(_fit_stages, "_LONG_TRAINING", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(training, "refine", dying)
         with pytest.raises(KeyboardInterrupt):
