@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 import ptsne_keras  # noqa: E402  (needs no TensorFlow)
 
 # Guides in the order of a reader's questions; others follow, by name.
-ORDER = ["command_line", "pictures", "evaluation", "keras", "maps", "serving", "bulk", "bad_input"]
+ORDER = ["command_line", "pictures", "choosing", "evaluation", "keras", "maps", "inverse", "cells"]
+ORDER += ["serving", "bulk", "bad_input"]
 MEASURED = ["peers", "paper", "experiments"]
 # Where what lies in the tree is on the site; links to the left side are rewritten.
 MOVED = {

@@ -23,8 +23,8 @@ rows, the input
                  others can be --id and --label
   .csv .tsv .txt a table, also .gz, read in chunks; what its first rows leave
                  open is said by --header, --delimiter, --decimal, --thousands
-  .parquet       read in chunks (pip install 'ptsne_keras[parquet]'); lists of
-                 numbers, such as embeddings, by --columns NAME
+  .parquet       or a folder of such files, read in chunks (pip install
+                 'ptsne_keras[parquet]'); lists of numbers by --columns NAME
   .h5ad          AnnData: X, --layer or --obsm; columns of obs can be --label
                  (pip install 'ptsne_keras[anndata]')
   Columns without names are called 1, 2, 3, ... Ids and labels may also be a

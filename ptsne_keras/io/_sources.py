@@ -202,6 +202,29 @@ class ParquetRows(RowFile):
         return values.cast("double").to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
+class ParquetFolder(RowFile):
+    """Rows of the Parquet files of a folder, and of those below it, in the order of their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self._parts = [ParquetRows(file) for file in sorted(folder.rglob("*.parquet"))]
+        if not self._parts:
+            raise ValueError(f"{folder} should be a file, or a folder of .parquet files.")
+        first = self._parts[0]
+        for part in self._parts:
+            if (part.names, part.numeric) != (first.names, first.numeric):
+                raise ValueError(
+                    f"{part.file} should have the columns of {first.file}, of the same kinds. "
+                    f"Received: {listed(part.names)}."
+                )
+        super().__init__(folder, first.names)
+        self.lists, self.index, self.ids = first.lists, first.index, first.ids
+        self.numeric, self.count = first.numeric, sum(part.count or 0 for part in self._parts)
+
+    def _blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
+        for part in self._parts:
+            yield from part.blocks(features, texts)
+
+
 def archive(file: Path, array: str | None) -> RowFile:
     """Open a sparse matrix, or one array of an .npz file with the others beside it."""
     with np.load(file, allow_pickle=False) as arrays:
@@ -280,11 +303,12 @@ def _reason(error: Exception) -> str:
 
 def check_expanded(file: Path, size: int, allowed: float | None = None) -> None:
     """Raise if a compressed file expands to more bytes than it may."""
-    allowed = files.expanded_limit(file.stat().st_size) if allowed is None else allowed
+    own = sum(f.stat().st_size for f in file.rglob("*")) if file.is_dir() else file.stat().st_size
+    allowed = files.expanded_limit(own) if allowed is None else allowed
     if size > allowed:
         raise ValueError(
             f"{file} should expand to at most {allowed / 1e6:,.0f} MB; set {files.LIMIT} to more "
-            f"if you trust it. Received: {file.stat().st_size / 1e6:,.1f} MB, and "
+            f"if you trust it. Received: {own / 1e6:,.1f} MB, and "
             f"{size / 1e6:,.0f} MB expanded."
         )
 

@@ -19,7 +19,7 @@ __all__ = ["Choice", "ParquetRows", "Reader", "Rows", "open_source"]
 
 # Bytes of rows above which they are kept in a temporary file, and not in memory.
 _HELD = 1 << 30
-ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet or .h5ad"
+ENDINGS = ".npy, .npz, .csv, .tsv, .txt (also .gz), .parquet (or a folder of them) or .h5ad"
 
 
 class Rows(NamedTuple):
@@ -198,6 +198,9 @@ def open_source(path: str | os.PathLike[str], choice: Choice) -> RowFile:
     file = Path(path).expanduser()
     if not file.exists():
         raise FileNotFoundError(f"Rows should be in a file that exists. Received: {file}.")
+    if file.is_dir() and choice.array is choice.layer is choice.obsm is None:
+        with _sources.reading(file):
+            return _sources.ParquetFolder(file)
     suffix = file.suffix.lower()
     suffix = "".join(file.suffixes[-2:]).lower() if suffix == ".gz" else suffix
     if file.is_dir() or suffix not in (".npy", ".npz", ".parquet", ".h5ad", *tables.ENDINGS):

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse
 from support.tables import KINDS, NAMES, SAMPLES
 
-from ptsne_keras.io import _sources, tables
+from ptsne_keras.io import _sources, rows, tables
 from ptsne_keras.io.rows import Choice, Reader
 
 
@@ -171,6 +171,27 @@ def test_frames_of_pandas_in_parquet(tmp_path):
     pyarrow.parquet.write_table(twice, file)
     with pytest.raises(ValueError, match=r"name of its own for each column.*'a' twice"):
         Reader(file)
+
+
+def test_a_folder_of_parquet_is_one_file_in_the_order_of_names(frame, X, tmp_path, monkeypatch):
+    folder = tmp_path / "rows"
+    (folder / "b").mkdir(parents=True)
+    frame[:40].to_parquet(folder / "a.parquet")
+    frame[40:].to_parquet(folder / "b" / "0.parquet", row_group_size=7)
+    named = Choice(ids="sample", labels="kind")
+    for held in (1 << 30, 0):  # in memory, and in a temporary file
+        monkeypatch.setattr(rows, "_HELD", held)
+        found = Reader(folder, named).read()
+        assert isinstance(found.X, np.memmap) == (held == 0)
+        np.testing.assert_array_equal(found.X, X)
+        np.testing.assert_array_equal(found.ids, SAMPLES)
+        np.testing.assert_array_equal(found.labels, KINDS)
+    frame.drop(columns="c").to_parquet(folder / "c.parquet")
+    with pytest.raises(ValueError, match=r"c\.parquet should have the columns of .*a\.parquet"):
+        Reader(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty should be a file, or a folder of \.parquet files"):
+        Reader(tmp_path / "empty")
 
 
 LISTS = {
