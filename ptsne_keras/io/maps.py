@@ -299,7 +299,9 @@ def _choice(
     """Return the columns of coordinates, ids and labels: those asked for, or what suits."""
     names = source.names
     own = [name for name in names if name not in (*_BESIDE, ids, labels)]
-    if columns is None and source.named and own == coordinate_names(len(own)):
+    # As this package writes them, and its embedders of batches do.
+    ours = coordinate_names(len(own)), [f"embedding_{j + 1}" for j in range(len(own))]
+    if columns is None and source.named and own in ours:
         columns = own
         ids = "id" if ids is None and "id" in names else ids
         labels = "label" if labels is None and "label" in names else labels

@@ -51,6 +51,14 @@ def test_the_index_of_a_parquet_file_names_the_rows(Y, tmp_path):
         np.testing.assert_array_equal(maps.read(file).of(ids), Y[[2]])
 
 
+def test_what_an_embedder_of_batches_writes_is_a_map(Y, tmp_path):
+    frame = pd.DataFrame(Y, columns=["embedding_1", "embedding_2"])
+    frame.assign(id=np.arange(len(Y)), novelty=0.5).to_parquet(tmp_path / "map.parquet")
+    found = maps.read(tmp_path / "map.parquet")
+    np.testing.assert_allclose(found.Y, Y)
+    assert found.ids.tolist() == [str(i) for i in range(len(Y))]
+
+
 def test_anndata(Y):
     cells = types.SimpleNamespace(obsm={"X_tsne": Y, "X_umap": -Y}, obs_names=list("abcde"))
     np.testing.assert_array_equal(maps.from_anndata(cells).of(["b"]), Y[[1]])
