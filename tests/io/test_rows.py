@@ -200,6 +200,15 @@ def test_a_folder_of_parquet_is_one_file_in_the_order_of_names(frame, X, tmp_pat
         Reader(tmp_path / "empty")
 
 
+def test_a_full_disk_for_very_many_rows_is_explained(frame, tmp_path, monkeypatch):
+    frame[NAMES].to_parquet(tmp_path / "a.parquet")
+    monkeypatch.setattr(rows, "_HELD", 0)
+    with open("/dev/full", "wb", 0) as full:
+        monkeypatch.setattr(rows.tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(OSError, match=r"written \(set TMPDIR .*\): the disk is full"):
+            Reader(tmp_path).read()
+
+
 def test_a_folder_may_have_more_files_than_a_process_may_open(tmp_path):
     for i in range(70):
         pyarrow.parquet.write_table(pyarrow.table({"v": [[1.0, i]]}), tmp_path / f"{i:02}.parquet")
