@@ -83,7 +83,9 @@ def check_inputs_stay(options: Namespace) -> None:
     for option, path in outputs.items():
         file = path.expanduser()
         for source in inputs:
-            if file.is_file() and source.exists() and file.samefile(source):
+            part = file.suffix.lower() == ".parquet" and source.resolve() in file.resolve().parents
+            if part or (file.is_file() and source.exists() and file.samefile(source)):
                 raise FileExistsError(
-                    f"{option} should not be a file that the command reads, {source}; give another."
+                    f"{option} should not be a file that the command reads, {source}, or a "
+                    "Parquet file in such a folder; give another."
                 )

@@ -73,11 +73,19 @@ def _inverse(options: Namespace, model: Model) -> Answer:
 
     if not isinstance(model, ParametricTSNE) or model.decoder_ is None:
         raise ValueError("--inverse should be with a model fitted with --decoder.")
+    for name in ("novelty", "no_placement", "drop", "array", "layer"):
+        if getattr(options, "network" if name == "no_placement" else name):
+            raise ValueError(f"--{name.replace('_', '-')} should be left out with --inverse.")
     out = check_output(options.out, maps.ENDINGS)
-    places = maps.read(options.rows, columns=options.columns, ids=options.id)
+    names = ("columns", "obsm", "header", "delimiter", "decimal", "thousands")
+    given = {name: getattr(options, name) for name in names}
+    places = maps.read(options.rows, ids=options.id, labels=options.label, **given)
     columns = getattr(model, "feature_names_in_", range(1, model.n_features_in_ + 1))
     found = pandas.DataFrame(model.inverse_transform(places.Y), columns=list(map(str, columns)))
-    count = maps.write(out, [(found, {} if places.ids is None else {"id": places.ids})])
+    kept = beside(places)
+    if options.label is None:
+        kept.pop("label", None)
+    count = maps.write(out, [(found, kept)], spreadsheet_safe=options.spreadsheet_safe)
     facts = {"command": "transform", "model": str(options.model), "out": str(out), "rows": count}
     return Answer(facts, f"{count:,} rows: {out}")
 

@@ -266,7 +266,7 @@ def _check_finite(found: Any, model: Model) -> None:
         )
 
 
-def beside(rows: Rows) -> dict[str, Any]:
+def beside(rows: Rows | maps.Map) -> dict[str, Any]:
     """Return the columns that the file of a map has beside the coordinates."""
     columns = {"id": rows.ids, "label": rows.labels}
     return {name: values for name, values in columns.items() if values is not None}

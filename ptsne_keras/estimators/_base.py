@@ -151,7 +151,8 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         refine_new : bool, default=False
             Whether the new rows are then freed, as those of the fit were: they also attract and
             repel one another, so that many rows of a new kind get a place of their own. It takes as
-            long as for all rows. `MapRegressor` does not know how the map was made, and refuses.
+            long as for all rows. Not for `MapRegressor`, which does not know how the map was made,
+            nor for maps of more than three dimensions.
 
         Returns
         -------
@@ -176,7 +177,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "encoder_")
         X = self._checked(X)
         free = self._free() if refine_new else None
-        Y = self._reference_for("extend").place(X)
+        Y = self._finite(self._reference_for("extend").place(X))
         self.encoder_ = _placer.extended(self.encoder_, X, Y, free)
         Y = self.encoder_.layers[-1].reference()[1][-len(Y) :]
         del self._placer

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +42,7 @@ def fit(
 ) -> None:
     """Fit an estimator to rows [N, D], or go on with its fit."""
     start = _resume.unfinished(tsne) if resume else None
-    _check_out(embedding_out)
+    out = _checked_out(embedding_out, X)
     whole = tsne._checked(X, reset=start is None, least=_LEAST_ROWS)
     n, features = whole.shape
     seed = start.left.seed if start and start.left else tsne._seeds(1)[0]
@@ -72,9 +71,9 @@ def fit(
         if decoder and tsne._left is None:
             _fit_decoder.fit(tsne, rows, decoder, seed)
         _fit_stages.warn_of_point(tsne.embedding_, settings)
-        if chosen is not None or embedding_out is not None:
+        if chosen is not None or out is not None:
             watch = Stopwatch(tsne.history_["seconds"])
-            tsne.embedding_ = _placed(tsne, whole, chosen, embedding_out)
+            tsne.embedding_ = _placed(tsne, whole, chosen, out)
             watch.lap("others")
             tsne.history_["seconds"] = watch.seconds
 
@@ -103,12 +102,18 @@ def _of_all(neighbors: Any, chosen: Any) -> Any:
     return neighbors
 
 
-def _check_out(out: Any) -> None:
-    """Raise unless a file can become a map."""
-    if out is not None:
-        if os.path.splitext(out)[1] != ".npy":
-            raise ValueError(f"embedding_out should end in .npy. Received: {os.fspath(out)!r}.")
-        files.check_writable(Path(out).expanduser().parent)
+def _checked_out(out: Any, X: Any) -> Path | None:
+    """Return the file that becomes the map of X, or raise unless it can."""
+    if out is None:
+        return None
+    file = Path(out).expanduser()
+    if file.suffix != ".npy" or file.is_dir():
+        raise ValueError(f"embedding_out should be a file that ends in .npy. Received: {file}.")
+    mapped = getattr(X, "filename", None)
+    if mapped is not None and file.exists() and file.samefile(mapped):
+        raise ValueError(f"embedding_out should not be the file of X. Received: {file}.")
+    files.check_writable(file.parent)
+    return file
 
 
 def _placed(tsne: Any, X: Any, chosen: Any, out: Any) -> FloatArray:
@@ -143,7 +148,8 @@ def _array(shape: tuple[int, ...], out: Any) -> Iterator[FloatArray]:
     if out is None:
         yield np.empty(shape, np.float32)
         return
-    with files.replacing(out) as beside:
+    with files.replacing(out, make_parents=True) as beside:
         Y = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+        files.allocate(beside)
         yield Y
         Y.flush()

@@ -15,7 +15,7 @@ from ptsne_keras.networks.encoder import chain
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays
 from ptsne_keras.utils.stopwatch import Stopwatch
-from ptsne_keras.utils.validation import check_rows
+from ptsne_keras.utils.validation import check_rows, check_trained
 
 _UNITS, _WAVES, _RATE = (512, 512), 256, 3e-3
 # Steps, in so many passes over the rows; the most places in a batch, and the fewest batches.
@@ -35,8 +35,11 @@ def checked(decoder: Any, d: int, features: int) -> Any:
             f"decoder should be a built model from map coordinates [B, {d}] to rows "
             f"[B, {features}]. Received: {decoder.name!r} from {shapes[0]} to {shapes[1]}."
         )
+    check_trained(decoder.trainable_variables)
     _encoders.check_savable(decoder, "decoder")
-    return _encoders.copied(decoder, "decoder")
+    own = _encoders.copied(decoder, "decoder")
+    own.name = "decoder"  # that of another layer, or a name that TensorFlow refuses, would not do
+    return own
 
 
 def fit(tsne: Any, X: Any, decoder: Any, seed: int) -> None:

@@ -17,6 +17,7 @@ from ptsne_keras.affinities.perplexity import several
 from ptsne_keras.callbacks.progress import Meter
 from ptsne_keras.estimators import _placer
 from ptsne_keras.estimators._settings import SEARCH_DIMS, Settings
+from ptsne_keras.training import descent
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import files, pca
 
@@ -104,7 +105,9 @@ def freed(
     Y: FloatArray, index: Index, old: int, settings: Settings, dof: float, verbose: int
 ) -> FloatArray:
     """Return the map Y of the rows of an index with those from number `old` on freed."""
-    n = len(Y)
+    n, d = Y.shape
+    if d > descent.TREE_DIMS:
+        raise ValueError(f"refine_new should be False for a map of {d} dimensions. Received: True.")
     near = index.search(None, _count(settings, n), skip=np.arange(n))
     P = affinities.neighbor_probabilities(near.distances, settings.perplexity)
     return refine(Y, near, P, settings, dof, verbose, free=np.arange(n) >= old)[0]

@@ -119,6 +119,8 @@ class Settings:
     """The perplexity of many rows, or None if it was given."""
     neighbors: int | None = None
     """How many neighbours of each row were given, or None."""
+    rows: int = 0
+    """How many rows are learned from."""
 
     def perplexity_of(self, n: int) -> float | tuple[float, ...]:
         """Return the perplexity at which the map of n other rows is scored."""
@@ -187,7 +189,7 @@ def resolve(
     parameters: Mapping[str, Any], n: int, features: int, neighbors: int | None = None
 ) -> Settings:
     """Return the settings of a fit of n rows with this many features, and neighbours if given."""
-    names = Settings.__dataclass_fields__.keys() - {"auto_perplexity", "neighbors"}
+    names = Settings.__dataclass_fields__.keys() - {"auto_perplexity", "neighbors", "rows"}
     p = {name: parameters[name] for name in names}
     automatic = {name for name, value in p.items() if isinstance(value, str) and value == "auto"}
     rbms, own = p["pretraining"] is not None, p["encoder"] is not None
@@ -223,7 +225,7 @@ def resolve(
     least = _PRETRAINING_EPOCHS.get(p["pretraining"], 0)
     auto("pretraining_epochs", max(least, -(-_PRETRAINING_UPDATES // -(-n // PRETRAINING_ROWS))))
     usual = most if "perplexity" in automatic else None
-    return Settings(**p, auto_perplexity=usual, neighbors=neighbors)
+    return Settings(**p, auto_perplexity=usual, neighbors=neighbors, rows=n)
 
 
 def resolve_map(parameters: Mapping[str, Any], n: int) -> MapSettings:

@@ -133,8 +133,7 @@ class ParametricTSNE(MapEstimator):
         "decoder", if there is one: the curves "error" and "val_error", its mean squared error on
         training and held-out rows as a part of their variance.
         "seconds": the seconds of each stage; "others" is the placing of rows that were not drawn.
-        "stopped": the passes over the rows that are done, if
-        a callback stopped the fit early.
+        "stopped": the passes over the rows that are done, if a callback stopped the fit early.
     dof_ : float
         The degrees of freedom α, as given or as learned.
     kl_divergence_ : float
@@ -381,7 +380,7 @@ class ParametricTSNE(MapEstimator):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         state: dict[str, Any] = {"kl_divergence": self.kl_divergence_, "dof": self.dof_}
-        state["neighbors"] = self._settings.neighbors
+        state |= {name: getattr(self._settings, name) for name in ("neighbors", "rows")}
         saved = {"embedding": self.embedding_}
         if self._left is not None:
             state["unfinished"] = self._left.state()
@@ -392,7 +391,8 @@ class ParametricTSNE(MapEstimator):
         self.embedding_ = saved["embedding"]
         self.network_ = networks.network(self.encoder_) or self.encoder_
         self.kl_divergence_, self.dof_ = float(state["kl_divergence"]), float(state["dof"])
-        n = min(len(self.embedding_), self.max_train_rows or sys.maxsize)
+        # Earlier versions do not state it; rows that came by `extend` are not among them.
+        n = state.get("rows", min(len(self.embedding_), self.max_train_rows or sys.maxsize))
         k = state.get("neighbors")
         self._settings = resolve(self.get_params(), n, self.n_features_in_, k)
         unfinished = state.get("unfinished")

@@ -205,24 +205,34 @@ class ParquetRows(RowFile):
 class ParquetFolder(RowFile):
     """Rows of the Parquet files of a folder, and of those below it, in the order of their names."""
 
+    _files: list[Path]
+
     def __init__(self, folder: Path) -> None:
-        self._parts = [ParquetRows(file) for file in sorted(folder.rglob("*.parquet"))]
-        if not self._parts:
-            raise ValueError(f"{folder} should be a file, or a folder of .parquet files.")
-        first = self._parts[0]
-        for part in self._parts:
+        found, self._files, count = files.below(folder, ".parquet"), [], 0
+        if not found:
+            raise ValueError(
+                f"{folder} should be a file, or a folder of .parquet files. Received: none in it."
+            )
+        first = ParquetRows(found[0])
+        for file in found:  # each is closed again, since there may be thousands
+            part = ParquetRows(file)
+            if not part.count:  # it does not tell how long its lists are
+                continue
+            first = part if not count else first
             if (part.names, part.numeric) != (first.names, first.numeric):
                 raise ValueError(
-                    f"{part.file} should have the columns of {first.file}, of the same kinds. "
+                    f"{file} should have the columns of {first.file}, of the same kinds. "
                     f"Received: {listed(part.names)}."
                 )
+            self._files.append(file)
+            count += part.count
         super().__init__(folder, first.names)
         self.lists, self.index, self.ids = first.lists, first.index, first.ids
-        self.numeric, self.count = first.numeric, sum(part.count or 0 for part in self._parts)
+        self.numeric, self.count = first.numeric, count
 
     def _blocks(self, features: Sequence[str], texts: Sequence[str]) -> Blocks:
-        for part in self._parts:
-            yield from part.blocks(features, texts)
+        for file in self._files:
+            yield from ParquetRows(file).blocks(features, texts)
 
 
 def archive(file: Path, array: str | None) -> RowFile:

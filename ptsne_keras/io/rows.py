@@ -1,6 +1,7 @@
 """Rows of any file: columns chosen by name, with ids and labels beside them."""
 
 import array
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import scipy.sparse
 
 from ptsne_keras.io import _sources, tables
 from ptsne_keras.io._sources import ArrayRows, Choice, ParquetRows, RowFile, listed
+from ptsne_keras.utils import files
 from ptsne_keras.utils import labels as labels_of
 from ptsne_keras.utils.arrays import dense
 
@@ -93,7 +95,7 @@ class Reader:
         # Either grows in place, so that nothing is held twice.
         large = 4 * (self.count or 0) * len(self.features) > _HELD
         buffer: Any = tempfile.TemporaryFile() if large else array.array("f")  # noqa: SIM115
-        add = buffer.write if large else buffer.frombytes
+        add = functools.partial(_append, buffer) if large else buffer.frombytes
         for block in self.blocks():
             ids.append(block.ids)
             labels.append(block.labels)
@@ -191,6 +193,14 @@ class Reader:
             f"rows without. Received: {'nothing or NaN' if np.isnan(value) else f'{value:g}'} in "
             f"row {start + row + 1}, column {self.features[column]!r}."
         )
+
+
+def _append(file: Any, data: Any) -> None:
+    """Write to a temporary file, or say where it is if the disk is full."""
+    place = Path(tempfile.gettempdir())
+    with files.explaining(place, "written (set TMPDIR to another place)"):
+        file.write(data)
+        file.flush()
 
 
 def open_source(path: str | os.PathLike[str], choice: Choice) -> RowFile:

@@ -114,7 +114,8 @@ def embed_parquet(
     Parameters
     ----------
     rows : path-like
-        A folder of .parquet files, also in folders below it.
+        A folder of .parquet files, also in folders below it. Names that begin with . or _ are left
+        out, as by other engines.
     out : path-like
         A folder, made if need be: its files have the names of those in `rows`.
     embedder : Embedder
@@ -135,6 +136,8 @@ def embed_parquet(
         If Ray is not installed.
     FileNotFoundError
         If there are no .parquet files in `rows`.
+    ValueError
+        If `out` is in `rows`, so that it would be embedded next time.
     ray.exceptions.RayTaskError
         If a file cannot be embedded; those that were written stay.
 
@@ -145,9 +148,11 @@ def embed_parquet(
     """
     ray_data = require("ray.data", extra="bulk", purpose="embed_parquet")
     rows, out = Path(rows).expanduser().resolve(), Path(out).expanduser().resolve()
-    names = sorted(str(file.relative_to(rows)) for file in rows.rglob("*.parquet"))
+    names = [str(file.relative_to(rows)) for file in files.below(rows, ".parquet")]
     if not names:
         raise FileNotFoundError(f"rows should be a folder of .parquet files. Received: {rows}.")
+    if out.is_relative_to(rows):
+        raise ValueError(f"out should be outside rows, {rows}. Received: {out}.")
     missing = [name for name in names if not (out / name).exists()]
     if missing:
         options = {"concurrency": min(workers, len(missing)), "num_cpus": num_cpus}
@@ -183,11 +188,15 @@ class _FileEmbedder:
         import pyarrow.parquet
 
         with source, files.replacing(target, make_parents=True) as beside:
-            first = pyarrow.table(self.embedder(source.schema_arrow.empty_table()))
+            first = self._embedded(source.schema_arrow.empty_table())
             with pyarrow.parquet.ParquetWriter(beside, first.schema) as writer:
                 for batch in source.iter_batches(_BLOCK):
-                    found = self.embedder(pyarrow.Table.from_batches([batch]))
-                    writer.write_table(pyarrow.table(found).cast(first.schema))
+                    writer.write_table(self._embedded(pyarrow.Table.from_batches([batch])))
+
+    def _embedded(self, rows: Any) -> Any:
+        """Return a table embedded, in which what is kept is as it was."""
+        found = self.embedder(rows)
+        return type(rows).from_pydict(found | {name: rows[name] for name in self.embedder.keep})
 
 
 def _version(path: str) -> str:

@@ -186,6 +186,22 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def below(folder: Path, suffix: str) -> list[Path]:
+    """Return the files with a suffix in a folder and below, sorted, but hidden and unfinished ones.
+
+    The names of the latter begin with . or _, as in Spark, Hive and Arrow.
+    """
+    found = sorted(folder.rglob(f"*{suffix}"))
+    return [f for f in found if not any(p[0] in "._" for p in f.relative_to(folder).parts)]
+
+
+def allocate(file: Path) -> None:
+    """Take the room of a mapped file on the disk, which would end the process were it full."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with open(file, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
 def read(file: Path, most: int) -> bytes:
     """Return the contents of a file of at most so many bytes, of no link, pipe or device."""
     info = file.lstat()  # before it is opened: a device may act on that

@@ -206,6 +206,31 @@ def test_places_go_back_to_rows(here, tmp_path, capsys):
         assert "--inverse should be with a model fitted with --decoder" in capsys.readouterr().err
 
 
+def test_places_are_read_and_rows_written_as_the_options_say(here, tmp_path, capsys):
+    run("fit", "train.csv", "--out", tmp_path / "both", *NAMED, *QUICK, "--decoder", "--quiet")
+    text = tmp_path / "p.csv"
+    words = ["transform", tmp_path / "both", text, "--inverse"]
+    text.write_text("kind;x;y\n=a;1.500;2.000\n=b;1.250;3.500\n")
+    marks = ["--delimiter", ";", "--decimal", ".", "--label", "kind"]
+    run(*words, "--out", tmp_path / "r.csv", *marks, "--spreadsheet-safe")
+    found = pandas.read_csv(tmp_path / "r.csv")
+    assert found["label"].tolist() == ["'=a", "'=b"]
+    expected = ParametricTSNE.load(tmp_path / "both").inverse_transform([[1.5, 2], [1.25, 3.5]])
+    np.testing.assert_allclose(found[NAMES], expected, rtol=1e-4, atol=1e-6)
+    capsys.readouterr()
+    for option in ("--novelty", "--no-placement"):
+        run(*words, "--out", tmp_path / "r.csv", option, code=2)
+        assert f"{option} should be left out with --inverse" in capsys.readouterr().err
+
+
+def test_a_file_in_a_folder_of_rows_is_not_written_over(here, frame, tmp_path, capsys):
+    frame.to_parquet(tmp_path / "a.parquet")
+    for name in ("a.parquet", "new.parquet"):
+        run("transform", "map", tmp_path, "--out", tmp_path / name, code=2)
+        assert "--out should not be a file that the command reads" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
 def test_a_map_that_one_has(here, frame, tmp_path, capsys):
     placed = MapRegressor.load("placed")
     written = pandas.read_csv("placed/map.csv")
@@ -350,7 +375,7 @@ FIT = "fit rows.npy --out new --quiet "
 READ = " should not be a file that the command reads"
 WRONG = {
     "no rows": ("fit none.npy --out new", "file that exists"),
-    "kind of file": ("fit map --out new", "should end in .npy"),
+    "kind of file": ("fit map --out new", "map should be a file, or a folder of .parquet"),
     "column": ("fit train.csv --out new", "--id or --label. Received: 's0' in line 2"),
     "label": (FIT + "--label kind", "--label should be one of"),
     "range": (FIT + "--perplexity 0.5", "--perplexity should be a float in"),

@@ -90,6 +90,17 @@ def test_networks_that_do_not_fit_are_named_before_the_fit(network, X, monkeypat
     evil = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda y: y), *own().layers])
     with pytest.raises(ValueError, match="decoder should consist of layers"):
         ParametricTSNE(decoder=evil).fit(X)
+    layers = [keras.Input((2,)), keras.layers.Dense(64, dtype="bfloat16")]
+    with pytest.raises(ValueError, match="Weights should be kept in float32"):
+        ParametricTSNE(decoder=keras.Sequential(layers)).fit(X)
+
+
+@pytest.mark.parametrize("name", ["units", "a b"])
+def test_its_name_may_be_any(name, X):
+    network = keras.Sequential([keras.Input((2,)), *own().layers], name=name)
+    tsne = ParametricTSNE(decoder=network, **{**SHORT, "epochs": 2}).fit(X[:90])
+    assert tsne.inverse_transform([[0, 0]]).shape == (1, 64)
+    assert network.name == name
 
 
 @pytest.mark.parametrize(

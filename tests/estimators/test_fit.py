@@ -1,5 +1,8 @@
 """Fits that learn from some of the rows and place the others."""
 
+import errno
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -47,10 +50,32 @@ def test_every_form_of_rows_gives_the_same_map(drawn, wide, tmp_path):
     np.testing.assert_allclose(sparse.embedding_, sparse.transform(wide), atol=1e-2)
 
 
-def test_all_rows_can_be_written_too(placed, wide, tmp_path):
-    tsne = ParametricTSNE(**PLACED).fit(wide, embedding_out=tmp_path / "map.npy")
-    np.testing.assert_array_equal(np.load(tmp_path / "map.npy"), placed.embedding_)
+def test_all_rows_can_be_written_too(placed, wide, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tsne = ParametricTSNE(**PLACED).fit(wide, embedding_out="~/new/map.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "new/map.npy"), placed.embedding_)
     assert tsne.embedding_.shape == (len(wide), 2)
+
+
+def test_files_that_cannot_be_the_map_are_refused_before_the_fit(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptsne_keras.estimators._fit_stages.fit", pytest.fail)
+    np.save(tmp_path / "rows.npy", wide)
+    (tmp_path / "folder.npy").mkdir()
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    for out, message in (("rows.npy", "not be the file of X"), ("folder.npy", "be a file")):
+        with pytest.raises(ValueError, match=f"embedding_out should {message}"):
+            ParametricTSNE(**SOME).fit(rows, embedding_out=tmp_path / out)
+    assert np.load(tmp_path / "rows.npy").shape == wide.shape
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(wide, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"map\.npy could not be written: the disk is full"):
+        ParametricTSNE(**{**SOME, "epochs": 2}).fit(wide, embedding_out=tmp_path / "map.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [PLACED, {**GRAPH, "placement": False}], ids=["placed", "not"])
@@ -76,7 +101,7 @@ def test_classes_are_those_of_the_rows_that_were_drawn(wide):
     ("options", "arguments", "message"),
     [
         (SOME, {"neighbors": True}, "max_train_rows should be None with neighbors"),
-        (PLACED, {"embedding_out": "map.csv"}, "embedding_out should end in .npy"),
+        (PLACED, {"embedding_out": "map.csv"}, "embedding_out should be a file that ends in .npy"),
         ({**PLACED, "max_train_rows": 3}, {}, "'max_train_rows' parameter"),
     ],
 )

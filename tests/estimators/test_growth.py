@@ -58,6 +58,26 @@ def test_new_rows_alone_are_freed(kinds, wide):
         regressor.extend(rows, refine_new=True)
 
 
+def test_settings_stay_those_of_the_rows_that_were_learned(wide, tmp_path):
+    tsne = ParametricTSNE(**{**PLACED, "epochs": 2}).fit(wide[:40])
+    tsne.extend(wide[40:200])
+    tsne.save(tmp_path)
+    assert ParametricTSNE.load(tmp_path)._settings == tsne._settings
+
+
+def test_rows_that_have_no_place_are_not_taken_in(placed, wide):
+    rows = wide[:2] + np.float32([[0], [3e38]])
+    with pytest.raises(ValueError, match=r"finite places.* 1 rows without one, the first at"):
+        placed.extend(rows)
+    assert len(placed.embedding_) == len(wide)
+
+
+def test_rows_of_maps_that_are_not_freed_are_not_freed_later(wide):
+    tsne = ParametricTSNE(4, **{**PLACED, "epochs": 2}).fit(wide[:60])
+    with pytest.raises(ValueError, match="refine_new should be False for a map of 4 dimensions"):
+        tsne.extend(wide[60:70], refine_new=True)
+
+
 def test_a_network_alone_has_nothing_to_extend(mapped, wide):
     with pytest.raises(ValueError, match="extend needs the training rows"):
         mapped.extend(wide)

@@ -3,6 +3,8 @@
 import decimal
 import gzip
 import io
+import os
+import resource
 import zipfile
 
 import anndata
@@ -186,12 +188,40 @@ def test_a_folder_of_parquet_is_one_file_in_the_order_of_names(frame, X, tmp_pat
         np.testing.assert_array_equal(found.X, X)
         np.testing.assert_array_equal(found.ids, SAMPLES)
         np.testing.assert_array_equal(found.labels, KINDS)
+    (folder / "_temporary").mkdir()
+    for name in ("_temporary/0.parquet", ".ptsne-1-ab.parquet"):  # another program's, and ours
+        (folder / name).write_bytes(b"PAR1, half written")
+    assert Reader(folder).count == len(X)
     frame.drop(columns="c").to_parquet(folder / "c.parquet")
     with pytest.raises(ValueError, match=r"c\.parquet should have the columns of .*a\.parquet"):
         Reader(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty should be a file, or a folder of \.parquet files"):
         Reader(tmp_path / "empty")
+
+
+def test_a_full_disk_for_very_many_rows_is_explained(frame, tmp_path, monkeypatch):
+    frame[NAMES].to_parquet(tmp_path / "a.parquet")
+    monkeypatch.setattr(rows, "_HELD", 0)
+    with open("/dev/full", "wb", 0) as full:
+        monkeypatch.setattr(rows.tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(OSError, match=r"written \(set TMPDIR .*\): the disk is full"):
+            Reader(tmp_path).read()
+
+
+def test_a_folder_may_have_more_files_than_a_process_may_open(tmp_path):
+    for i in range(70):
+        pyarrow.parquet.write_table(pyarrow.table({"v": [[1.0, i]]}), tmp_path / f"{i:02}.parquet")
+    empty = pyarrow.table({"v": pyarrow.array([], pyarrow.list_(pyarrow.float64()))})
+    for name in ("", "z"):  # the lists of a file without rows have no length
+        pyarrow.parquet.write_table(empty, tmp_path / f"{name}0.parquet")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
+    try:
+        found = Reader(tmp_path).read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found.X[:, 1].tolist() == list(range(70))
 
 
 LISTS = {

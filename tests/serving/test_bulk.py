@@ -279,3 +279,26 @@ def test_a_second_run_writes_what_is_missing(ray_data, exported, folder):
 def test_a_folder_without_files_is_refused(exported, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"rows should be a folder of \.parquet files"):
         serving.embed_parquet(tmp_path, tmp_path, serving.Embedder(exported.path))
+
+
+def test_a_folder_in_the_rows_is_refused(exported, folder):
+    for out in (folder.rows, folder.rows / "embedded"):
+        with pytest.raises(ValueError, match="out should be outside rows"):
+            serving.embed_parquet(folder.rows, out, serving.Embedder(exported.path))
+
+
+def test_what_is_kept_stays_as_it_was(exported, tmp_path):
+    n = bulk._BLOCK + 9
+    kept = {
+        "text": pa.array([f"s{i}" for i in range(n - 1)] + [None]),
+        "whole": pa.array([*range(n - 1), None]),
+        "time": pa.array(range(n), pa.timestamp("us", "UTC")),
+        "lists": pa.array([[i] for i in range(n)]),
+    }
+    columns = {**kept, **dict(zip(NAMES, rows(n).T, strict=True))}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    embed = serving.Embedder(exported.path, NAMES, keep=list(kept))
+    bulk._FileEmbedder(tmp_path, tmp_path / "out", embed)({"item": "a.parquet"})
+    found = pq.read_table(tmp_path / "out/a.parquet")
+    assert found.select(list(kept)).equals(pa.table(kept))
+    assert found.column_names == [*kept, "embedding_1", "embedding_2"]
