@@ -73,13 +73,14 @@ def _inverse(options: Namespace, model: Model) -> Answer:
 
     if not isinstance(model, ParametricTSNE) or model.decoder_ is None:
         raise ValueError("--inverse should be with a model fitted with --decoder.")
-    for name in ("novelty", "no_placement", "drop", "array", "layer"):
-        if getattr(options, "network" if name == "no_placement" else name):
-            raise ValueError(f"--{name.replace('_', '-')} should be left out with --inverse.")
+    unused = {name: getattr(options, name) for name in ("novelty", "drop", "array", "layer")}
+    for name, given in {**unused, "no-placement": options.network}.items():
+        if given:
+            raise ValueError(f"--{name} should be left out with --inverse.")
     out = check_output(options.out, maps.ENDINGS)
     names = ("columns", "obsm", "header", "delimiter", "decimal", "thousands")
-    given = {name: getattr(options, name) for name in names}
-    places = maps.read(options.rows, ids=options.id, labels=options.label, **given)
+    layout = {name: getattr(options, name) for name in names}
+    places = maps.read(options.rows, ids=options.id, labels=options.label, **layout)
     columns = getattr(model, "feature_names_in_", range(1, model.n_features_in_ + 1))
     found = pandas.DataFrame(model.inverse_transform(places.Y), columns=list(map(str, columns)))
     kept = beside(places)

@@ -50,10 +50,7 @@ def fit(
     decoder = _fit_decoder.checked(tsne.decoder, tsne.n_components, features)
     rows = _in_memory(whole, chosen)
     X = tsne._of_metric(rows)
-    if neighbors is not None:
-        neighbors = _of_all(check_neighbors(neighbors, n), chosen)
-    codes = class_codes(y, n) if tsne.label_weight else None
-    codes = codes if codes is None or chosen is None else codes[chosen]
+    neighbors, codes = _beside(tsne, y, neighbors, n, chosen)
     given = _resume.fingerprints(neighbors, codes)
     if start:
         _resume.check_same(tsne, X, given, chosen)
@@ -78,6 +75,19 @@ def fit(
             tsne.history_["seconds"] = watch.seconds
 
 
+def _beside(tsne: Any, y: Any, neighbors: Any, n: int, chosen: Any) -> tuple[Any, Any]:
+    """Return what is given beside n rows: their neighbours, and the classes of those chosen."""
+    if neighbors is not None:
+        neighbors = check_neighbors(neighbors, n)
+        if chosen is not None:
+            raise ValueError(
+                "max_train_rows should be None with neighbors, which are among all rows. "
+                f"Received: {len(chosen)}, below the {n} rows of X."
+            )
+    codes = class_codes(y, n) if tsne.label_weight else None
+    return neighbors, codes if codes is None or chosen is None else codes[chosen]
+
+
 def drawn(n: int, most: int | None, seed: int) -> npt.NDArray[np.int64] | None:
     """Return the sorted indices of the rows of n to learn from, or None for all."""
     if most is None or n <= most:
@@ -90,16 +100,6 @@ def _in_memory(X: Any, chosen: Any) -> Any:
     if chosen is not None:
         X = X[chosen]
     return X if scipy.sparse.issparse(X) else np.asarray(X, np.float32)
-
-
-def _of_all(neighbors: Any, chosen: Any) -> Any:
-    """Return given neighbours, or raise if only some of the rows are learned from."""
-    if chosen is not None:
-        raise ValueError(
-            "max_train_rows should be None with neighbors, which are among all rows. "
-            f"Received: {len(chosen)}, below the {len(neighbors.indices)} rows of X."
-        )
-    return neighbors
 
 
 def _checked_out(out: Any, X: Any) -> Path | None:

@@ -197,8 +197,7 @@ class Reader:
 
 def _append(file: Any, data: Any) -> None:
     """Write to a temporary file, or say where it is if the disk is full."""
-    place = Path(tempfile.gettempdir())
-    with files.explaining(place, "written (set TMPDIR to another place)"):
+    with files.explaining_temporary():
         file.write(data)
         file.flush()
 

@@ -73,8 +73,7 @@ def write(path: str | os.PathLike[str], data: bytes, *, new: bool = False) -> No
 def scratch(folder: Path | None = None) -> Iterator[Path]:
     """Yield a new folder for a while, by default where the system keeps temporary files."""
     place = folder or Path(tempfile.gettempdir())
-    verb = "written" if folder else "written (set TMPDIR to another place)"
-    with explaining(place, verb), _temporary(place) as made_folder:
+    with explaining(place) if folder else explaining_temporary(), _temporary(place) as made_folder:
         yield made_folder
 
 
@@ -272,6 +271,11 @@ def explaining(file: Path, verb: str = "written") -> Iterator[None]:
         if (number := next(said, None)) is None:
             raise
         raise explained(OSError(number, ""), file, verb) from error
+
+
+def explaining_temporary() -> contextlib.AbstractContextManager[None]:
+    """Explain what the system says about writing where it keeps temporary files."""
+    return explaining(Path(tempfile.gettempdir()), "written (set TMPDIR to another place)")
 
 
 def explained(error: OSError, path: Path, verb: str) -> OSError:
