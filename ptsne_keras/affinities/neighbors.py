@@ -1,11 +1,15 @@
 """Nearest neighbours by faiss: fast for maps; `metrics.ranks` is exact in float64 for measures."""
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+from threadpoolctl import threadpool_limits
 
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, optional
@@ -19,8 +23,14 @@ _PROBES = 24
 # Queries farther away than this many times the farthest row, whose squares would overflow, are
 # searched from here.
 _FARTHEST = 1e12
-# Largest number of values held while distances are recomputed from differences.
-_BLOCK = 1 << 24
+# Largest number of distances, or of differences that they are computed from, held at a time.
+_BLOCK = 1 << 22
+# Queries searched at a time: cell by cell if so many fall to each cell, and if k is at most this
+# part of a cell, so that the nearest cell alone tells which rows of others are worth keeping.
+_QUERIES, _OF_A_CELL, _PART = 1 << 16, 100, 1 / 16
+# Squared distances below this part of a query's own to the centre of its cell are not told apart
+# by differences of squares; others are right up to the factor.
+_BLURRED, _ROUNDED = 1e-4, 1.001
 
 
 class Neighbors(NamedTuple):
@@ -187,7 +197,7 @@ class Index:
 
     def search(self, Q: FloatArray | None, k: int, *, skip: Any = None) -> Neighbors:
         """Return the k nearest rows of rows Q [n, D], or of its own; `skip` leaves out one each."""
-        n, features = self._rows.shape
+        n = len(self._rows)
         most = n - (skip is not None)
         if not 1 <= k <= most:
             bound = "N" if most == n else "N - 1"
@@ -197,15 +207,41 @@ class Index:
         else:
             Q = np.clip(_scaled(Q, self._shift, self._scale), -_FARTHEST, _FARTHEST)
         indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
-        for part in arrays.row_slices(len(Q), arrays.block_size(k * features, numbers=_BLOCK)):
-            found = _search(self._index, Q[part], int(k) + (skip is not None))
-            if skip is not None:
-                found = arrays.without_self(found, skip[part])
-            part_D2 = np.square(self._rows[found] - Q[part, None]).sum(axis=2)  # [b, k]
-            order = np.argsort(part_D2, axis=1, kind="stable")
-            indices[part] = np.take_along_axis(found, order, axis=1)
-            D2[part] = np.take_along_axis(part_D2, order, axis=1)
+
+        def fill(part: slice) -> None:
+            own = None if skip is None else skip[part]
+            indices[part], D2[part] = self._nearest(Q[part], int(k), own)
+
+        blocks = math.ceil(len(Q) / _QUERIES) or 1
+        parts = list(arrays.row_slices(len(Q), math.ceil(len(Q) / blocks) or 1))
+        if blocks > 1 and _pays_by_cell(self._index, _QUERIES // 2, k + 1):
+            # So that not only the matrix products, half of the work, use all processors.
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(_processors()) as pool:
+                list(pool.map(fill, parts))
+        else:
+            for part in parts:
+                fill(part)
         return Neighbors(indices, np.sqrt(D2) * np.float32(self._scale))
+
+    def _nearest(self, Q: FloatArray, k: int, skip: Any) -> tuple[Any, FloatArray]:
+        """Return the nearest rows [n, k] of scaled queries, and exact squared distances."""
+        found = _search(self._index, Q, k + (skip is not None))
+        if skip is not None:
+            found = arrays.without_self(found, skip)
+        indices, D2 = np.empty((len(Q), k), np.int32), np.empty((len(Q), k), np.float32)
+        size = arrays.block_size(found.shape[1] * Q.shape[1], numbers=_BLOCK)
+        for part in arrays.row_slices(len(Q), size):
+            difference = self._rows[found[part]]
+            difference -= Q[part, None]
+            part_D2 = np.square(difference, out=difference).sum(axis=2)  # [b, k]
+            order = np.argsort(part_D2, axis=1, kind="stable")[:, :k]
+            indices[part] = np.take_along_axis(found[part], order, axis=1)
+            D2[part] = np.take_along_axis(part_D2, order, axis=1)
+        return indices, D2
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _scaled(X: FloatArray, shift: FloatArray, scale: float) -> FloatArray:
@@ -233,7 +269,18 @@ def _index(X: FloatArray, exact: bool, seed: int | None) -> Any:
 
 
 def _search(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
-    """Return the nearest rows [b, k], searching all cells where the nearest ones hold too few."""
+    """Return the nearest rows [b, k or more]; of all cells, where the nearest hold too few."""
+    if _pays_by_cell(index, len(X), k):
+        found = _by_cell(index, X, k + 1)  # the spare row decides near ties by exact distances
+        rest = np.flatnonzero(found[:, -1] < 0)
+        if rest.size:
+            found[rest] = _search_each(index, X[rest], k + 1)
+        return found
+    return _search_each(index, X, k)
+
+
+def _search_each(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Return the nearest rows [b, k] by faiss, one query after the other."""
     import faiss
 
     found = index.search(X, k)[1]
@@ -243,3 +290,72 @@ def _search(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
         everywhere.nprobe = index.nlist
         found[short] = index.search(X[short], k, params=everywhere)[1]
     return found
+
+
+def _pays_by_cell(index: Any, n: int, k: int) -> bool:
+    """Whether n queries are searched faster cell by cell."""
+    if not hasattr(index, "nlist"):
+        return False
+    return n * index.nprobe >= _OF_A_CELL * index.nlist and k <= _PART * index.ntotal / index.nlist
+
+
+def _by_cell(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Return the nearest rows [b, k], or -1, by one matrix product a cell with all its queries.
+
+    The nearest cell bounds the distance of the k-th neighbour; of the other cells only the rows
+    within it are kept, and sorted once at the end.
+    """
+    n = len(X)
+    cells = index.quantizer.search(X, index.nprobe)[1]
+    X = np.hstack([X, np.ones((n, 1), X.dtype)])
+    bound = np.full(n, -np.inf, np.float32)
+    for cell, queries in _grouped(cells[:, :1], index):
+        D2, own2, _ = _cell_distances(index, cell, X[queries])
+        if D2.shape[1] >= k:
+            farthest = _ROUNDED * (np.partition(D2, k - 1, axis=1)[:, k - 1] + own2)
+            bound[queries] = np.where(farthest > _BLURRED * own2, farthest, -np.inf)
+    kept: list[tuple[Any, ...]] = []
+    for cell, queries in _grouped(cells, index):
+        D2, own2, ids = _cell_distances(index, cell, X[queries])
+        within = np.flatnonzero((bound[queries] - own2)[:, None] >= D2)
+        query, row = np.divmod(within, D2.shape[1])
+        kept.append((queries[query], ids[row], D2.ravel()[within] + own2[query]))
+    query, row, D2 = map(np.concatenate, zip(*kept, strict=True))
+    # One key to sort by: the query and, as the bits of a float above zero, the distance.
+    key = query.astype(np.uint64) << np.uint64(32) | np.maximum(D2, 0).view(np.uint32)
+    order = np.argsort(key)
+    count = np.bincount(query, minlength=n)
+    first = np.cumsum(count) - count
+    found = np.full((n, k), -1, np.int64)
+    whole = np.flatnonzero(count >= k)
+    found[whole] = row[order[first[whole, None] + np.arange(k)]]
+    return found
+
+
+def _grouped(cells: npt.NDArray[np.int64], index: Any) -> Iterator[tuple[int, Any]]:
+    """Yield each cell and queries that search it, of the cells [n, probes] of the queries."""
+    flat = cells.ravel()
+    order = np.argsort(flat, kind="stable") // cells.shape[1]
+    ends = np.cumsum(np.bincount(flat))
+    for cell in np.flatnonzero(np.diff(ends, prepend=0)):
+        queries = order[ends[cell - 1] if cell else 0 : ends[cell]]
+        size = arrays.block_size(index.invlists.list_size(int(cell)), numbers=_BLOCK)
+        for part in arrays.row_slices(len(queries), size):
+            yield int(cell), queries[part]
+
+
+def _cell_distances(index: Any, cell: int, Q: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+    """Return ‖r‖² - 2 qᵀr [b, m] for the rows of a cell, ‖q‖² [b] and ids, all around its centre.
+
+    There squares cancel least. The last column of the queries is 1: one product does all.
+    """
+    from faiss.contrib.inspect_tools import get_invlist
+
+    ids, codes = get_invlist(index.invlists, cell)
+    centre = index.quantizer.reconstruct(cell)
+    around = Q[:, :-1]
+    around -= centre
+    R = codes.view(np.float32).reshape(len(ids), index.d) - centre
+    R2 = np.einsum("md,md->m", R, R)
+    R *= -2
+    return Q @ np.column_stack([R, R2]).T, np.einsum("bd,bd->b", around, around), ids

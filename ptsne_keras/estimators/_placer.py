@@ -9,13 +9,14 @@ import numpy as np
 
 from ptsne_keras import networks
 from ptsne_keras.affinities.neighbors import Index, Neighbors
+from ptsne_keras.estimators import _encoders
 from ptsne_keras.networks import Placement
 from ptsne_keras.networks.assembly import exchanged
 from ptsne_keras.typing import FloatArray
 from ptsne_keras.utils import arrays, pca
 
-# Rows placed at a time.
-_BLOCK = 4096
+# Rows placed at a time, and the most values of them: a large index is searched by many at once.
+_BLOCK, _NUMBERS = 1 << 17, 1 << 26
 # The most training rows whose distances to others are measured.
 _MEASURED = 10_000
 # A batch is foreign if more than this part of its rows, which are at least so many, is.
@@ -39,7 +40,7 @@ class Placer:
         Y, foreign = np.empty((X.shape[0], self._places.shape[1]), np.float32), 0
         usual = np.asarray(self._layer.usual)[_LEVEL]
         for part, rows, near, outside2, lost in self._searched(X, skip):
-            start = None if self._network is None else self._network(rows, training=False)
+            start = None if self._network is None else _encoders.mapped(self._network, rows)
             D2, places = np.square(near.distances), self._places[near.indices]
             Y[part] = self._layer.among(D2, places, start)
             Y[part][lost] = np.nan
@@ -64,7 +65,7 @@ class Placer:
     def _searched(self, X: Any, skip: Any = None) -> Iterator[tuple[Any, Any, Neighbors, Any, Any]]:
         """Yield the slice, rows, neighbours, outside2 and whether not finite, by blocks."""
         k = min(self._layer.n_neighbors, self._layer.n_references - (skip is not None))
-        step = arrays.block_size(X.shape[1], rows=_BLOCK)
+        step = arrays.block_size(X.shape[1], rows=_BLOCK, numbers=_NUMBERS)
         for part in arrays.row_slices(X.shape[0], step):
             rows = np.asarray(arrays.dense(X[part]), np.float32)
             z, outside2 = (np.asarray(v) for v in self._front(rows, training=False))

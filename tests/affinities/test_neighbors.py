@@ -47,6 +47,52 @@ def test_approximate_search_finds_nearly_all_and_repeats_with_its_seed(rng):
     np.testing.assert_array_equal(again.indices, found.indices)
 
 
+@pytest.fixture
+def searched(monkeypatch):
+    """The numbers of queries that were searched one after the other, not cell by cell."""
+    each, counts = neighbors._search_each, []
+    monkeypatch.setattr(neighbors, "_QUERIES", 4000)
+    monkeypatch.setattr(neighbors, "_search_each", lambda *a: counts.append(len(a[1])) or each(*a))
+    return counts
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_many_queries_are_searched_cell_by_cell_and_have_the_same_neighbours(rng, own, searched):
+    X = rng.normal(size=(40_000, 4)) + 100.0
+    Q = X[:9000].copy() if own else rng.normal(size=(9000, 4)) + 100.0
+    Q[7] = 120.0  # far from all
+    index = neighbors.Index(X, seed=0)
+    rows = np.arange(9000)
+    found = index.search(Q, 5, skip=rows if own else None)
+    assert sum(searched) < 20
+    for few in (rows[:500], rows[8000:8500]):
+        alone = index.search(Q[few], 5, skip=few if own else None)
+        np.testing.assert_array_equal(found.indices[few], alone.indices)
+        np.testing.assert_array_equal(found.distances[few], alone.distances)
+    assert searched[-2:] == [500, 500]
+
+
+def test_neighbours_too_near_for_differences_of_squares_are_found_cell_by_cell_too(rng, searched):
+    """Clumps a millionth as wide as the cells: the row itself is first, its clump follows."""
+    X = np.repeat(rng.normal(size=(1000, 4)), 40, axis=0) + 1e-6 * rng.normal(size=(40_000, 4))
+    X = X.astype(np.float32)
+    found = neighbors.Index(X, seed=0).search(X[:9000], 5)
+    assert sum(searched) > 8000
+    np.testing.assert_array_equal(found.distances[:, 0], 0)
+    assert (found.indices // 40 == np.arange(9000)[:, None] // 40).all()
+
+
+def test_one_cell_may_hold_most_rows_and_others_fewer_than_k(rng, searched, monkeypatch):
+    monkeypatch.setattr(neighbors, "_BLOCK", 1 << 18)
+    X = np.concatenate([np.zeros((30_000, 4)), rng.normal(size=(10_000, 4))])
+    X[:30_000, 0] = np.arange(30_000) * 1e-9  # of which k-means makes one cell
+    X[-3:] += 50  # and of these another
+    index = neighbors.Index(X, seed=0)
+    found = index.search(X[-9000:], 5)
+    assert 0 < sum(searched) < 9000
+    np.testing.assert_array_equal(found.indices[-500:], index.search(X[-500:], 5).indices)
+
+
 def test_cells_with_too_few_rows_do_not_limit_k(rng, monkeypatch):
     """Forty far clusters of five: one cell does not hold the 150 neighbours asked for."""
     monkeypatch.setattr(neighbors, "_PROBES", 1)
