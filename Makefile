@@ -54,7 +54,7 @@ test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built w
 dist:
 	$(MAKE) wheel
 
-wheel: $(VENV)/.core-$(ASKED) ## dist/ptsne_keras-*.whl
+wheel: $(VENV)/.dev-$(ASKED) ## dist/ptsne_keras-*.whl
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -71,9 +71,9 @@ docs-serve: $(VENV)/.docs-$(ASKED) ## the documentation on http://127.0.0.1:8000
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
 # The wheel first, since building it writes to the tree; then, on two cores, what takes one: lint and
-# documentation, the tests on JAX, an environment for the wheel; and last all other tests.
+# documentation beside an environment for the wheel and the tests on JAX; and last all other tests.
 check: wheel ## every check that CI makes
-	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs $(WHEEL)/.test-$(ASKED)
+	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs
 	$(MAKE) test-wheel
 
 lint-and-docs: $(VENV)/.dev-$(ASKED) $(VENV)/.docs-$(ASKED)
@@ -142,7 +142,7 @@ define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
   echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
 test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-rm -f $(@D)/.*-*
+find $(@D) -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
 endef
 
 # Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.
@@ -153,9 +153,12 @@ $(VENV)/.core-$(ASKED):
 	$(VENV)/$(PIP) --editable '.[$(TF)]'
 	touch $@
 
-$(JAX)/.test-$(ASKED): | dist
+# JAX alone is installed here; all else is seen in the environment of the wheel.
+$(JAX)/.test-$(ASKED): $(WHEEL)/.test-$(ASKED)
 	$(make_venv)
-	$(JAX)/$(PIP) "$$(echo dist/ptsne_keras-*.whl)[cpu,jax]" 'pytest>=8'
+	$(WHEEL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(JAX)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wheel.pth"
+	$(JAX)/$(PIP) "$$(echo dist/ptsne_keras-*.whl)[jax]"
 	touch $@
 
 # The protos of TensorFlow Serving bring, as a dependency, another TensorFlow.
@@ -171,10 +174,12 @@ $(WHEEL)/.test-$(ASKED): | dist
 	$(WHEEL)/$(PIP) --no-deps 'tensorflow-serving-api>=2.20,<2.22'
 	touch $@
 
-$(VENV)/.docs-$(ASKED): $(VENV)/.dev-$(ASKED)
-	$(VENV)/$(PIP) --editable '.[docs]'
+# Without TensorFlow, which neither reads.
+$(VENV)/.dev-$(ASKED):
+	$(make_venv)
+	$(VENV)/$(PIP) --editable '.[dev]'
 	touch $@
 
-$(VENV)/.dev-$(ASKED): $(VENV)/.core-$(ASKED)
-	$(VENV)/$(PIP) --editable '.[dev]'
+$(VENV)/.docs-$(ASKED): $(VENV)/.dev-$(ASKED)
+	$(VENV)/$(PIP) --editable '.[docs]'
 	touch $@

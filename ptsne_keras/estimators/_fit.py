@@ -25,7 +25,7 @@ from ptsne_keras.utils.stopwatch import Stopwatch
 
 _LEAST_ROWS = 4
 # Rows placed between two looks at the progress.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 18
 
 
 def fit(
