@@ -29,7 +29,8 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
   benchmark benchmark-peers benchmark-neighbors benchmark-scaling \
   benchmark-step benchmark-precision benchmark-sources \
   benchmark-paper benchmark-rbm benchmark-map benchmark-map-size benchmark-serving benchmark-reference \
-  benchmark-refine benchmark-fuzz benchmark-robustness benchmark-bulk
+  benchmark-refine benchmark-fuzz benchmark-robustness benchmark-bulk \
+  benchmark-storage benchmark-sample
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -97,6 +98,12 @@ benchmark-scaling: $(VENV)/.core-$(ASKED) ## cost and quality of a fit from 10,0
 benchmark-bulk: $(VENV)/.test-$(ASKED) ## rows a second by one, two and four workers of Ray
 	$(BIN)/python benchmarks/bulk.py
 
+benchmark-storage: $(VENV)/.core-$(ASKED) ## bytes, recall and speed of an index of a million rows and ten
+	$(BIN)/python benchmarks/storage.py
+
+benchmark-sample: $(VENV)/.core-$(ASKED) ## what a rare class loses where a fit learns from a sample
+	$(BIN)/python benchmarks/sample.py
+
 benchmark-step: $(VENV)/.core-$(ASKED) ## what a training step costs, part by part
 	$(BIN)/python benchmarks/step.py
 
@@ -146,7 +153,8 @@ find $(@D) -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
 endef
 
 # Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.
-PIP := bin/python -m pip install --disable-pip-version-check
+# Python compiles what is imported; pip would compile all of TensorFlow.
+PIP := bin/python -m pip install --disable-pip-version-check --no-compile
 
 $(VENV)/.core-$(ASKED):
 	$(make_venv)

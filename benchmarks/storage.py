@@ -5,8 +5,8 @@
 The reference is the 50 principal components of the rows of `scaling.py`, in an inverted file with
 as many cells as the package makes; queries are rows of its pictures under other distortions. Recall
 is the part of the true 15 nearest rows that is found for the first 1,000 of 131,072 queries, and
-rows a second are the median of three searches with their range. The first two lines are one index: the
-package searches it cell by cell where that pays, faiss query by query.
+rows a second are the median of three searches with their range. The first two lines are one index:
+the package searches it cell by cell where that pays, faiss query by query.
 """
 
 import argparse
