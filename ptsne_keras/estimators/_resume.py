@@ -104,5 +104,5 @@ def check_same(tsne: Any, X: Any, given: Given, chosen: Any) -> None:
     if not same:
         raise ValueError(
             "X should be the rows of the unfinished fit, in the same order. "
-            f"Received: {X.shape[0]} other rows; the fit has {len(tsne.embedding_)}."
+            f"Received: {X.shape[0]} other rows to learn from; the fit has {len(known)}."
         )
