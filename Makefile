@@ -149,7 +149,7 @@ define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
   echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
 test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-find $(@D) -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
+find $(@D) -mindepth 1 -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
 endef
 
 # Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.

@@ -24,8 +24,8 @@ from ptsne_keras.utils.labels import class_codes
 from ptsne_keras.utils.stopwatch import Stopwatch
 
 _LEAST_ROWS = 4
-# Rows placed between two looks at the progress.
-_BLOCK = 1 << 18
+# Rows placed between two looks at the progress, and the most values of them.
+_BLOCK, _NUMBERS = 1 << 18, 1 << 26
 
 
 def fit(
@@ -124,7 +124,8 @@ def _placed(tsne: Any, X: Any, chosen: Any, out: Any) -> FloatArray:
     meter = Meter("Placing the other rows", n) if tsne.verbose and rest.any() else None
     with _array((n, known.shape[1]), out) as Y:
         Y[~rest] = known
-        for part in arrays.row_slices(n, arrays.block_size(X.shape[1], rows=_BLOCK)):
+        size = arrays.block_size(X.shape[1], rows=_BLOCK, numbers=_NUMBERS)
+        for part in arrays.row_slices(n, size):
             others = np.flatnonzero(rest[part]) + part.start
             if others.size:
                 Y[others] = tsne._map(X[others])
