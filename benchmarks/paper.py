@@ -3,14 +3,17 @@
     python benchmarks/paper.py [--cells 2:1 2:learn …] [--passes 30] [--limit SECONDS]
     python benchmarks/paper.py --study
 
-A cell is d and how dof is set: 1, "auto" (d - 1, so that 2:1 is 2:auto too) or "learn"; "2:1:none"
-is the one without pretraining, "2:1:seed1" the one of another seed; `--study` asks whether
-pretraining still matters. Each is a process of its own and is kept in benchmarks/results/paper; the
-RBMs are trained once, the lower three for all d. A cell that was cut off goes on from its last
-pass; an arm of the study starts again. Every run prints the table of those that are there, and
-draws the maps (map.png) or the study (study.png).
+A cell is d and how dof is set: 1, "auto" (d - 1, so that 2:1 is 2:auto too) or "learn"; "2:1:seed1"
+is the one of another seed, "2:1:float64" the one with a change of changes.py, of which a cell may
+have several; `--study` asks whether pretraining still matters. Each is a process of its own and is
+kept in benchmarks/results/paper; the RBMs are trained once, the lower three for all d. A cell that
+was cut off goes on from its last pass; an arm of the study starts again. Every run prints the table
+of those that are there, and draws the maps (map.png) or the study (study.png).
+"2:default:rbms" is `ParametricTSNE()`, the default of today, but started from RBMs,
+"2:default:sigmoid" the same network started at random.
 
-1-NN error: of the 10,000 mapped test rows by the nearest of the 60,000 mapped training rows.
+1-NN error: of the 10,000 mapped test rows by the nearest of the 60,000 mapped training rows, at the
+end and, because it depends on the batch seen last, after each batch of the last pass.
 T(12): of the mapped test rows. KL: mean over the twelve training batches, in nats. Peak memory: of
 the process that fine-tunes. CG s: passes times the median seconds of a pass.
 """
@@ -26,12 +29,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import changes
 import data
 import kept
 import study
 
-from ptsne_keras import metrics, networks, plotting
-from ptsne_keras.data import batches
+from ptsne_keras import ParametricTSNE, metrics, plotting
 from ptsne_keras.networks.rbm import RBM
 from ptsne_keras.training import stages
 
@@ -52,6 +55,7 @@ PUBLISHED = {
 }
 COLUMNS = {
     "1-NN error %": "{:.2f}",
+    "in the last pass": "{0[0]:.2f} ({0[1]:.2f}-{0[2]:.2f})",
     "T(12)": "{:.3f}",
     "KL": "{:.3f}",
     "α at the end": "{:.2f}",
@@ -84,15 +88,36 @@ def pretrained(X: Any, d: int, seed: int, prefix: str = "") -> tuple[list[RBM], 
     return below, seconds
 
 
-def _error_callback(encoder: Any, train: Any, test: Any) -> Any:
-    """Log the error after each pass: for the account, nothing is chosen by it."""
+def _error_callback(encoder: Any, train: Any, test: Any, passes: int) -> Any:
+    """Note the error after each pass and each batch of the last: nothing is chosen by it."""
     import keras
 
     class Error(keras.callbacks.Callback):
+        epoch = -1
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch, self.of_batches = epoch, []
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if self.epoch == passes - 1:
+                self.of_batches.append(study.one_nn_error(encoder, train, test)[0])
+
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             logs["error"] = study.one_nn_error(encoder, train, test)[0]
 
     return Error()
+
+
+def untrained(d: int, names: list[str], seed: int, X: Any) -> tuple[Any, float]:
+    """Return the encoder before fine-tuning, and seconds that its RBMs took."""
+    encoder = changes.network(names, d, UNITS, seed)
+    if "none" in names:
+        return encoder, 0.0
+    prefix = "".join(f"{change}_" for change in changes.OF_RBMS if change in names)
+    with changes.applied([change for change in names if change in changes.OF_RBMS]):
+        rbms, seconds = pretrained(X, d, seed, prefix)
+    encoder.set_weights(stages.unroll(rbms).get_weights())
+    return encoder, seconds
 
 
 def pca_cell(d: int, train: Any, test: Any) -> dict[str, float]:
@@ -106,51 +131,85 @@ def pca_cell(d: int, train: Any, test: Any) -> dict[str, float]:
     return {"1-NN error %": 100 * (1 - accuracy), "T(12)": trust}
 
 
+def parsed(name: str) -> tuple[int, str, list[str], int]:
+    """Return d, how dof is set, the changes and the seed of a cell."""
+    d, dof, *rest = name.split(":")
+    seeds = [int(part.removeprefix("seed")) for part in rest if part.startswith("seed")]
+    names = [part for part in rest if not part.startswith("seed")]
+    if not set(names) <= set(changes.CHANGES):
+        raise ValueError(
+            f"Changes should be some of {', '.join(changes.CHANGES)}. Received: {name!r}."
+        )
+    return int(d), dof, names, (seeds or [0])[0]
+
+
+def default_cell(names: list[str], seed: int, train: Any, test: Any) -> dict[str, float]:
+    """Fit `ParametricTSNE()`, or one with the network of 2009 whose start is RBMs or at random."""
+    options: dict[str, Any] = {"random_state": seed, "verbose": 1}
+    if names:
+        network = {"hidden_units": UNITS, "activation": "sigmoid", "initial_dims": None}
+        options |= network | {"sampling": "graph"}
+        options |= {"pretraining": "cd1"} if "rbms" in names else {}
+    clock = time.perf_counter()
+    tsne = ParametricTSNE(**options).fit(train[0])
+    seconds = time.perf_counter() - clock
+    Y_test = tsne.transform(test[0])
+    accuracy = metrics.knn_accuracy(tsne.embedding_, train[1], Y_test, test[1], 1)
+    return {
+        "1-NN error %": 100 * (1 - accuracy),
+        "of the network": study.one_nn_error(tsne.encoder_, train, test)[0],
+        "T(12)": metrics.trustworthiness(test[0], Y_test, 12),
+        "CG s": seconds,
+        "peak GB": kept.peak_gigabytes(),
+    }
+
+
 def cell(name: str, passes: int) -> dict[str, Any]:
     """Run one cell in this process."""
     import keras
 
-    d, dof, *rest = name.split(":")
-    d, variant = int(d), (rest or [""])[0]
-    seed = int(variant.removeprefix("seed")) if variant.startswith("seed") else 0
-    train, test = data.load("mnist")
+    d, dof, names, seed = parsed(name)
+    train, test = changes.prepared(names, *data.load("mnist"))
     if dof == "pca":
         return pca_cell(d, train, test) | {"passes": passes}
-    if variant == "none":
-        encoder, seconds = networks.encoder(784, d, hidden_units=UNITS, seed=seed), 0.0
-    else:
-        rbms, seconds = pretrained(train[0], d, seed)
-        encoder = stages.unroll(rbms)
-    fixed = batches.from_array(train[0], 30, 5000, shuffle="once", seed=seed)
+    if dof == "default":
+        return default_cell(names, seed, train, test) | {"passes": passes}
+    encoder, seconds = untrained(d, names, seed, train[0])
+    fixed = changes.fixed_batches(train[0], names, seed)
     log = FOLDER / f"{name.replace(':', '_')}.csv"
     backup = FOLDER / log.stem  # removed where the cell is finished, so that it is not run twice
-    history = stages.finetune(
-        encoder,
-        fixed,
-        dof=float(dof) if dof[0].isdigit() else dof,
-        optimizer="cg",
-        epochs=passes,
-        callbacks=[
-            _error_callback(encoder, train, test),
-            keras.callbacks.BackupAndRestore(
-                backup, double_checkpoint=True, delete_checkpoint=False
-            ),
-            keras.callbacks.CSVLogger(log, append=True),
-        ],
-        verbose=2,
-    )
-    seconds_of = {line["epoch"]: line["seconds"] for line in csv.DictReader(log.open())}
+    errors = _error_callback(encoder, train, test, passes)
+    with changes.applied(names):
+        history = stages.finetune(
+            encoder,
+            fixed,
+            dof=float(dof) if dof[0].isdigit() else dof,
+            optimizer="cg",
+            epochs=passes,
+            callbacks=[
+                errors,
+                keras.callbacks.BackupAndRestore(
+                    backup, double_checkpoint=True, delete_checkpoint=False
+                ),
+                keras.callbacks.CSVLogger(log, append=True),
+            ],
+            verbose=2,
+        )
+    lines = {line["epoch"]: line for line in csv.DictReader(log.open())}.values()
     encoder.save(FOLDER / f"{log.stem}.keras")
     error, Y_test = study.one_nn_error(encoder, train, test)
+    of_batches = errors.of_batches
     return {
         "1-NN error %": error,
+        "in the last pass": (statistics.mean(of_batches), min(of_batches), max(of_batches)),
         "T(12)": metrics.trustworthiness(test[0], Y_test, 12),
         "KL": metrics.mean_kl_divergence(encoder, fixed, dof=history.model.dof),
         "α at the end": history.model.dof,
         "RBM s": seconds,
         # A pass that shared the machine, or waited, counts as any other.
-        "CG s": passes * statistics.median(map(float, seconds_of.values())),
+        "CG s": passes * statistics.median(float(line["seconds"]) for line in lines),
         "peak GB": kept.peak_gigabytes(),
+        "evaluations": statistics.mean(float(line["evaluations"]) for line in lines),
         "passes": passes,
     }
 
@@ -159,11 +218,12 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
     """One line a cell; published figures beside ours."""
     lines = ["| d | α | " + " | ".join(COLUMNS) + " | published error % |"]
     lines.append("|---|---|" + "---|" * (len(COLUMNS) + 1))
-    for name in (name for name in CELLS if name in cells):
-        d, dof, *rest = name.split(":")
+    for name in cells:
+        d, dof, names, seed = parsed(name)
         label = "PCA" if dof == "pca" else dof.replace("auto", "d - 1")
         label += " = d - 1" if name.startswith("2:1") else ""
-        label += "".join(", no pretraining" if r == "none" else f", {r}" for r in rest)
+        label += "".join(f"; {changes.CHANGES[change]}" for change in names)
+        label += f", seed {seed}" if seed else ""
         found = cells[name]
         values = [f.format(found[key]) if key in found else "–" for key, f in COLUMNS.items()]
         lines.append(f"| {d} | {label} | {' | '.join(values)} | {PUBLISHED.get(name, '–')} |")
@@ -218,7 +278,7 @@ def run(names: list[str], options: argparse.Namespace) -> None:
 def main() -> None:
     """Run the cells that are not there yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", nargs="*", choices=CELLS, default=CELLS, metavar="CELL")
+    parser.add_argument("--cells", nargs="*", default=CELLS, metavar="CELL")
     parser.add_argument(
         "--study", action="store_true", help="of pretraining, in place of the cells"
     )

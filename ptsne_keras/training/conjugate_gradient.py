@@ -18,9 +18,9 @@ from ptsne_keras.utils import validation
 
 Objective = Callable[[FloatArray, Any, Any], tuple[float, FloatArray]]
 # A line search ends where the loss has fallen by this fraction of what the initial slope predicts
-# and the slope has shrunk to that fraction: the constants of Rasmussen's minimize.m (2006), which
+# and the slope has shrunk to that fraction: the constants of Rasmussen's minimize.m (1999), which
 # the paper's MATLAB code calls. SciPy's defaults are 1e-4 and 0.4.
-_SUFFICIENT_DECREASE, _CURVATURE = 0.05, 0.1
+_SUFFICIENT_DECREASE, _CURVATURE = 0.01, 0.5
 # Evaluations that a line search may take on average, as in minimize.m.
 _MAX_EVALUATIONS = 20
 
