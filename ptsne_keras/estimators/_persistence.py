@@ -246,12 +246,11 @@ def _check_expanded(data: bytes) -> None:
 
 
 def _check_finite(models: Mapping[str, keras.Model], arrays: Mapping[str, Any], what: str) -> None:
-    """Raise unless all weights and arrays are finite; of a map, some rows may have no place."""
+    """Raise unless all weights and arrays are finite."""
     parts = {role: model.get_weights() for role, model in models.items()}
     for name, values in {**parts, **{name: [array] for name, array in arrays.items()}}.items():
         numbers = (value for value in map(np.asarray, values) if value.dtype.kind in "fc")
-        enough = np.any if name == "embedding" else np.all
-        if not all(enough(np.isfinite(value)) for value in numbers):
+        if not all(np.isfinite(value).all() for value in numbers):
             raise ValueError(f"The {name} should be {what}. Received: NaN or infinity.")
 
 

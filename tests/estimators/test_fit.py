@@ -37,19 +37,6 @@ def test_the_rows_that_are_not_learned_are_placed_as_new_ones(drawn, wide, tmp_p
     assert loaded.score(wide) == drawn.score(wide)
 
 
-def test_a_row_without_a_place_is_nan_and_the_fit_can_be_saved(drawn, wide, tmp_path):
-    reference = drawn.encoder_.layers[-1].reference()[1]
-    lost = np.flatnonzero(~(drawn.embedding_[:, None] == reference).all(axis=2).any(axis=1))[0]
-    rows = wide.copy()
-    rows[lost] = 3e38
-    with pytest.warns(UserWarning, match="1 rows without one, which are NaN"):
-        tsne = ParametricTSNE(**SOME).fit(rows)
-    tsne.save(tmp_path / "map")
-    loaded = ParametricTSNE.load(tmp_path / "map")
-    np.testing.assert_array_equal(loaded.embedding_, tsne.embedding_)
-    assert np.flatnonzero(np.isnan(loaded.embedding_).any(axis=1)).tolist() == [lost]
-
-
 def test_every_form_of_rows_gives_the_same_map(drawn, wide, tmp_path):
     np.save(tmp_path / "rows.npy", wide.astype(np.float64))
     forms = [np.load(tmp_path / "rows.npy", mmap_mode="r"), scipy.sparse.csr_matrix(wide)]
