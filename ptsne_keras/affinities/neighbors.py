@@ -1,7 +1,6 @@
 """Nearest neighbours by faiss: fast for maps; `metrics.ranks` is exact in float64 for measures."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -215,8 +214,11 @@ class Index:
         blocks = math.ceil(len(Q) / _QUERIES) or 1
         parts = list(arrays.row_slices(len(Q), math.ceil(len(Q) / blocks) or 1))
         if blocks > 1 and _pays_by_cell(self._index, _QUERIES // 2, k + 1):
-            # So that not only the matrix products, half of the work, use all processors.
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(_processors()) as pool:
+            import faiss
+
+            # So that not only the matrix products, half of the work, use as many threads as faiss.
+            threads = faiss.omp_get_max_threads()
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
                 list(pool.map(fill, parts))
         else:
             for part in parts:
@@ -238,10 +240,6 @@ class Index:
             indices[part] = np.take_along_axis(found[part], order, axis=1)
             D2[part] = np.take_along_axis(part_D2, order, axis=1)
         return indices, D2
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _scaled(X: FloatArray, shift: FloatArray, scale: float) -> FloatArray:
