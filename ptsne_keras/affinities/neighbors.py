@@ -30,6 +30,7 @@ _QUERIES, _OF_A_CELL, _PART = 1 << 16, 100, 1 / 16
 # Squared distances below this part of a query's own to the centre of its cell are not told apart
 # by differences of squares; others are right up to the factor.
 _BLURRED, _ROUNDED = 1e-4, 1.001
+_HALF = np.uint64(32)
 
 
 class Neighbors(NamedTuple):
@@ -216,9 +217,11 @@ class Index:
         if blocks > 1 and _pays_by_cell(self._index, _QUERIES // 2, k + 1):
             import faiss
 
-            # So that not only the matrix products, half of the work, use as many threads as faiss.
-            threads = faiss.omp_get_max_threads()
-            with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+            # So that not only the matrix products, half of the work, use as many threads as faiss,
+            # which, as they, uses one in each.
+            threads, alone = faiss.omp_get_max_threads(), faiss.omp_set_num_threads
+            pool = ThreadPoolExecutor(threads, initializer=alone, initargs=(1,))
+            with threadpool_limits(1, "blas"), pool:
                 list(pool.map(fill, parts))
         else:
             for part in parts:
@@ -306,23 +309,30 @@ def _by_cell(index: Any, X: FloatArray, k: int) -> npt.NDArray[np.int64]:
     n = len(X)
     cells = index.quantizer.search(X, index.nprobe)[1]
     X = np.hstack([X, np.ones((n, 1), X.dtype)])
+    # Memory for the distances of one cell and what is within, mapped once.
+    space = np.empty(max(_BLOCK, index.ntotal), np.float32)
+    marks = np.empty(len(space), bool)
     bound = np.full(n, -np.inf, np.float32)
     for cell, queries in _grouped(cells[:, :1], index):
-        D2, own2, _ = _cell_distances(index, cell, X[queries])
+        D2, own2, _ = _cell_distances(index, cell, X.take(queries, axis=0), space)
         if D2.shape[1] >= k:
-            farthest = _ROUNDED * (np.partition(D2, k - 1, axis=1)[:, k - 1] + own2)
+            D2.partition(k - 1, axis=1)
+            farthest = _ROUNDED * (D2[:, k - 1] + own2)
             bound[queries] = np.where(farthest > _BLURRED * own2, farthest, -np.inf)
-    kept: list[tuple[Any, ...]] = []
+    keys, rows = [], []
     for cell, queries in _grouped(cells, index):
-        D2, own2, ids = _cell_distances(index, cell, X[queries])
-        within = np.flatnonzero((bound[queries] - own2)[:, None] >= D2)
-        query, row = np.divmod(within, D2.shape[1])
-        kept.append((queries[query], ids[row], D2.ravel()[within] + own2[query]))
-    query, row, D2 = map(np.concatenate, zip(*kept, strict=True))
-    # One key to sort by: the query and, as the bits of a float above zero, the distance.
-    key = query.astype(np.uint64) << np.uint64(32) | np.maximum(D2, 0).view(np.uint32)
+        D2, own2, ids = _cell_distances(index, cell, X.take(queries, axis=0), space)
+        mark = marks[: D2.size]
+        np.less_equal(D2, (bound[queries] - own2)[:, None], out=mark.reshape(D2.shape))
+        within = np.flatnonzero(mark)
+        query = within // D2.shape[1]
+        distance2 = np.maximum(D2.ravel()[within] + own2[query], 0)
+        # One key to sort by: the query and, as the bits of a float above zero, the distance.
+        keys.append((queries.astype(np.uint64) << _HALF)[query] | distance2.view(np.uint32))
+        rows.append(ids.astype(np.int32)[within - query * D2.shape[1]])
+    key, row = np.concatenate(keys), np.concatenate(rows)
     order = np.argsort(key)
-    count = np.bincount(query, minlength=n)
+    count = np.bincount((key >> _HALF).view(np.int64), minlength=n)
     first = np.cumsum(count) - count
     found = np.full((n, k), -1, np.int64)
     whole = np.flatnonzero(count >= k)
@@ -342,10 +352,13 @@ def _grouped(cells: npt.NDArray[np.int64], index: Any) -> Iterator[tuple[int, An
             yield int(cell), queries[part]
 
 
-def _cell_distances(index: Any, cell: int, Q: FloatArray) -> tuple[FloatArray, FloatArray, Any]:
+def _cell_distances(
+    index: Any, cell: int, Q: FloatArray, space: FloatArray
+) -> tuple[FloatArray, FloatArray, Any]:
     """Return ‖r‖² - 2 qᵀr [b, m] for the rows of a cell, ‖q‖² [b] and ids, all around its centre.
 
-    There squares cancel least. The last column of the queries is 1: one product does all.
+    There squares cancel least. The last column of the queries is 1: one product does all. The first
+    are in `space`, and the queries are shifted.
     """
     from faiss.contrib.inspect_tools import get_invlist
 
@@ -356,4 +369,6 @@ def _cell_distances(index: Any, cell: int, Q: FloatArray) -> tuple[FloatArray, F
     R = codes.view(np.float32).reshape(len(ids), index.d) - centre
     R2 = np.einsum("md,md->m", R, R)
     R *= -2
-    return Q @ np.column_stack([R, R2]).T, np.einsum("bd,bd->b", around, around), ids
+    D2 = space[: len(Q) * len(R)].reshape(len(Q), len(R))
+    np.matmul(Q, np.column_stack([R, R2]).T, out=D2)
+    return D2, np.einsum("bd,bd->b", around, around), ids
