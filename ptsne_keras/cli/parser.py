@@ -222,6 +222,7 @@ _PARAMETERS: list[_Parameter] = [
     ("metric", str, "euclidean, or cosine or correlation of rows"),
     ("epochs", _or_words(int, "auto"), "passes over the rows"),
     ("random_state", int, "of all random numbers (0)"),
+    ("n_jobs", int, "threads of the search and of the freed rows (all)"),
     ("max_train_rows", _or_words(int, "none"), "rows to learn from; others are placed (10⁶)"),
     ("exaggeration", _or_words(float, "auto"), "weight of the attraction; 1 is plain t-SNE"),
     ("dof", _or_words(float, "auto", "learn"), "degrees of freedom of the kernel (1)"),

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import joblib
 import keras
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.estimators import _encoders, _persistence, _placer
@@ -57,6 +59,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     metric: str
     random_state: Any
     n_features_in_: int
+    n_jobs: int | None
 
     def transform(self, X: Any) -> FloatArray:
         """Return the map coordinates of rows.
@@ -114,7 +117,8 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "encoder_")
         X = self._checked(X)
-        return self._reference_for("novelty").novelty(X)
+        with self._threads():
+            return self._reference_for("novelty").novelty(X)
 
     def drift(self, X: Any, *, level: float = 0.99) -> float:
         """Return the part of rows whose `novelty` is above a level.
@@ -177,8 +181,9 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "encoder_")
         X = self._checked(X)
         free = self._free() if refine_new else None
-        Y = self._finite(self._reference_for("extend").place(X))
-        self.encoder_ = _placer.extended(self.encoder_, X, Y, free)
+        with self._threads():
+            Y = self._finite(self._reference_for("extend").place(X))
+            self.encoder_ = _placer.extended(self.encoder_, X, Y, free)
         Y = self.encoder_.layers[-1].reference()[1][-len(Y) :]
         del self._placer
         if hasattr(self, "embedding_"):
@@ -310,6 +315,17 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return X
 
     @contextlib.contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Hold the search and the freed rows to `n_jobs` threads."""
+        if self.n_jobs is None:
+            yield
+            return
+        import faiss  # noqa: F401 - only libraries that are loaded can be limited
+
+        with threadpool_limits(joblib.effective_n_jobs(self.n_jobs)):
+            yield
+
+    @contextlib.contextmanager
     def _unless_refused(self) -> Iterator[None]:
         """Restore what is known of the columns if a fit is refused."""
         names = ("n_features_in_", "feature_names_in_")
@@ -344,7 +360,10 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _map(self, X: Any) -> FloatArray:
         """Return the map coordinates of checked rows."""
-        return _encoders.mapped(self.encoder_, X) if self._placer is None else self._placer.place(X)
+        with self._threads():
+            if self._placer is not None:
+                return self._placer.place(X)
+            return _encoders.mapped(self.encoder_, X)
 
     @functools.cached_property
     def _placer(self) -> _placer.Placer | None:

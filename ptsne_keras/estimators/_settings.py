@@ -48,6 +48,11 @@ _HELD_OUT, _TRAINED = 2500, 4
 
 
 _AUTO = StrOptions({"auto"})
+JOBS: list[Any] = [
+    Interval(Integral, 1, None, closed="left"),
+    Interval(Integral, None, -1, closed="right"),
+    None,
+]
 # What the parameters of `ParametricTSNE` may be.
 CONSTRAINTS: dict[str, list[Any]] = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -72,6 +77,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "encoder": [keras.Model, None],
     "decoder": ["boolean", keras.Model],
     "max_train_rows": [Interval(Integral, 4, None, closed="left"), None],
+    "n_jobs": JOBS,
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

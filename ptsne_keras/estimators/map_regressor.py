@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ptsne_keras import affinities
 from ptsne_keras.estimators import _fit_graph, _fit_placement, _fit_regression
 from ptsne_keras.estimators._base import MapEstimator, flat, without_retracing_warnings
-from ptsne_keras.estimators._settings import MapSettings, check_learning_rate, resolve_map
+from ptsne_keras.estimators._settings import JOBS, MapSettings, check_learning_rate, resolve_map
 from ptsne_keras.typing import Callbacks, FloatArray
 from ptsne_keras.utils import arrays, validation
 
@@ -72,6 +72,9 @@ class MapRegressor(RegressorMixin, MapEstimator):
         rows.
     validation_fraction : float, default=0.1
         For objective="squares", the part of the rows that is held out, at most 2,500 rows.
+    n_jobs : int or None, default=None
+        The most threads of the neighbour search; -1 is as many as there are cores. None leaves it
+        to OMP_NUM_THREADS, by default also all cores.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal.
     verbose : int, default=0
@@ -128,6 +131,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         "optimizer": [StrOptions({"adam"}), keras.optimizers.Optimizer],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_jobs": JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -147,6 +151,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         optimizer: Any = "adam",
         patience: int = 20,
         validation_fraction: float = 0.1,
+        n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -162,6 +167,7 @@ class MapRegressor(RegressorMixin, MapEstimator):
         self.optimizer = optimizer
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -204,7 +210,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
         seed = self._seeds(1)[0]
         settings = resolve_map(self.get_params(), X.shape[0])
         # X and y have been checked.
-        with sklearn.config_context(assume_finite=True), without_retracing_warnings():
+        checked = sklearn.config_context(assume_finite=True)
+        with checked, without_retracing_warnings(), self._threads():
             self._fit_checked(X, Y, settings, seed, listed)
         return self
 

@@ -107,6 +107,10 @@ class ParametricTSNE(MapEstimator):
     max_train_rows : int or None, default=1_000_000
         The most rows to learn from. Of more, so many are drawn at random, and the others are placed
         among them as new rows are. None learns from all.
+    n_jobs : int or None, default=None
+        The most threads of the neighbour search and of the freed rows; -1 is as many as there are
+        cores. None leaves it to OMP_NUM_THREADS, by default also all cores. The threads of the
+        network are TensorFlow's: `tf.config.threading`.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.
@@ -185,6 +189,7 @@ class ParametricTSNE(MapEstimator):
         encoder: keras.Model | None = None,
         decoder: bool | keras.Model = False,
         max_train_rows: int | None = 1_000_000,
+        n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -196,7 +201,7 @@ class ParametricTSNE(MapEstimator):
         self.epochs, self.pretraining_epochs = epochs, pretraining_epochs
         self.learning_rate, self.optimizer = learning_rate, optimizer
         self.encoder, self.decoder = encoder, decoder
-        self.max_train_rows = max_train_rows
+        self.max_train_rows, self.n_jobs = max_train_rows, n_jobs
         self.random_state, self.verbose = random_state, verbose
 
     @classmethod
@@ -283,7 +288,7 @@ class ParametricTSNE(MapEstimator):
         check_parameters(self)
         options = {"neighbors": neighbors, "init": init, "callbacks": flat(callbacks)}
         options |= {"resume": resume, "checkpoint": checkpoint, "seconds": checkpoint_seconds}
-        with self._unless_refused():
+        with self._unless_refused(), self._threads():
             _fit.fit(self, X, y, embedding_out=embedding_out, **options)
         return self
 

@@ -119,6 +119,7 @@ def refine(
 
 def _start(Y: FloatArray, C: Any, exponent: float, fixed: npt.NDArray[np.bool_]) -> Any:
     """Return a map in openTSNE's units as it moves it, along conditional probabilities C [N, N]."""
+    import faiss
     import openTSNE
 
     n, d = Y.shape
@@ -129,7 +130,8 @@ def _start(Y: FloatArray, C: Any, exponent: float, fixed: npt.NDArray[np.bool_])
         negative_gradient_method=_gradient(grid, fixed),
         theta=0.0 if n <= _EXACT_ROWS else 0.5,
         dof=exponent,
-        n_jobs=-1 if n > _TREE_ROWS else 1,  # threads that wait for one another cost more
+        # As many threads as the search, but of few rows one: waiting for others costs more.
+        n_jobs=faiss.omp_get_max_threads() if n > _TREE_ROWS else 1,
     )
 
 

@@ -10,6 +10,7 @@ import scipy.sparse
 from support.fits import GRAPH, PLACED
 
 from ptsne_keras import ParametricTSNE
+from ptsne_keras.affinities import neighbors
 
 SOME = {**PLACED, "max_train_rows": 200}
 
@@ -111,3 +112,37 @@ def test_what_cannot_be_is_refused(options, arguments, message, wide):
         arguments = {"neighbors": (others, np.ones(others.shape))}
     with pytest.raises(ValueError, match=message):
         ParametricTSNE(**options).fit(wide, **arguments)
+
+
+@pytest.mark.parametrize(("n_jobs", "threads"), [(1, 1), (2, 2), (-1, os.cpu_count())])
+def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
+    n_jobs, threads, wide, monkeypatch
+):
+    import faiss
+    import openTSNE
+
+    seen, before = [], faiss.omp_get_max_threads()
+    search, embedding = neighbors.Index.search, openTSNE.TSNEEmbedding
+
+    def searched(*args, **options):
+        seen.append(faiss.omp_get_max_threads())
+        return search(*args, **options)
+
+    def freed(*args, n_jobs, **options):
+        seen.append(n_jobs)
+        return embedding(*args, n_jobs=n_jobs, **options)
+
+    monkeypatch.setattr(neighbors.Index, "search", searched)
+    monkeypatch.setattr(openTSNE, "TSNEEmbedding", freed)
+    monkeypatch.setattr("ptsne_keras.training.descent._TREE_ROWS", 100)  # few rows take one thread
+    tsne = ParametricTSNE(**PLACED, n_jobs=n_jobs).fit(wide)
+    tsne.transform(wide)
+    tsne.novelty(wide)
+    assert len(seen) >= 4
+    assert set(seen) == {threads}
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_n_jobs_of_zero_is_refused(wide):
+    with pytest.raises(ValueError, match="'n_jobs' parameter"):
+        ParametricTSNE(**PLACED, n_jobs=0).fit(wide)
