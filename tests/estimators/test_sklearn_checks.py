@@ -1,6 +1,7 @@
 """scikit-learn's conventions."""
 
 import pytest
+import tensorflow as tf
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ptsne_keras import MapRegressor, ParametricTSNE
@@ -19,8 +20,17 @@ duplicates = pytest.mark.filterwarnings("ignore:.* of the rows have at least:Use
 rounded = {"check_methods_subset_invariance": "float32 products depend on the number of rows"}
 
 
+@pytest.fixture
+def untraced():
+    """Run steps as they are: the checks' few steps are done sooner than traced."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.slow
 @duplicates
+@pytest.mark.usefixtures("untraced")
 @parametrize_with_checks([small("graph")])
 def test_scikit_learns_estimator_checks(estimator, check):
     check(estimator)
@@ -28,6 +38,7 @@ def test_scikit_learns_estimator_checks(estimator, check):
 
 @pytest.mark.slow
 @duplicates
+@pytest.mark.usefixtures("untraced")
 @parametrize_with_checks([small("batch", placement=False)])
 def test_scikit_learns_estimator_checks_of_batches(estimator, check):
     check(estimator)
@@ -35,7 +46,10 @@ def test_scikit_learns_estimator_checks_of_batches(estimator, check):
 
 @pytest.mark.slow  # a minute each, for the interface that the checks above look at
 @parametrize_with_checks(
-    [MapRegressor(epochs=30, random_state=0, objective=each) for each in ("placement", "squares")],
+    [
+        MapRegressor(objective=each, epochs=30, batch_size=50, random_state=0)
+        for each in ("placement", "squares")
+    ],
     expected_failed_checks=lambda _: rounded,
 )
 def test_scikit_learns_checks_of_regressors(estimator, check):
