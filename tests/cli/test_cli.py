@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     with contextlib.chdir(folder):
         assert cli.main(["fit", "train.csv", "--out", "map", *NAMED, *QUICK, "--quiet"]) == 0
         assert cli.main(["fit", "rows.npy", "--out", "plain", *QUICK, "--quiet"]) == 0
-        placed = ["--map", "map/map.csv", "--n-neighbors", "9"]
+        placed = ["--map", "map/map.csv", "--n-neighbors", "9", "--n-jobs", "1"]
         with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
             assert cli.main(["fit", "train.csv", "--out", "placed", *NAMED, *placed, "--json"]) == 0
     return folder
