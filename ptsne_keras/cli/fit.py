@@ -143,6 +143,8 @@ def _unfinished(out: Path, parameters: dict[str, Any]) -> ParametricTSNE:
         raise ValueError(
             f"--resume should be of a fit that was interrupted. Received: {out}, which is finished."
         )
+    if "n_jobs" in parameters:
+        model.set_params(n_jobs=parameters.pop("n_jobs"))
     own = model.get_params()
     for name, value in parameters.items():
         if own[name] != value:

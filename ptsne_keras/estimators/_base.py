@@ -13,7 +13,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.estimators import _encoders, _persistence, _placer
@@ -59,7 +58,7 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     metric: str
     random_state: Any
     n_features_in_: int
-    n_jobs: int | None
+    n_jobs: int | None = None
 
     def transform(self, X: Any) -> FloatArray:
         """Return the map coordinates of rows.
@@ -320,10 +319,15 @@ class MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if self.n_jobs is None:
             yield
             return
-        import faiss  # noqa: F401 - only libraries that are loaded can be limited
+        import faiss
 
-        with threadpool_limits(joblib.effective_n_jobs(self.n_jobs)):
+        cores, before = joblib.cpu_count(), faiss.omp_get_max_threads()
+        jobs = self.n_jobs if self.n_jobs > 0 else max(1, cores + 1 + self.n_jobs)
+        faiss.omp_set_num_threads(int(min(jobs, cores)))  # of this thread of Python alone
+        try:
             yield
+        finally:
+            faiss.omp_set_num_threads(before)
 
     @contextlib.contextmanager
     def _unless_refused(self) -> Iterator[None]:

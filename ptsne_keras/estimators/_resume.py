@@ -14,7 +14,7 @@ from ptsne_keras.estimators._settings import Settings
 from ptsne_keras.estimators.scoring import scored_rows
 
 # Parameters that do not change what a fit computes, or that JSON cannot hold.
-_NOT_COMPARED = ("encoder", "decoder", "random_state", "verbose")
+_NOT_COMPARED = ("encoder", "decoder", "n_jobs", "random_state", "verbose")
 
 
 Given: TypeAlias = dict[str, int | None]

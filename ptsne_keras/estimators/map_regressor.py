@@ -73,8 +73,8 @@ class MapRegressor(RegressorMixin, MapEstimator):
     validation_fraction : float, default=0.1
         For objective="squares", the part of the rows that is held out, at most 2,500 rows.
     n_jobs : int or None, default=None
-        The most threads of the neighbour search; -1 is as many as there are cores. None leaves it
-        to OMP_NUM_THREADS, by default also all cores.
+        The most threads of the neighbour search; -1 is as many as there are cores, -2 one fewer.
+        None leaves it to OMP_NUM_THREADS, by default also all cores.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal.
     verbose : int, default=0

@@ -108,9 +108,9 @@ class ParametricTSNE(MapEstimator):
         The most rows to learn from. Of more, so many are drawn at random, and the others are placed
         among them as new rows are. None learns from all.
     n_jobs : int or None, default=None
-        The most threads of the neighbour search and of the freed rows; -1 is as many as there are
-        cores. None leaves it to OMP_NUM_THREADS, by default also all cores. The threads of the
-        network are TensorFlow's: `tf.config.threading`.
+        The most threads of the neighbour search, and of the descent where more than 5,000 rows are
+        freed; -1 is as many as there are cores, -2 one fewer. None leaves it to OMP_NUM_THREADS, by
+        default also all cores. The threads of the network are TensorFlow's: `tf.config.threading`.
     random_state : int, RandomState instance or None, default=None
         An int makes two fits on one machine equal, unless layers of your own `encoder`, such as
         dropout, have seeds of their own.

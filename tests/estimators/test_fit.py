@@ -3,13 +3,14 @@
 import errno
 import os
 
+import joblib
 import keras
 import numpy as np
 import pytest
 import scipy.sparse
 from support.fits import GRAPH, PLACED
 
-from ptsne_keras import ParametricTSNE
+from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.affinities import neighbors
 
 SOME = {**PLACED, "max_train_rows": 200}
@@ -114,7 +115,13 @@ def test_what_cannot_be_is_refused(options, arguments, message, wide):
         ParametricTSNE(**options).fit(wide, **arguments)
 
 
-@pytest.mark.parametrize(("n_jobs", "threads"), [(1, 1), (2, 2), (-1, os.cpu_count())])
+CORES = joblib.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "threads"),
+    [(1, 1), (np.int64(2), min(2, CORES)), (10_000, CORES), (-1, CORES), (-10_000, 1)],
+)
 def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
     n_jobs, threads, wide, monkeypatch
 ):
@@ -138,7 +145,9 @@ def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
     tsne = ParametricTSNE(**PLACED, n_jobs=n_jobs).fit(wide)
     tsne.transform(wide)
     tsne.novelty(wide)
-    assert len(seen) >= 4
+    tsne.extend(wide[:20] + 0.01, refine_new=True)
+    MapRegressor(n_jobs=n_jobs).fit(wide, wide[:, :2]).transform(wide)
+    assert len(seen) >= 8
     assert set(seen) == {threads}
     assert faiss.omp_get_max_threads() == before
 
@@ -146,3 +155,10 @@ def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
 def test_n_jobs_of_zero_is_refused(wide):
     with pytest.raises(ValueError, match="'n_jobs' parameter"):
         ParametricTSNE(**PLACED, n_jobs=0).fit(wide)
+
+
+def test_an_unfinished_fit_goes_on_with_other_threads(wide):
+    tsne = ParametricTSNE(**{**PLACED, "epochs": 3}, n_jobs=1).fit(wide, callbacks=Stop())
+    tsne.set_params(n_jobs=2).fit(wide, resume=True)
+    whole = ParametricTSNE(**{**PLACED, "epochs": 3}).fit(wide)
+    np.testing.assert_array_equal(tsne.embedding_, whole.embedding_)
