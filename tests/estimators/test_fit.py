@@ -158,7 +158,8 @@ def test_n_jobs_of_zero_is_refused(wide):
 
 
 def test_an_unfinished_fit_goes_on_with_other_threads(wide):
-    tsne = ParametricTSNE(**{**PLACED, "epochs": 3}, n_jobs=1).fit(wide, callbacks=Stop())
-    tsne.set_params(n_jobs=2).fit(wide, resume=True)
-    whole = ParametricTSNE(**{**PLACED, "epochs": 3}).fit(wide)
-    np.testing.assert_array_equal(tsne.embedding_, whole.embedding_)
+    options = {**PLACED, "epochs": 3}
+    one, other = (ParametricTSNE(**options, n_jobs=1).fit(wide, callbacks=Stop()) for _ in "ab")
+    one.fit(wide, resume=True)
+    other.set_params(n_jobs=2).fit(wide, resume=True)
+    np.testing.assert_array_equal(one.embedding_, other.embedding_)
