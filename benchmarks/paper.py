@@ -157,7 +157,7 @@ def default_cell(names: list[str], seed: int, train: Any, test: Any) -> dict[str
     accuracy = metrics.knn_accuracy(tsne.embedding_, train[1], Y_test, test[1], 1)
     return {
         "1-NN error %": 100 * (1 - accuracy),
-        "of the network": study.one_nn_error(tsne.encoder_, train, test)[0],
+        "of the network": study.one_nn_error(tsne.network_, train, test)[0],
         "T(12)": metrics.trustworthiness(test[0], Y_test, 12),
         "CG s": seconds,
         "peak GB": kept.peak_gigabytes(),
