@@ -40,8 +40,10 @@ from ptsne_keras.io.rows import Reader, Rows
 from ptsne_keras.utils import files
 
 # Parameters of a MapRegressor among the options that do not need --map.
-_OF_MAPS = {"perplexity", "metric", "dof", "batch_size", "epochs", "learning_rate"}
-_OF_MAPS |= {"n_jobs", "random_state"}
+_OF_MAPS = {
+    *("perplexity", "metric", "dof", "batch_size", "epochs", "learning_rate"),
+    *("n_jobs", "random_state"),
+}
 
 # Options that say which rows are meant, and where their map goes.
 _OF_ROWS = [*("id", "label", "columns", "drop", "array", "layer", "obsm"), "delimiter"]
