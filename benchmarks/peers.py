@@ -122,7 +122,8 @@ COLUMNS = {
     "continuity(12)": 3,
     "recall(10)": 3,
     "5-NN, training": 3,
-    "fit s": 0,
+    "import s": 1,
+    "fit s": 1,
     "transform s": 2,
     "peak GB": 1,
 }
