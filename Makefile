@@ -153,8 +153,7 @@ find $(@D) -mindepth 1 -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
 endef
 
 # Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.
-# Python compiles what is imported; pip would compile all of TensorFlow.
-PIP := bin/python -m pip install --disable-pip-version-check --no-compile
+PIP := bin/python -m pip install --disable-pip-version-check
 
 $(VENV)/.core-$(ASKED):
 	$(make_venv)
