@@ -141,9 +141,8 @@ def table(dataset: str, results: dict[str, list[dict[str, Any]]]) -> str:
         for column, digits in COLUMNS.items():
             values = [cell[column] for cell in cells]
             entry = f"{statistics.median(values):.{digits}f}"
-            if len(values) > 1:
-                entry += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
-            entries.append(entry)
+            least, most = (f"{bound(values):.{digits}f}" for bound in (min, max))
+            entries.append(entry if least == most else f"{entry} ({least}-{most})")
         lines.append(f"| {TITLES[method]} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
