@@ -15,6 +15,7 @@ from support.loopback import Loopback
 import ptsne_keras
 from ptsne_keras import networks, serving
 from ptsne_keras.data import batches
+from ptsne_keras.estimators import _fit_decoder
 from ptsne_keras.estimators.parametric_tsne import ParametricTSNE
 
 MODULES = [
@@ -84,6 +85,7 @@ def test_examples_run_and_print_what_they_say(example, names, tmp_path, monkeypa
     quick = {"hidden_units": (20,), "epochs": 2, "pretraining_epochs": 1}
     defaults = {**ParametricTSNE.__init__.__kwdefaults__, **quick}
     monkeypatch.setattr(ParametricTSNE.__init__, "__kwdefaults__", defaults)
+    monkeypatch.setattr(_fit_decoder, "_PASSES", (5, 5))
     # One of its own: Keras keeps the metrics of an earlier `compile` where a later one has none.
     fresh = {**names, "folder": tmp_path, "model": keras.Sequential([keras.layers.Dense(2)])}
     example.globs.update({k: v for k, v in fresh.items() if k not in example.globs})

@@ -1,5 +1,7 @@
 """Every public entry under Keras's other default types: it works, or refuses before training."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -62,7 +64,8 @@ ENTRIES = {
     "export": served,
 }
 CG = "conjugate gradients"
-USUAL = ("batch", "cd1", "squares", "layer")
+# What is checked every day.
+USUAL = {*itertools.product(("batch", "cd1", "squares", "layer"), ("float64", "float16"))}
 # What cannot work: a message of one line, before training.
 REFUSED = {
     "float16": ("placed", "network", "learned dof", "encoder", "cd1", "pcd", "squares", CG),
@@ -92,12 +95,6 @@ def check(entry, setting, folder):
         assert np.isfinite(np.asarray(ENTRIES[entry](folder), np.float32)).all()
 
 
-@pytest.mark.parametrize("setting", ["float64", "float16"], indirect=True)
-@pytest.mark.parametrize("entry", USUAL)
-def test_the_usual_entries(entry, setting, tmp_path):
-    check(entry, setting, tmp_path)
-
-
 def test_half_precision_is_refused_before_rbms_are_trained(monkeypatch):
     monkeypatch.setattr(stages, "pretrain", None)
     before = keras.config.dtype_policy()
@@ -109,8 +106,14 @@ def test_half_precision_is_refused_before_rbms_are_trained(monkeypatch):
         keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize(
+    ("entry", "setting"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.slow] * (pair not in USUAL))
+        for pair in itertools.product(ENTRIES, SETTINGS)
+    ],
+    indirect=["setting"],
+)
 def test_every_entry(entry, setting, tmp_path):
     check(entry, setting, tmp_path)
 

@@ -9,8 +9,10 @@ import anndata
 import numpy as np
 import pandas
 import pytest
+from sklearn.manifold import TSNE
 
 from ptsne_keras import MapRegressor, ParametricTSNE, cli
+from ptsne_keras.estimators import _fit_decoder
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -82,9 +84,11 @@ def _run(language, text, names, page):
 
 def _be_quick(monkeypatch):
     quick = {"hidden_units": (50, 50), "epochs": 3, "pretraining_epochs": 1}
-    for estimator, changes in ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5})):
+    changed = ((ParametricTSNE, quick), (MapRegressor, {"epochs": 5}), (TSNE, {"max_iter": 250}))
+    for estimator, changes in changed:
         defaults = {**estimator.__init__.__kwdefaults__, **changes}
         monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
+    monkeypatch.setattr(_fit_decoder, "_PASSES", (5, 5))
 
 
 @pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=str)

@@ -139,15 +139,14 @@ def export(options: Namespace) -> Answer:
         if not isinstance(encoder.layers[-1], networks.Placement):
             raise ValueError("--reference-size should be left out for a network alone.")
         validation.check_integer(options.reference_size, "reference_size", 2)
-        encoder = networks.smaller(encoder, options.reference_size)
     of_saved_model = ("reference", "precision", "version")
     given = [name for name in of_saved_model if getattr(options, name) is not None]
     if form != "savedmodel" and given:
         raise ValueError(f"--{given[0]} should be left out with --format {form}.")
-    if form == "onnx":
-        path = serving.export_onnx(encoder, options.out)
-    elif form == "litert":
-        path = serving.export_litert(encoder, options.out)
+    size = {} if options.reference_size is None else {"reference_size": options.reference_size}
+    if form != "savedmodel":
+        write = serving.export_onnx if form == "onnx" else serving.export_litert
+        path = write(encoder, options.out, **size)
     else:
         rows = options.reference and reader_for(model, options.reference, options).read()
         path = serving.export_saved_model(
@@ -159,6 +158,7 @@ def export(options: Namespace) -> Answer:
             dof=getattr(model, "dof_", None),
             decoder=model.decoder_,
             feature_names_out=model.get_feature_names_out(),
+            **size,
         )
     facts = {"command": "export", "model": str(options.model), "format": form, "path": str(path)}
     return Answer(facts, f"{form}  {path}")

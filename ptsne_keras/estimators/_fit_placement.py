@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.spatial
 
 from ptsne_keras.affinities.neighbors import Index
 from ptsne_keras.estimators import _placer
@@ -63,7 +64,7 @@ def natural_scale(Y: FloatArray, Z: FloatArray, index: Index, *, k: int, seed: i
     neighbors = near[np.arange(len(chosen)), rng.integers(k, size=len(chosen))]
     others = chosen[rng.permutation(len(chosen))[:1024]]
     attraction = np.square(Y[chosen] - Y[neighbors], dtype=np.float64).sum(axis=1)  # [n]
-    D2 = np.square(Y[chosen][:, None] - Y[others][None], dtype=np.float64).sum(axis=2)  # [n, m]
+    D2 = scipy.spatial.distance.cdist(Y[chosen], Y[others], "sqeuclidean")  # [n, m]
     typical = float(np.var(Y, axis=0, dtype=np.float64).mean()) or 1.0
     # The pairs are counted by their distances; a row does not repel itself.
     counts, edges = np.histogram(np.log(D2[D2 > 0.0] / typical), _BINS)

@@ -82,7 +82,12 @@ def front(model: keras.Model) -> keras.Model:
     --------
     >>> z, outside2 = front(tsne.encoder_)(X)
     """
-    projection = model.get_layer("projection")
+    projection = next((layer for layer in model.layers if layer.name == "projection"), None)
+    if projection is None:
+        raise ValueError(
+            f"The model should be one that `networks.placed` made. Received: {model.name!r}, "
+            "without its layer 'projection'."
+        )
     scaled = inputs = keras.Input(model.inputs[0].shape[1:], name="features")
     for layer in model.layers[1 : model.layers.index(projection)]:
         if not isinstance(layer, keras.Model):  # the network is beside these layers

@@ -46,7 +46,7 @@ class Placement(keras.layers.Layer):
 
     Rows that coincide with reference rows land on their places. Of fewer than k reference rows all
     are used, at a perplexity of at most half their number. Rows with NaN or infinity are placed at
-    NaN.
+    NaN. The gradient to the features holds β fixed.
 
     The distance of a row to its neighbours, as a quantile of the distances that reference rows have
     to theirs, is its `novelty`; `set_usual` sets the latter.
@@ -129,6 +129,10 @@ class Placement(keras.layers.Layer):
         """
         Z = validation.check_rows(features, name="features", dtype=np.float32)
         Y = validation.check_rows(places, name="places", dtype=np.float32)
+        if (largest := np.abs(Z).max()) > _FARTHEST:
+            raise ValueError(
+                f"features should be within ±{_FARTHEST:g}; scale them. Received: {largest:g}."
+            )
         if len(Z) != len(Y):
             raise ValueError(
                 f"places should be as many as the {len(Z)} rows of features. Received: {len(Y)}."
@@ -146,11 +150,7 @@ class Placement(keras.layers.Layer):
         """Create the weights, from the shape of the features, or those of features and start."""
         features = input_shape
         if not isinstance(input_shape[-1], int):
-            features, start = input_shape
-            if start[-1] != self.dimensions:
-                raise ValueError(
-                    f"The starting places should be [B, {self.dimensions}]. Received: {start}."
-                )
+            features = input_shape[0]
         rows = self.n_references + -self.n_references % self._block
         # The reference is data and not trained.
         weights = {"initializer": "zeros", "trainable": False}
@@ -176,8 +176,8 @@ class Placement(keras.layers.Layer):
         squares = 0.5 * np.einsum("ij,ij->i", features, features, dtype=np.float64)
         weights = np.zeros(self.features.shape, np.float32)
         weights[: self.n_references] = np.column_stack([features, -squares])
-        # Rows that fill the last block are nobody's neighbours.
-        weights[self.n_references :, -1] = -np.inf
+        # Rows that fill the last block are nobody's neighbours, and yet finite, as what is saved.
+        weights[self.n_references :, -1] = np.finfo(np.float32).min
         self.features.assign(weights)
         self.places.assign(np.pad(places, ((0, missing), (0, 0))))
         if outside2 is not None:
@@ -198,12 +198,21 @@ class Placement(keras.layers.Layer):
         """Return places [B, d] for features [B, c], or for features and starting places [B, d]."""
         given, start = inputs if isinstance(inputs, list | tuple) else (inputs, None)
         given = ops.cast(given, "float32")
+        width = self.shift.shape[0]
+        if given.shape[-1] != width or (start is not None and start.shape[-1] != self.dimensions):
+            raise ValueError(
+                f"The features should be [B, {width}], and the starting places "
+                f"[B, {self.dimensions}]. Received: {given.shape} and "
+                f"{None if start is None else start.shape}."
+            )
         D2, near = self.nearest(given)
         y = self.among(D2, ops.take(self.places, near, axis=0), start)
-        finite = ops.all(ops.isfinite(given), axis=1, keepdims=True)
-        if start is not None:
-            finite = finite & ops.all(ops.isfinite(start), axis=1, keepdims=True)
-        return ops.where(finite, y, math.nan)
+        return ops.where(self.placeable(given, start), y, math.nan)
+
+    def placeable(self, features: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return whether [B, 1] features [B, c] and starting places [B, d] are finite."""
+        finite = ops.all(ops.isfinite(features), axis=1, keepdims=True)
+        return finite if start is None else finite & ops.all(ops.isfinite(start), 1, keepdims=True)
 
     def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared distances [B, k], in ascending order, and indices of the neighbours.

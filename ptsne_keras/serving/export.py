@@ -68,7 +68,7 @@ def export_saved_model(
     reference : array-like or sparse matrix of shape (n_samples, n_features), default=None
         Raw training rows; `np.memmap` is fine. They warm up the server and measure `precision`. A
         network without placement needs them for novelty: 50 principal components of at most 4,096
-        of them are served.
+        means of nearby rows are served.
     reference_size : int, default=65536
         The most reference rows that an encoder with placement keeps; each takes 220 bytes. Of more,
         nearby ones are averaged, and the map of new rows is coarser.

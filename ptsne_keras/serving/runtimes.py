@@ -10,12 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ptsne_keras import networks
 from ptsne_keras.serving import signatures
 from ptsne_keras.typing import FloatArray
-from ptsne_keras.utils import files, optional
+from ptsne_keras.utils import files, optional, validation
 
-# The largest difference from Keras, relative to the extent of the map.
-_CLOSE = 1e-5
+# The largest difference from Keras, relative to the extent of the map, and the part of placed rows
+# that should keep it: between two modes, rounding decides.
+_CLOSE, _PLACED_PART = 1e-5, 0.95
 _CHECKED_ROWS = 256
 # It has GELU and all else that Keras has; ONNX Runtime reads it since version 1.14 of 2023.
 _OPSET = 18
@@ -23,7 +25,9 @@ _OPSET = 18
 Run = Callable[[FloatArray], FloatArray]
 
 
-def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
+def export_onnx(
+    encoder: keras.Model, path: str | os.PathLike[str], *, reference_size: int = 65_536
+) -> Path:
     """Write an encoder as an ONNX file, for ONNX Runtime, OpenVINO, TensorRT and others.
 
     The model takes `features` float32 [N, D] for any N, and returns `embedding` float32 [N, d].
@@ -37,6 +41,9 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
         in float32, the precision of its weights.
     path : path-like
         The file, ending in ".onnx"; its folder is created if it is missing.
+    reference_size : int, default=65536
+        The most reference rows that an encoder with placement keeps; of more, nearby ones are
+        averaged.
 
     Raises
     ------
@@ -48,7 +55,8 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
         If `path` has another suffix, or the encoder another number of inputs or outputs.
     RuntimeError
         If ONNX lacks an operation of the encoder, if the answers differ from those of Keras by more
-        than 1e-5 of the map's extent, or on a backend other than TensorFlow.
+        than 1e-5 of the map's extent (with placement, more than a twentieth of them), or on a
+        backend other than TensorFlow.
 
     Examples
     --------
@@ -57,10 +65,12 @@ def export_onnx(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     """
     for module in ("onnx", "tf2onnx"):
         optional.require(module, extra="onnx", purpose="export_onnx")
-    return _export(encoder, path, ".onnx", _to_onnx, _onnx_runtime)
+    return _export(encoder, path, ".onnx", reference_size, _to_onnx, _onnx_runtime)
 
 
-def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
+def export_litert(
+    encoder: keras.Model, path: str | os.PathLike[str], *, reference_size: int = 65_536
+) -> Path:
     """Write an encoder as a LiteRT (TensorFlow Lite) file, for phones, browsers and small devices.
 
     The signature `serving_default` takes `features` float32 [N, D] and returns `embedding` float32
@@ -69,7 +79,7 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    encoder, path
+    encoder, path, reference_size
         As in :func:`export_onnx`, with a file that ends in ".tflite".
 
     Examples
@@ -77,13 +87,14 @@ def export_litert(encoder: keras.Model, path: str | os.PathLike[str]) -> Path:
     >>> export_litert(tsne.encoder_, "digits.tflite")
     PosixPath('digits.tflite')
     """
-    return _export(encoder, path, ".tflite", _to_litert, _litert_interpreter)
+    return _export(encoder, path, ".tflite", reference_size, _to_litert, _litert_interpreter)
 
 
 def _export(
     encoder: keras.Model,
     path: str | os.PathLike[str],
     suffix: str,
+    reference_size: int,
     convert: Callable[[keras.Model, int], bytes],
     load: Callable[[bytes], Run | None],
 ) -> Path:
@@ -99,6 +110,9 @@ def _export(
     if target.exists():
         raise FileExistsError(f"path should be a new file. Received: {target}, which exists.")
     features = signatures.feature_count(encoder)
+    validation.check_integer(reference_size, "reference_size", 2)
+    if isinstance(encoder.layers[-1], networks.Placement):
+        encoder = networks.smaller(encoder, reference_size)
     single = _in_float32(encoder)
     try:
         written = convert(single, features)
@@ -209,8 +223,9 @@ def _compare(encoder: keras.Model, X: FloatArray, run: Run, suffix: str) -> None
     """Raise unless the file answers as Keras does, for many rows and for one."""
     Y = np.asarray(encoder(X, training=False), np.float32)
     extent = max(np.ptp(Y, axis=0).max(), np.abs(Y).max())  # float32 has no more digits
+    part = _PLACED_PART if isinstance(encoder.layers[-1], networks.Placement) else 1.0
     for n in (len(X), 1):
-        difference = np.abs(run(X[:n]) - Y[:n]).max()
+        difference = np.quantile(np.abs(run(X[:n]) - Y[:n]).max(axis=1), part)
         if not difference <= _CLOSE * extent:  # NaN neither
             raise RuntimeError(
                 f"The {suffix} file should answer as Keras does, within {_CLOSE} of the map's "

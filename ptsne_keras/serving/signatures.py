@@ -116,7 +116,8 @@ def _with_novelty(encoder: keras.Model, judge: keras.Model) -> Callable[[Any], d
         if judge is not encoder:
             return found | embed(rows)
         start = None if network is None else network(rows, training=False)
-        return found | {"embedding": layer.among(D2, tf.gather(layer.places, near), start)}
+        places = layer.among(D2, tf.gather(layer.places, near), start)
+        return found | {"embedding": tf.where(layer.placeable(z, start), places, np.nan)}
 
     return of_both
 

@@ -22,6 +22,7 @@ from support.tables import KINDS, NAMES, table
 
 from ptsne_keras import MapRegressor, ParametricTSNE, cli, evaluation, plotting, serving
 from ptsne_keras.cli import _help, commands, fit
+from ptsne_keras.estimators import _fit_decoder
 from ptsne_keras.estimators.scoring import ScoredRows
 from ptsne_keras.io.rows import Choice, Reader
 from ptsne_keras.utils import files
@@ -46,6 +47,16 @@ def folder(tmp_path_factory):
         with open("placed.json", "w") as out, contextlib.redirect_stdout(out):
             assert cli.main(["fit", "train.csv", "--out", "placed", *NAMED, *placed, "--json"]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    """The folder of a model that also goes back to rows."""
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fit_decoder, "_PASSES", (5, 5))
+        words = ["fit", "train.csv", "--out", "both", *NAMED, *QUICK, "--decoder", "--quiet"]
+        assert cli.main(words) == 0
+    return folder / "both"
 
 
 @pytest.fixture
@@ -188,15 +199,14 @@ def test_transform_goes_block_by_block_and_leaves_nothing_half_written(
     assert "NaN in row 71, column 'b'" in capsys.readouterr().err
 
 
-def test_places_go_back_to_rows(here, tmp_path, capsys):
-    run("fit", "train.csv", "--out", tmp_path / "both", *NAMED, *QUICK, "--decoder", "--quiet")
-    tsne, back = ParametricTSNE.load(tmp_path / "both"), tmp_path / "rows.csv"
-    run("transform", tmp_path / "both", tmp_path / "both/map.csv", "--inverse", "--out", back)
+def test_places_go_back_to_rows(here, both, tmp_path, capsys):
+    tsne, back = ParametricTSNE.load(both), tmp_path / "rows.csv"
+    run("transform", both, both / "map.csv", "--inverse", "--out", back)
     found = pandas.read_csv(back)
     assert found.columns.tolist() == ["id", *NAMES]
     assert found["id"].tolist() == [f"s{i}" for i in range(90)]
     np.testing.assert_allclose(found[NAMES], tsne.inverse_transform(tsne.embedding_), rtol=1e-3)
-    run("export", tmp_path / "both", "--out", tmp_path / "served")
+    run("export", both, "--out", tmp_path / "served")
     assert "inverse" in tf.saved_model.load(str(tmp_path / "served/1")).signatures
     names = serving.checks.facts(tmp_path / "served/1")["feature_names_out"]
     assert names == ["parametrictsne0", "parametrictsne1"]
@@ -206,16 +216,15 @@ def test_places_go_back_to_rows(here, tmp_path, capsys):
         assert "--inverse should be with a model fitted with --decoder" in capsys.readouterr().err
 
 
-def test_places_are_read_and_rows_written_as_the_options_say(here, tmp_path, capsys):
-    run("fit", "train.csv", "--out", tmp_path / "both", *NAMED, *QUICK, "--decoder", "--quiet")
+def test_places_are_read_and_rows_written_as_the_options_say(here, both, tmp_path, capsys):
     text = tmp_path / "p.csv"
-    words = ["transform", tmp_path / "both", text, "--inverse"]
+    words = ["transform", both, text, "--inverse"]
     text.write_text("kind;x;y\n=a;1.500;2.000\n=b;1.250;3.500\n")
     marks = ["--delimiter", ";", "--decimal", ".", "--label", "kind"]
     run(*words, "--out", tmp_path / "r.csv", *marks, "--spreadsheet-safe")
     found = pandas.read_csv(tmp_path / "r.csv")
     assert found["label"].tolist() == ["'=a", "'=b"]
-    expected = ParametricTSNE.load(tmp_path / "both").inverse_transform([[1.5, 2], [1.25, 3.5]])
+    expected = ParametricTSNE.load(both).inverse_transform([[1.5, 2], [1.25, 3.5]])
     np.testing.assert_allclose(found[NAMES], expected, rtol=1e-4, atol=1e-6)
     capsys.readouterr()
     for option in ("--novelty", "--no-placement"):
@@ -305,6 +314,8 @@ def test_export_writes_for_a_server_and_other_runtimes(here, tmp_path, capsys, X
     path = answer(capsys)["path"]
     assert path == str(tmp_path / "served" / "1")
     assert serving.check(path).ok
+    run("export", "map", "--out", tmp_path / "part", "--reference-size", 20)
+    assert serving.checks.facts(tmp_path / "part" / "1")["reference_rows"] <= 20
     run("export", "plain", "--out", tmp_path / "map.tflite", "--format", "litert")
     assert (tmp_path / "map.tflite").stat().st_size > 1000
     assert str(tmp_path / "map.tflite") in capsys.readouterr().out

@@ -12,6 +12,7 @@ from support.fits import GRAPH, PLACED
 
 from ptsne_keras import MapRegressor, ParametricTSNE
 from ptsne_keras.affinities import neighbors
+from ptsne_keras.estimators import _fit_graph
 
 SOME = {**PLACED, "max_train_rows": 200}
 
@@ -142,7 +143,9 @@ def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
     monkeypatch.setattr(neighbors.Index, "search", searched)
     monkeypatch.setattr(openTSNE, "TSNEEmbedding", freed)
     monkeypatch.setattr("ptsne_keras.training.descent._TREE_ROWS", 100)  # few rows take one thread
-    tsne = ParametricTSNE(**PLACED, n_jobs=n_jobs).fit(wide)
+    wide = wide[:150]
+    quick = PLACED | {"epochs": 1, "hidden_units": (8,)}
+    tsne = ParametricTSNE(**quick, n_jobs=n_jobs).fit(wide)
     tsne.transform(wide)
     tsne.novelty(wide)
     tsne.extend(wide[:20] + 0.01, refine_new=True)
@@ -150,6 +153,12 @@ def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
     assert len(seen) >= 8
     assert set(seen) == {threads}
     assert faiss.omp_get_max_threads() == before
+
+
+def test_only_long_fits_are_compiled():
+    short = {"jit_compile": False, "steps_per_execution": 1}
+    assert [_fit_graph.compilation(9, 111), _fit_graph.compilation(3, 1)] == [short, short]
+    assert _fit_graph.compilation(60, 100) == {"jit_compile": True, "steps_per_execution": 60}
 
 
 def test_n_jobs_of_zero_is_refused(wide):

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse
-from support.fits import GRAPH, PLACED, SMALL, conv
+from support.fits import PLACED, SMALL, conv
 
 from ptsne_keras import MapRegressor, ParametricTSNE, load, metrics, networks
+from ptsne_keras.networks import placement
 
 QUICK = PLACED | {"epochs": 2, "hidden_units": (16,)}
 
@@ -76,6 +77,19 @@ def test_a_saved_model_places_rows_to_the_bit(placed, wide, tmp_path):
     assert again.score(wide) == pytest.approx(placed.score(wide))
 
 
+def test_a_reference_that_is_searched_by_blocks_is_saved(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr(placement, "_BLOCK", 2)
+    n = len(wide) - 1 + len(wide) % 2  # odd, so that a row fills the last block
+    placed = ParametricTSNE(**QUICK).fit(wide[:n])
+    assert placed.encoder_.layers[-1]._block == 2
+    placed.save(tmp_path / "map")
+    again, new = load(tmp_path / "map"), wide[:40] * 1.1
+    np.testing.assert_array_equal(again.transform(new), placed.transform(new))
+    np.testing.assert_allclose(
+        again.encoder_.predict(new, verbose=0), again.transform(new), atol=1e-3
+    )
+
+
 def test_the_network_loads_without_this_package(placed, tmp_path):
     placed.network_.save(tmp_path / "network.keras")
     program = "import sys, keras; keras.saving.load_model(sys.argv[1]); "
@@ -108,9 +122,12 @@ def test_two_fits_are_equal(wide):
     np.testing.assert_array_equal(*(tsne.transform(wide * 1.01) for tsne in maps))
 
 
-@pytest.mark.parametrize("n", [4, 5, 8, 30])
-def test_few_rows(n, X, new):
+@pytest.mark.parametrize("n", [4, 5, 8, 12, 30, 60])
+def test_few_rows_need_no_settings(n, X, new):
     tsne = ParametricTSNE(epochs=2, random_state=0).fit(X[:n])
+    assert np.isfinite(tsne.embedding_).all()
+    assert np.isfinite(tsne.kl_divergence_)
+    assert tsne.transform(X[n : 2 * n]).shape == (n, 2)
     assert np.isfinite(tsne.transform(new)).all()
     assert ((tsne.novelty(new) >= 0) & (tsne.novelty(new) <= 1)).all()
 
@@ -177,10 +194,9 @@ def test_maps_of_both_estimators_place_rows_alike(placed, wide):
     np.testing.assert_allclose(regressor.novelty(new), placed.novelty(new), atol=0.02)
 
 
-def test_a_network_alone_is_as_before_on_request(wide):
-    tsne = ParametricTSNE(**GRAPH | {"epochs": 2}).fit(wide)
-    assert "refine" not in tsne.history_
-    np.testing.assert_array_equal(tsne.embedding_, tsne.transform(wide))
+def test_a_network_alone_is_as_before_on_request(mapped, wide):
+    assert "refine" not in mapped.history_
+    np.testing.assert_array_equal(mapped.embedding_, mapped.transform(wide))
 
 
 def test_an_own_network_without_placement_is_the_same_when_loaded(X, new, tmp_path):

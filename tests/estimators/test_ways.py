@@ -34,11 +34,6 @@ class Counter(keras.callbacks.Callback):
 FEW = {**GRAPH, "epochs": 3}
 
 
-@pytest.fixture(scope="module")
-def placed_digits(X):
-    return ParametricTSNE(**PLACED).fit(X).embedding_
-
-
 def test_parameters_of_fit_pass_through_fit_transform_and_pipelines(X):
     counter = Counter(stop=1)
     tsne = ParametricTSNE(**FEW)
@@ -155,15 +150,14 @@ def test_a_map_that_shrinks_to_a_point_is_reported(X):
 @pytest.mark.parametrize(
     "objective", ["placement", pytest.param("squares", marks=pytest.mark.slow)]
 )
-def test_a_map_in_another_order_than_its_rows_is_reported(objective, X, placed_digits):
-    regressor = MapRegressor(objective=objective, epochs=1, random_state=0)
-    shuffled = np.random.default_rng(0).permutation(placed_digits)
-    for other in (np.roll(placed_digits, 1, axis=0), shuffled):
+def test_a_map_in_another_order_than_its_rows_is_reported(objective, wide, placed):
+    regressor, Y = MapRegressor(objective=objective, epochs=1, random_state=0), placed.embedding_
+    for other in (np.roll(Y, 1, axis=0), np.random.default_rng(0).permutation(Y)):
         with pytest.warns(UserWarning, match="X and y should be in the same order"):
-            regressor.fit(X, other)
+            regressor.fit(wide, other)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        regressor.fit(X, placed_digits)
+        regressor.fit(wide, Y)
 
 
 @pytest.mark.slow

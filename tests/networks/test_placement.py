@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 from keras import ops
 
-from ptsne_keras.networks import Placement
+from ptsne_keras.networks import Placement, placement
 
 
 def probabilities(D2, perplexity):
@@ -97,6 +97,10 @@ def test_the_search_by_blocks_finds_the_same_neighbours(rng, new):
     found = ops.convert_to_numpy(layer._candidate_rows(new[0]))
     for row, near in zip(D2, found, strict=True):
         assert set(np.argsort(row)[:15]) <= set(near.tolist())
+    assert len(Z) % layer._block  # rows fill the last block, and can be saved
+    assert all(np.isfinite(weight).all() for weight in layer.get_weights())
+    far = ops.convert_to_numpy(layer.nearest(1e12 * new[0])[1])
+    assert far.max() < len(Z)
 
 
 @pytest.mark.parametrize("dof", [0.5, 1.0, 4.0])
@@ -159,10 +163,13 @@ def test_rows_that_are_not_finite_are_placed_at_nan_alone(Z, Y, new, value, whic
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiles by tf.function")
-def test_xla_and_gradients(Z, Y, new):
+@pytest.mark.parametrize("block", [4, 32])
+def test_xla_and_gradients(Z, Y, new, block, monkeypatch):
     import tensorflow as tf
 
+    monkeypatch.setattr(placement, "_BLOCK", block)
     layer = Placement.from_reference(Z, Y, steps=3)
+    assert layer._block == {4: 4, 32: 1}[block]  # by blocks, and whole
     compiled = tf.function(lambda x, y: layer([x, y]), jit_compile=True)
     np.testing.assert_allclose(compiled(*new), place(layer, *new), atol=1e-4)
     x, start = map(tf.constant, new)
@@ -224,10 +231,14 @@ def test_features_far_from_0_find_their_neighbours(offset, rng):
 def test_types_and_shapes_that_do_not_fit_are_named(Z, Y, new):
     with pytest.raises(ValueError, match="dtype should be float32"):
         Placement(5, dtype="mixed_bfloat16")
-    layer = Placement(len(Z))
-    with pytest.raises(ValueError, match=r"starting places should be \[B, 2\]"):
-        layer([new[0], new[1][:, :1]])
     layer = Placement.from_reference(Z, Y)
+    for layer_of in (Placement(len(Z)), layer):
+        with pytest.raises(ValueError, match=r"starting places \[B, 2\]"):
+            layer_of([new[0], new[1][:, :1]])
+    with pytest.raises(ValueError, match=r"features should be \[B, 6\]"):
+        layer([new[0][:, :1], new[1]])
+    with pytest.raises(ValueError, match="features should be within"):
+        Placement.from_reference(1e16 * Z, Y)
     expected = place(layer, np.rint(new[0] * 3), new[1])
     found = place(layer, np.rint(new[0] * 3).astype("int64"), new[1].astype("float64"))
     np.testing.assert_allclose(found, expected, atol=1e-4)

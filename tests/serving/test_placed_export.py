@@ -1,5 +1,7 @@
 """Exports of models that place rows: signatures, a bounded reference, other runtimes."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,13 +45,18 @@ def path(encoder, tmp_path_factory):
     return serving.export_saved_model(encoder, tmp_path_factory.mktemp("s") / "map", dof=1.0)
 
 
+@functools.lru_cache
+def loaded(path):
+    return tf.saved_model.load(str(path))
+
+
 def answers(path, rows, name="serving_default"):
-    signature = tf.saved_model.load(str(path)).signatures[name]
+    signature = loaded(path).signatures[name]
     return {key: value.numpy() for key, value in signature(features=tf.constant(rows)).items()}
 
 
 def test_it_answers_by_placement_by_the_network_and_with_novelty(path, encoder, new):
-    assert set(tf.saved_model.load(str(path)).signatures) == {
+    assert set(loaded(path).signatures) == {
         *("serving_default", "embed_examples", "embed_fast", "embed_with_novelty")
     }
     places = encoder.predict(new, verbose=0)
@@ -67,7 +74,7 @@ def test_it_answers_by_placement_by_the_network_and_with_novelty(path, encoder, 
 def exported(request, path, new, served):
     """The folder of a model with placement or without, its signatures, and rows for it."""
     path, rows = (path, new) if request.param == "placed" else (served.path, served.rows[:60])
-    return path, set(tf.saved_model.load(str(path)).signatures) - {"embed_examples"}, rows
+    return path, set(loaded(path).signatures) - {"embed_examples"}, rows
 
 
 @pytest.mark.parametrize("value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
@@ -82,6 +89,14 @@ def test_a_row_that_is_not_finite_spoils_no_other(value, exported):
         assert name != "embed_with_novelty" or found["novelty"][1] == 1
 
 
+def test_a_row_whose_components_overflow_has_no_place_in_any_signature(path, encoder, new):
+    rows = np.stack([np.full_like(new[0], 3e38), new[0]])
+    assert not np.isfinite(networks.front(encoder)(rows)[0]).all()
+    for name in ("serving_default", "embed_with_novelty"):
+        lost = np.isnan(answers(path, rows, name)["embedding"]).all(axis=1)
+        assert lost.tolist() == [True, False]
+
+
 def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
     found = c_loader.run(path, {f"serving_default/features@{n}": new[:n] for n in (0, 7)}, tmp_path)
     assert found["serving_default/embedding@0"].shape == (0, 2)
@@ -91,7 +106,7 @@ def test_the_c_api_reads_it_without_this_package(path, encoder, new, tmp_path):
 
 def test_every_signature_compiles_under_xla_but_that_of_strings(exported):
     path, names, rows = exported
-    model, rows = tf.saved_model.load(str(path)), tf.constant(rows[:7])
+    model, rows = loaded(path), tf.constant(rows[:7])
     for name in names:
         signature = model.signatures[name]
         compiled = tf.function(lambda x, f=signature: f(features=x), jit_compile=True)

@@ -1,5 +1,6 @@
 """ONNX and LiteRT files: what they take and give, how they answer, and none is half written."""
 
+import functools
 import os
 import sys
 
@@ -145,6 +146,21 @@ def test_existing_file_is_refused_and_left_untouched(suffix, small_encoder, tmp_
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.fixture(scope="module")
+def converted(small_encoder):
+    """The bytes of each file of the small encoder."""
+    of = {".onnx": runtimes._to_onnx, ".tflite": runtimes._to_litert}
+    return functools.cache(lambda suffix: of[suffix](small_encoder, 3))
+
+
+@pytest.fixture
+def at_once(suffix, converted, monkeypatch):
+    """Convert no more than once."""
+    name = {".onnx": "_to_onnx", ".tflite": "_to_litert"}[suffix]
+    monkeypatch.setattr(runtimes, name, lambda encoder, features: converted(suffix))
+
+
+@pytest.mark.usefixtures("at_once")
 def test_failing_write_leaves_nothing_behind(suffix, small_encoder, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("No space left on device")
@@ -155,6 +171,7 @@ def test_failing_write_leaves_nothing_behind(suffix, small_encoder, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("wrong", [lambda Y: Y + 1e-3, lambda Y: Y * np.nan], ids=["off", "NaN"])
 def test_file_that_answers_otherwise_is_not_written(
     suffix, wrong, small_encoder, tmp_path, monkeypatch

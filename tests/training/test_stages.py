@@ -161,6 +161,13 @@ def test_a_stack_goes_on_from_trained_rbms(rng):
     np.testing.assert_array_equal(stages.unroll(again)(X), stages.unroll(whole)(X))
 
 
+@pytest.fixture(scope="module")
+def pretrained():
+    """Sixty rows, and three RBMs trained on them."""
+    X = np.random.default_rng(0).random((60, 8))
+    return X, stages.pretrain(X, (6, 4, 3), epochs=1, top_epochs=1, seed=0)
+
+
 @pytest.mark.parametrize(
     ("units", "change", "below", "message"),
     [
@@ -173,9 +180,8 @@ def test_a_stack_goes_on_from_trained_rbms(rng):
     ],
     ids=["width", "nothing left", "columns", "untrained", "linear top below", "range"],
 )
-def test_rbms_below_that_do_not_fit_are_named(rng, units, change, below, message):
-    X = rng.random((60, 8))
-    whole = stages.pretrain(X, (6, 4, 3), epochs=1, top_epochs=1, seed=0)
+def test_rbms_below_that_do_not_fit_are_named(pretrained, units, change, below, message):
+    X, whole = pretrained
     stack = [stages.RBM(6)] if below == "untrained" else whole[below]
     with pytest.raises(ValueError, match=message):
         stages.pretrain(change(X), units, epochs=1, below=stack)

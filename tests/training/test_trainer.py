@@ -20,7 +20,7 @@ def encoder(features=5, d=2, seed=0):
 def compiled(model=None, learning_rate=0.01, **options):
     """A trainer, to three dimensions if it learns dof, compiled with Adam."""
     model = model or encoder(d=3 if options.get("dof") == "learn" else 2)
-    trainer = Trainer(model, **options)
+    trainer = Trainer(model, **{"jit_loss": False, **options})
     trainer.compile(keras.optimizers.Adam(learning_rate))
     return trainer
 
@@ -48,7 +48,7 @@ def test_trains_as_a_model_that_is_compiled_with_the_loss(data, jit_compile):
 
 
 def test_another_loss_can_be_given(data):
-    trainer, plain = Trainer(encoder()), encoder()
+    trainer, plain = Trainer(encoder(), jit_loss=False), encoder()
     for model in (trainer, plain):
         model.compile("adam", loss=losses.TSNE(exaggeration=5.0))
     np.testing.assert_allclose(fit(trainer, data)["loss"], fit(plain, data)["loss"], rtol=1e-5)
@@ -66,7 +66,7 @@ def test_regularisers_of_the_encoder_count(data):
 
 @pytest.mark.parametrize("make", [batches.from_array, batches.from_graph])
 def test_validation_loss_is_kl_whatever_batches_and_exaggeration(make, X, data):
-    trainer = Trainer(encoder(), exaggeration=12.0)
+    trainer = Trainer(encoder(), exaggeration=12.0, jit_loss=False)
     trainer.compile("adam", metrics=[batch.NeighborRecall(3)])
     history = fit(trainer, make(X, 8, 30, seed=0), 2, validation_data=data)
     assert set(history) == {"loss", "neighbor_recall", "val_loss", "val_neighbor_recall"}
@@ -78,7 +78,7 @@ class TestLearnedDof:
     def test_gradient_is_that_of_the_loss(self, X):
         """One step of plain descent moves log α by the finite difference of the loss."""
         P = reference.random_P(30).astype("float32")
-        trainer = Trainer(encoder(d=3), dof="learn")
+        trainer = Trainer(encoder(d=3), dof="learn", jit_loss=False)
         trainer.compile(keras.optimizers.SGD(0.1))
         assert trainer.dof == pytest.approx(2.0)
         Y = trainer(X[:30]).numpy()
@@ -117,7 +117,7 @@ class TestLearnedDof:
     def test_can_be_left_out_of_weight_decay(self, data):
         optimizer = keras.optimizers.AdamW(1e-3, weight_decay=10.0)
         optimizer.exclude_from_weight_decay(var_names=["log_dof"])
-        trainer = Trainer(encoder(d=3), dof="learn")
+        trainer = Trainer(encoder(d=3), dof="learn", jit_loss=False)
         trainer.compile(optimizer)
         trainer._log_dof.assign(5.0)  # the gradient is next to nothing there
         fit(trainer, data, 1)
@@ -157,7 +157,7 @@ def test_custom_metrics_are_welcome(data):
     def spread(P, Y):
         return keras.ops.std(Y, axis=1)
 
-    trainer = Trainer(encoder())
+    trainer = Trainer(encoder(), jit_loss=False)
     trainer.compile("adam", metrics=[spread, keras.metrics.MeanMetricWrapper(spread, name="own")])
     history = fit(trainer, data, 1)
     assert history["spread"] == history["own"]
