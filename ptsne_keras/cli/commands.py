@@ -24,7 +24,7 @@ from ptsne_keras.cli.plot import PICTURES, plot
 from ptsne_keras.estimators import Model, ParametricTSNE
 from ptsne_keras.io import maps
 from ptsne_keras.io.rows import Rows
-from ptsne_keras.utils import files, validation
+from ptsne_keras.utils import files
 
 
 def transform(options: Namespace) -> Answer:
@@ -135,10 +135,9 @@ def export(options: Namespace) -> Answer:
     model = load_model(options.model)
     _check_network(options, model)
     encoder = model.network_ if options.network else model.encoder_
-    if options.reference_size is not None:
-        if not isinstance(encoder.layers[-1], networks.Placement):
-            raise ValueError("--reference-size should be left out for a network alone.")
-        validation.check_integer(options.reference_size, "reference_size", 2)
+    placed = isinstance(encoder.layers[-1], networks.Placement)
+    if options.reference_size is not None and not placed:
+        raise ValueError("--reference-size should be left out for a network alone.")
     of_saved_model = ("reference", "precision", "version")
     given = [name for name in of_saved_model if getattr(options, name) is not None]
     if form != "savedmodel" and given:

@@ -43,7 +43,7 @@ class Placer:
             start = None if self._network is None else _encoders.mapped(self._network, rows)
             D2, places = np.square(near.distances), self._places[near.indices]
             Y[part] = self._layer.among(D2, places, start)
-            Y[part][lost if start is None else lost | ~np.isfinite(start).all(axis=1)] = np.nan
+            Y[part][lost] = np.nan
             foreign += int((np.asarray(self._layer.distance(D2, outside2)) > usual).sum())
         if foreign > _FOREIGN * len(Y) and len(Y) >= _TELLING and skip is None:
             warnings.warn(

@@ -115,8 +115,8 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
     Returns
     -------
     keras.Model
-        The model itself if it has no more reference rows; else one that shares its network, and
-        whose `novelty` compares with the distances of rows that no mean contains.
+        The model itself if it has no more reference rows, or none at all; else one that shares its
+        network, and whose `novelty` compares with the distances of rows that no mean contains.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def smaller(model: keras.Model, n_references: int, *, seed: int = 0) -> keras.Mo
     50
     """
     layer = model.layers[-1]
-    if layer.n_references <= n_references:
+    if not isinstance(layer, Placement) or layer.n_references <= n_references:
         return model
     reference = layer.reference()
     cells, sizes = _cells(reference[1], n_references, seed)

@@ -129,7 +129,7 @@ class Placement(keras.layers.Layer):
         """
         Z = validation.check_rows(features, name="features", dtype=np.float32)
         Y = validation.check_rows(places, name="places", dtype=np.float32)
-        if (largest := np.abs(Z).max()) > _FARTHEST:
+        if (largest := max(Z.max(), -Z.min())) > _FARTHEST:
             raise ValueError(
                 f"features should be within ±{_FARTHEST:g}; scale them. Received: {largest:g}."
             )
@@ -207,12 +207,7 @@ class Placement(keras.layers.Layer):
             )
         D2, near = self.nearest(given)
         y = self.among(D2, ops.take(self.places, near, axis=0), start)
-        return ops.where(self.placeable(given, start), y, math.nan)
-
-    def placeable(self, features: Tensor, start: Tensor | None = None) -> Tensor:
-        """Return whether [B, 1] features [B, c] and starting places [B, d] are finite."""
-        finite = ops.all(ops.isfinite(features), axis=1, keepdims=True)
-        return finite if start is None else finite & ops.all(ops.isfinite(start), 1, keepdims=True)
+        return ops.where(ops.all(ops.isfinite(given), axis=1, keepdims=True), y, math.nan)
 
     def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared distances [B, k], in ascending order, and indices of the neighbours.
@@ -232,6 +227,8 @@ class Placement(keras.layers.Layer):
     def among(self, D2: Tensor, places: Tensor, start: Tensor | None = None) -> Tensor:
         """Return places [B, d] among neighbours found elsewhere.
 
+        A row whose starting place is not finite is placed at NaN.
+
         Parameters
         ----------
         D2 : tensor of shape [B, k]
@@ -249,8 +246,9 @@ class Placement(keras.layers.Layer):
         if start is None:
             y = ops.sum(p * places, axis=2, keepdims=True)
         else:
-            start = ops.clip((ops.cast(start, "float32") - origin) / unit, -_FARTHEST, _FARTHEST)
-            y = ops.transpose(start)[:, :, None]
+            start = (ops.cast(start, "float32") - origin) / unit
+            near = ops.clip(start, -_FARTHEST, _FARTHEST)
+            y = ops.transpose(ops.where(ops.isfinite(start), near, math.nan))[:, :, None]
         for _ in range(self.steps):
             weights = p / (1.0 + ops.sum(ops.square(y - places), axis=0))  # [B, k]
             weights = weights / ops.sum(weights, axis=1, keepdims=True)

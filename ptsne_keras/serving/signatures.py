@@ -117,7 +117,8 @@ def _with_novelty(encoder: keras.Model, judge: keras.Model) -> Callable[[Any], d
             return found | embed(rows)
         start = None if network is None else network(rows, training=False)
         places = layer.among(D2, tf.gather(layer.places, near), start)
-        return found | {"embedding": tf.where(layer.placeable(z, start), places, np.nan)}
+        finite = tf.reduce_all(tf.math.is_finite(z), axis=1, keepdims=True)
+        return found | {"embedding": tf.where(finite, places, np.nan)}
 
     return of_both
 

@@ -232,10 +232,11 @@ def test_types_and_shapes_that_do_not_fit_are_named(Z, Y, new):
     with pytest.raises(ValueError, match="dtype should be float32"):
         Placement(5, dtype="mixed_bfloat16")
     layer = Placement.from_reference(Z, Y)
-    for layer_of in (Placement(len(Z)), layer):
-        with pytest.raises(ValueError, match=r"starting places \[B, 2\]"):
-            layer_of([new[0], new[1][:, :1]])
-    with pytest.raises(ValueError, match=r"features should be \[B, 6\]"):
+    message = r"features should be \[B, 6\], and the starting places \[B, 2\]"
+    for each in (Placement(len(Z)), layer):
+        with pytest.raises(ValueError, match=message):
+            each([new[0], new[1][:, :1]])
+    with pytest.raises(ValueError, match=message):
         layer([new[0][:, :1], new[1]])
     with pytest.raises(ValueError, match="features should be within"):
         Placement.from_reference(1e16 * Z, Y)
