@@ -44,7 +44,8 @@ test: $(VENV)/.test-$(ASKED) ## the everyday tests: minutes
 test-all: test-jax test-wheel ## all tests: on JAX, then on the built wheel with all that is slow
 
 test-jax: $(JAX)/.test-$(ASKED) ## what runs on KERAS_BACKEND=jax, in an environment of its own
-	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/jax_backend
+	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/jax_backend \
+	  tests/networks/test_placement.py
 
 # The tests run outside the tree, or `import ptsne_keras` would find the source.
 test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built wheel in an environment of its own
