@@ -27,6 +27,9 @@ LONGEST = ("test_notebooks", "test_sklearn_checks", "test_readme", "test_scales"
 def pytest_collection_modifyitems(items):
     """Begin with the longest files."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+    # What is imported by now stays, and takes a second to look through whenever memory is freed.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +45,7 @@ def same_start():
 def released_graphs():
     """Leave no graph of TensorFlow to the next file, or memory grows."""
     yield
-    keras.utils.clear_session()
-    gc.collect()
+    keras.utils.clear_session()  # and collects
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from ptsne_keras.utils import validation
 
 # Up to this many rows all repel one another, up to the next the tree of Barnes and Hut is faster
 # than the grid of the Fourier transform.
-_EXACT_ROWS, _TREE_ROWS = 500, 5000
+_EXACT_ROWS, _TREE_ROWS = 200, 5000
 TREE_DIMS, _GRID_DIMS = 3, 2
 """The most dimensions that the tree can divide, and those of the grid."""
 # The extent of a map at which the grid would take gigabytes.
@@ -37,7 +37,7 @@ def refine(
     """Free the rows of a map, and move them down the gradient of KL(P‖Q).
 
     A network smooths its map; its rows, once free, recover the fine structure. They move at once,
-    by gradient descent with momentum. The repulsion is exact up to 500 rows, by the tree of Barnes
+    by gradient descent with momentum. The repulsion is exact up to 200 rows, by the tree of Barnes
     and Hut up to 5,000 or in three dimensions, and else by interpolation on a grid.
 
     Parameters

@@ -1,5 +1,6 @@
 """A fit that was stopped goes on, and comes to what it would have been."""
 
+import functools
 import signal
 
 import keras
@@ -44,14 +45,18 @@ class Stop(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """Fits that nothing stops, by their way."""
+    X = np.random.default_rng(0).normal(size=(90, 5)).astype("float32")
+    return functools.cache(lambda way: ParametricTSNE(**QUICK, **WAYS[way]).fit(X))
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param(settings, id=way, marks=[pytest.mark.slow] * (way != "graph"))
-        for way, settings in WAYS.items()
-    ],
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way != "graph")) for way in WAYS]
 )
-def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
+def test_a_stopped_fit_goes_on_where_it_was(way, whole, X, tmp_path):
+    settings, whole = WAYS[way], whole(way)
     tsne = ParametricTSNE(**QUICK, **settings)
     stop, later = Stop(3), Stop(-1)
     tsne.fit(X, callbacks=[stop])
@@ -64,7 +69,6 @@ def test_a_stopped_fit_goes_on_where_it_was(settings, X, tmp_path):
     assert np.array_equal(again.transform(X), tsne.transform(X))
     again.fit(X, callbacks=[later], resume=True)
     curve = again.history_["finetune"]["loss"]
-    whole = ParametricTSNE(**QUICK, **settings).fit(X)
     assert later.seen[0] == 3
     if "optimizer" not in settings:  # Adam's own steps go on
         assert later.iterations[0] == 3 * (later.iterations[1] - later.iterations[0]) > 0
@@ -96,8 +100,8 @@ class Die(Stop):
         pytest.param("conjugate gradients", marks=pytest.mark.slow),
     ],
 )
-def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
-    settings = {**QUICK, **WAYS[way]}
+def test_a_fit_that_died_goes_on_from_its_checkpoint(way, whole, X, tmp_path):
+    settings, whole = {**QUICK, **WAYS[way]}, whole(way)
     often = {"checkpoint": tmp_path / "kept", "checkpoint_seconds": 0}
     with pytest.raises(KeyboardInterrupt):
         ParametricTSNE(**settings).fit(X, callbacks=[Die(2)], **often)
@@ -105,7 +109,6 @@ def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
     assert kept.history_["stopped"] >= 1
     assert np.array_equal(kept.embedding_, kept.transform(X))
     kept.fit(X, resume=True)
-    whole = ParametricTSNE(**settings).fit(X)
     assert len(kept.history_["finetune"]["loss"]) == len(whole.history_["finetune"]["loss"])
     assert kept.kl_divergence_ == pytest.approx(whole.kl_divergence_, abs=0.3)
     checked = ParametricTSNE(**settings).fit(X, **often)
@@ -113,9 +116,10 @@ def test_a_fit_that_died_goes_on_from_its_checkpoint(way, X, tmp_path):
     np.testing.assert_array_equal(checked.embedding_, whole.embedding_)
 
 
-def test_a_fit_that_died_after_training_does_not_train_or_search_again(X, tmp_path, monkeypatch):
-    settings, kept = {**QUICK, **WAYS["graph"]}, tmp_path / "kept"
-    whole = ParametricTSNE(**settings).fit(X)
+def test_a_fit_that_died_after_training_does_not_train_or_search_again(
+    whole, X, tmp_path, monkeypatch
+):
+    settings, kept, whole = {**QUICK, **WAYS["graph"]}, tmp_path / "kept", whole("graph")
     monkeypatch.setattr(_fit_graph, "_LONG_SEARCH", 0.0)
     monkeypatch.setattr(_fit_stages, "_LONG_TRAINING", 0.0)
     with monkeypatch.context() as patch:
@@ -171,10 +175,9 @@ def test_each_signal_that_ends_a_process_stops_after_the_step(name, X):
 
 
 @pytest.mark.slow
-def test_fixed_batches_go_on_to_the_same_map(X):
-    settings = {**QUICK, **WAYS["conjugate gradients"]}
+def test_fixed_batches_go_on_to_the_same_map(whole, X):
+    settings, whole = {**QUICK, **WAYS["conjugate gradients"]}, whole("conjugate gradients")
     stopped = ParametricTSNE(**settings).fit(X, callbacks=[Stop(2)]).fit(X, resume=True)
-    whole = ParametricTSNE(**settings).fit(X)
     np.testing.assert_allclose(stopped.embedding_, whole.embedding_, atol=1e-3)
 
 

@@ -95,7 +95,7 @@ def test_networks_that_do_not_fit_are_named_before_the_fit(network, X, monkeypat
         ParametricTSNE(decoder=keras.Sequential(layers)).fit(X)
 
 
-@pytest.mark.parametrize("name", ["units", "a b"])
+@pytest.mark.parametrize("name", [pytest.param("units", marks=pytest.mark.slow), "a b"])
 def test_its_name_may_be_any(name, X):
     network = keras.Sequential([keras.Input((2,)), *own().layers], name=name)
     tsne = ParametricTSNE(decoder=network, **{**SHORT, "epochs": 2}).fit(X[:90])
@@ -105,7 +105,12 @@ def test_its_name_may_be_any(name, X):
 
 @pytest.mark.parametrize(
     "options",
-    [{"metric": "cosine"}, {"n_components": 1}, {"n_components": 3, "placement": True}, SMALL],
+    [
+        {"metric": "cosine"},
+        {"n_components": 1},
+        {"n_components": 3, "placement": True},
+        pytest.param(SMALL, marks=pytest.mark.slow),
+    ],
     ids=["cosine", "1", "3, placed", "rbms"],
 )
 def test_whatever_the_map(options, X):

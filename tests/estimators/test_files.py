@@ -145,10 +145,10 @@ def test_a_manifest_names_regular_files_of_its_folder_and_their_sizes(kind, fitt
     folder = tmp_path / "map"
     fitted.save(folder)
     hostile(folder, kind)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"should (name files of its folder|be a file)") as caught:
         ParametricTSNE.load(folder)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert "\n" not in str(caught.value)
 
 

@@ -82,16 +82,18 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(wide, tmp_path, 
 
 
 @pytest.mark.parametrize("options", [PLACED, {**GRAPH, "placement": False}], ids=["placed", "not"])
-def test_a_fit_to_some_rows_goes_on_with_the_same(options, wide, tmp_path):
+def test_a_fit_to_some_rows_goes_on_with_the_same_and_other_threads(options, wide, tmp_path):
     options = {**options, "max_train_rows": 200, "epochs": 4}
-    tsne = ParametricTSNE(**options)
+    tsne = ParametricTSNE(**options, n_jobs=1)
     tsne.fit(wide, callbacks=Stop(), checkpoint=tmp_path / "kept", checkpoint_seconds=0.0)
     assert len(tsne.embedding_) == len(wide)
-    for unfinished in (tsne, ParametricTSNE.load(tmp_path / "kept")):
+    kept = [ParametricTSNE.load(tmp_path / "kept").set_params(n_jobs=jobs) for jobs in (1, 2)]
+    for unfinished in (tsne, *kept):
         with pytest.raises(ValueError, match="X should be the rows of the unfinished fit"):
             unfinished.fit(wide[::-1], resume=True)
         unfinished.fit(wide, resume=True)
         assert len(unfinished.embedding_) == len(wide)
+    np.testing.assert_array_equal(kept[0].embedding_, kept[1].embedding_)
 
 
 def test_classes_are_those_of_the_rows_that_were_drawn(wide):
@@ -138,7 +140,9 @@ def test_n_jobs_limits_the_threads_of_the_search_and_of_the_freed_rows(
 
     def freed(*args, n_jobs, **options):
         seen.append(n_jobs)
-        return embedding(*args, n_jobs=n_jobs, **options)
+        made = embedding(*args, n_jobs=n_jobs, **options)
+        made.optimize = lambda iterations, **options: embedding.optimize(made, 2, **options)
+        return made
 
     monkeypatch.setattr(neighbors.Index, "search", searched)
     monkeypatch.setattr(openTSNE, "TSNEEmbedding", freed)
@@ -164,11 +168,3 @@ def test_only_long_fits_are_compiled():
 def test_n_jobs_of_zero_is_refused(wide):
     with pytest.raises(ValueError, match="'n_jobs' parameter"):
         ParametricTSNE(**PLACED, n_jobs=0).fit(wide)
-
-
-def test_an_unfinished_fit_goes_on_with_other_threads(wide):
-    options = {**PLACED, "epochs": 3}
-    one, other = (ParametricTSNE(**options, n_jobs=1).fit(wide, callbacks=Stop()) for _ in "ab")
-    one.fit(wide, resume=True)
-    other.set_params(n_jobs=2).fit(wide, resume=True)
-    np.testing.assert_array_equal(one.embedding_, other.embedding_)

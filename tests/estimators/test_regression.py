@@ -1,7 +1,5 @@
 """`MapRegressor(objective="squares")`: what is held out, scaled, learned and reported."""
 
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -132,20 +130,6 @@ def test_a_good_fit_is_not_warned_of(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         squares(epochs=60).fit(X, X)
-
-
-def test_the_encoder_is_plain_keras(X, Y, tmp_path):
-    encoder = squares().fit(X, Y).encoder_
-    encoder.save(tmp_path / "encoder.keras")
-    np.save(tmp_path / "X.npy", X)
-    program = (
-        "import sys; sys.modules['ptsne_keras'] = None\n"
-        "import keras, numpy as np\n"
-        "Y = keras.saving.load_model('encoder.keras')(np.load('X.npy'))\n"
-        "np.save('Y.npy', Y)"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "Y.npy"), encoder(X))
 
 
 @pytest.mark.slow

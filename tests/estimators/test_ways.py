@@ -45,20 +45,23 @@ def test_parameters_of_fit_pass_through_fit_transform_and_pipelines(X):
     np.testing.assert_array_equal(Y, tsne.embedding_)
 
 
-@pytest.mark.parametrize("callbacks", [None, Counter(), (Counter(),)])
-def test_callbacks_are_given_as_to_keras(callbacks, X):
+@pytest.mark.parametrize("make", [lambda: None, Counter, lambda: (Counter(),)])
+def test_callbacks_are_given_as_to_keras(make, X):
+    callbacks = make()
     options = {"epochs": 2, "random_state": 0, "objective": "squares"}
     MapRegressor(**options).fit(X[:60], X[:60, :2], callbacks=callbacks)
     for counter in keras.tree.flatten(callbacks or []):
         assert counter.epochs == 2
 
 
-@pytest.mark.parametrize("callbacks", [Counter, "counter", [None], (c for c in [Counter()])])
-def test_what_is_no_callback_is_named(callbacks, X):
+@pytest.mark.parametrize("what", ["class", "text", "nothing", "generator"])
+def test_what_is_no_callback_is_named(what, X):
+    generator = (c for c in [Counter()])
+    kinds = {"class": Counter, "text": "counter", "nothing": [None], "generator": generator}
     message = r"^callbacks should be a keras\.callbacks\.Callback or a sequence of them\. Rec.*\.$"
     for fit in (ParametricTSNE().fit, MapRegressor().fit):
         with pytest.raises(ValueError, match=message):
-            fit(X, X[:, :2], callbacks=callbacks)
+            fit(X, X[:, :2], callbacks=kinds[what])
 
 
 def test_duplicates_are_reported_once(X):

@@ -140,12 +140,13 @@ def answering(*answers, tls=False):
         server.shutdown()
 
 
+N = 600  # at ten a second, three times as long as a slow answer
 DROPS = {
-    "status": [b"HTTP/1.1 200 ", *[b"O"] * 60],
-    "headers": [b"HTTP/1.1 200 OK\r\n", *[b"a: b\r\n"] * 60],
-    "interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n"] * 60,
-    "chunks": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"0"] * 60],
-    "body": [http(b" " * 60)[:-60], *[b" "] * 60],
+    "status": [b"HTTP/1.1 200 ", *[b"O"] * N],
+    "headers": [b"HTTP/1.1 200 OK\r\n", *[b"a: b\r\n"] * N],
+    "interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n"] * N,
+    "chunks": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"0"] * N],
+    "body": [http(b" " * N)[:-N], *[b" "] * N],
 }
 
 
@@ -156,14 +157,14 @@ def test_answer_that_comes_in_drops_is_too_slow(what):
         began = time.monotonic()
         with pytest.raises(ServingError, match="no answer within"):
             Client(url, MODEL, timeout=0.3, deadline=0.4).embed(rows(1))
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < SLOW
 
 
 def test_advice_is_not_waited_for_beyond_the_deadline():
     with answering(REFUSAL, DROPS["headers"]) as url:
         began = time.monotonic()
         error = refusal(lambda: Client(url, MODEL, deadline=0.3).embed(rows(1)))
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < SLOW
     assert error.server_message == "no"
 
 
@@ -375,14 +376,14 @@ def test_server_that_starts_later_is_reached_soon_and_one_that_ends_is_unavailab
     """The channel itself must not insist on waiting: gRPC's own pauses reach two minutes."""
     (port,), X = free_ports(1), rows(2)
     url = f"{way}://127.0.0.1:{port}"
-    with Client(url, MODEL, deadline=0.4, backoff=0.02) as client:
+    with Client(url, MODEL, deadline=1.0, backoff=0.02) as client:
         with pytest.raises(ServingError, match=r"(?i)refused|failed to connect"):
             client.embed(X)
         with Loopback(base, MODEL, ports={way: port}):
             Client(url, MODEL).embed(X)  # the first call of a model takes its time
             client._sender._deadline = 60.0
             assert client.embed(X).shape == (2, 2)
-            client._sender._deadline = 0.4
+            client._sender._deadline = 1.0
         with pytest.raises(ServingError) as caught:
             client.embed(X)
     assert caught.value.code == "UNAVAILABLE"

@@ -116,10 +116,10 @@ def test_only_a_regular_file_of_its_size_is_read(kind, tmp_path):
             file.mkdir()
         case "large":
             file.write_bytes(bytes(11))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=f"{file} should be a file of at most 10 bytes"):
         files.read(file, 10)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_the_limit_of_what_expands_can_be_raised(monkeypatch):
