@@ -56,6 +56,7 @@ class Checker(doctest.OutputChecker):
 def names(digits, tmp_path_factory):
     """What the examples take as given: digits, a fitted map, the package's modules."""
     (X_train, labels_train), (X_test, labels_test) = digits
+    X_train, labels_train = X_train[:400], labels_train[:400]
     X, labels = X_train[:200], labels_train[:200]
     tsne = ParametricTSNE(hidden_units=(20,), epochs=2).fit(X_train)
     base = tmp_path_factory.mktemp("served") / "digits"

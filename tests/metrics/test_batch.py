@@ -85,7 +85,7 @@ def test_batches_with_too_few_rows(metric, B, rng):
     assert np.isfinite(metric.result())
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_a_users_own_model(X, Y, tmp_path, jit_compile):
     P = conditional(X).astype("float32")
     P = (P + P.T) / (2 * len(P))
