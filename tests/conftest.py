@@ -21,7 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Files that take a minute or more with what is slow: begun last, one would run alone at the end.
-LONGEST = ("test_notebooks", "test_sklearn_checks", "test_readme", "test_scales", "test_dtypes")
+LONGEST = (
+    *("test_notebooks", "test_sklearn_checks", "test_readme"),
+    *("test_scales", "test_cli", "test_checkpoint", "test_dtypes"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -16,7 +16,7 @@ from ptsne_keras.estimators import _fit_graph, _fit_stages
 QUICK = {"hidden_units": (20,), "perplexity": 5.0, "random_state": 0}
 BATCH = {"sampling": "batch", "batch_size": 30}
 WAYS = {
-    "graph": {"epochs": 100, "batch_size": 32},
+    "graph": {"epochs": 20, "batch_size": 32},
     "projected": {"epochs": 400, "batch_size": 512, "initial_dims": 3},
     "batch": {"epochs": 6, **BATCH},
     "conjugate gradients": {"epochs": 4, "sampling": "fixed", "batch_size": 30, "optimizer": "cg"},
