@@ -140,13 +140,13 @@ def answering(*answers, tls=False):
         server.shutdown()
 
 
-N = 600  # at ten a second, three times as long as a slow answer
+MANY = 600  # at ten a second, three times as long as a slow answer
 DROPS = {
-    "status": [b"HTTP/1.1 200 ", *[b"O"] * N],
-    "headers": [b"HTTP/1.1 200 OK\r\n", *[b"a: b\r\n"] * N],
-    "interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n"] * N,
-    "chunks": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"0"] * N],
-    "body": [http(b" " * N)[:-N], *[b" "] * N],
+    "status": [b"HTTP/1.1 200 ", *[b"O"] * MANY],
+    "headers": [b"HTTP/1.1 200 OK\r\n", *[b"a: b\r\n"] * MANY],
+    "interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n"] * MANY,
+    "chunks": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"0"] * MANY],
+    "body": [http(b" " * MANY)[:-MANY], *[b" "] * MANY],
 }
 
 
