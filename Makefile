@@ -7,18 +7,17 @@ BIN    := $(VENV)/bin
 JAX    := .venv-jax
 # The built wheel too: the package is installed there as a user would, not editable.
 WHEEL  := .venv-wheel
-# Which of the tests, how many processes run them, and in which order:
-# `make test TESTS=tests/losses WORKERS=4`; `make test ORDER="--randomly-seed=3"`, or ORDER= alone.
+# Which tests run, in how many processes and in which order: `make test TESTS=tests/losses WORKERS=4`,
+# `make test ORDER=--randomly-seed=3`, or ORDER= for an order of chance.
 TESTS   := tests
 WORKERS := 2
 ORDER   := -p no:randomly
-# The longest files come first, by tests/conftest.py.
+# tests/conftest.py puts the slowest files first.
 PYTEST  := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ORDER)
-# What is installed is named after what asks for it, so that it is installed again when that
-# changes, and not because a file was touched.
-ASKED  := $(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 # The TensorFlow wheel that fits: with CUDA on a machine with an NVIDIA GPU, else CPU only.
 TF     := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+# The checksum in the names of stamp files: dependencies are installed again only when it changes.
+ASKED  := $(shell { cat setup.cfg; echo $(TF); } | cksum | cut -d' ' -f1)
 
 # Material for MkDocs announces MkDocs 2 at each build; setup.cfg pins versions 9 and 1.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
@@ -38,19 +37,18 @@ help: ## this list
 demo: $(VENV)/.core-$(ASKED) ## a map of digits: a table, map.png, saved_models/digits
 	$(BIN)/ptsne demo
 
-test: $(VENV)/.test-$(ASKED) ## the everyday tests: minutes
-	$(BIN)/python $(PYTEST) -m "not slow" $(TESTS)
+test: $(VENV)/.test-$(ASKED) ## everyday tests, a few minutes
+	KERAS_BACKEND=tensorflow $(BIN)/python $(PYTEST) -m "not slow" $(TESTS)
 
 test-all: test-jax test-wheel ## all tests: on JAX, then on the built wheel with all that is slow
 
 test-jax: $(JAX)/.test-$(ASKED) ## what runs on KERAS_BACKEND=jax, in an environment of its own
-	KERAS_BACKEND=jax $(JAX)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/jax_backend \
-	  tests/networks/test_placement.py
+	KERAS_BACKEND=jax $(JAX)/bin/python $(PYTEST) tests/jax_backend tests/networks/test_placement.py
 
 # The tests run outside the tree, or `import ptsne_keras` would find the source.
 test-wheel: wheel $(WHEEL)/.test-$(ASKED) ## all tests but JAX's, on the built wheel in an environment of its own
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/ptsne_keras-*.whl
-	cd $(WHEEL) && PTSNE_INSTALLED=1 bin/python $(PYTEST) -c ../pyproject.toml --rootdir .. \
+	cd $(WHEEL) && KERAS_BACKEND=tensorflow PTSNE_INSTALLED=1 bin/python $(PYTEST) -c ../pyproject.toml --rootdir .. \
 	  $(addprefix ../,$(TESTS))
 
 dist:
@@ -72,10 +70,10 @@ docs: $(VENV)/.docs-$(ASKED) ## the documentation, into site/; a warning is an e
 docs-serve: $(VENV)/.docs-$(ASKED) ## the documentation on http://127.0.0.1:8000, rebuilt at each change
 	$(MKDOCS) serve --watch README.md --watch ptsne_keras --watch .ci/site.py
 
-# The wheel first, since building it writes to the tree; then, on two cores, what takes one: lint and
-# documentation beside an environment for the wheel and the tests on JAX; and last all other tests.
+# The wheel first, since building it writes to the tree; then two jobs at a time: lint and docs, and
+# the environment of the wheel with the tests on JAX; all other tests last.
 check: wheel ## every check that CI makes
-	$(MAKE) -j2 --output-sync=target test-jax lint-and-docs
+	$(MAKE) -j2 --output-sync=line test-jax lint-and-docs
 	$(MAKE) test-wheel
 
 lint-and-docs: $(VENV)/.dev-$(ASKED) $(VENV)/.docs-$(ASKED)
@@ -143,17 +141,19 @@ benchmark-robustness: $(VENV)/.core-$(ASKED) ## what kills, power cuts, second w
 	$(BIN)/python benchmarks/robustness.py
 
 clean: ## remove what was built
-	rm -rf $(VENV) $(JAX) $(WHEEL) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX) $(WHEEL) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache
 
-# Make a virtual environment, of a Python that TensorFlow has wheels for.
+# Make a virtual environment, of a Python that TensorFlow has wheels for. One without pip, as Debian
+# leaves it where python3-venv is not installed, is made again.
 define make_venv
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
   echo "Python should be 3.11, 3.12 or 3.13; set PYTHON=python3.x. Received: $$($(PYTHON) -V)" >&2; exit 1; }
-test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-find $(@D) -mindepth 1 -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
+@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D)
+@find $(@D) -mindepth 1 -maxdepth 1 -name '.*-*' ! -name '.*-$(ASKED)' -delete
 endef
 
-# Each line that pip prints is a package: TensorFlow is large, and silence would look like a hang.
+# Not --quiet: TensorFlow is large, and silence would look like a hang.
 PIP := bin/python -m pip install --disable-pip-version-check
 
 $(VENV)/.core-$(ASKED):

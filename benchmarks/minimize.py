@@ -1,10 +1,12 @@
-"""Conjugate gradients as Rasmussen's minimize.m (1999) has them, to compare with SciPy's.
+"""Conjugate gradients by the rules of Rasmussen's minimize.m, to compare with SciPy's.
 
-Polak–Ribière directions; line searches by cubic inter- and extrapolation that end under the
-Wolfe–Powell conditions. `descend` stands in for that of `ptsne_keras.training.conjugate_gradient`.
+The rules are those of the version of 1999-2002, which the paper's MATLAB code calls: Polak–Ribière
+directions, and line searches by cubic inter- and extrapolation until the Wolfe–Powell conditions
+hold. `descend` stands in for that of `ptsne_keras.training.conjugate_gradient`.
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +17,10 @@ from ptsne_keras.typing import FloatArray
 
 # The loss has to fall by this fraction of what the first slope predicts, the slope to that one.
 _SUFFICIENT_DECREASE, _CURVATURE = 0.01, 0.5
-_MAX_EVALUATIONS = 20  # in a line search
+_MAX_EVALUATIONS = 20  # in a line search, after the first
 _EDGE = 0.1  # of a bracket, at both of its ends, is not searched
-_GROWTH = 3.0  # of the step, at most, where the loss still falls
+_GROWTH = 3.0  # of the step, at most, where no step has been too long
 _RATIO = 100.0  # of the steps of two successive line searches, at most
-_RESOLUTION = 1e-6  # of a loss in float32: a rise by less is not one
 
 
 class _Point(NamedTuple):
@@ -54,54 +55,77 @@ def descend(
             return _Point(step, math.inf, math.inf, gradient)
         return _Point(step, value, float(gradient @ direction), gradient)
 
-    while done < line_searches and math.isfinite(value) and -math.inf < slope < 0:
+    failed = False
+    for _ in range(line_searches):
         found = _line_search(along, _Point(0.0, value, slope, gradient), step)
-        if found is None:
+        if found is None and failed:
             break
+        failed = found is None
+        if found is None:  # try once more, downhill
+            direction, slope = -gradient, -float(gradient @ gradient)
+            step = 1 / (1 - slope)
+            continue
         done += 1
         w = w + found.step * direction
         beta = found.gradient @ (found.gradient - gradient) / (gradient @ gradient)
         value, gradient = found.value, found.gradient
-        direction = beta * direction - gradient
-        if gradient @ direction >= 0:
-            direction = -gradient
-        before, slope = slope, float(gradient @ direction)
-        step = found.step * min(_RATIO, before / slope) if slope else 0.0
+        before, direction = slope, beta * direction - gradient
+        slope = float(gradient @ direction)
+        if slope > 0:
+            direction, slope = -gradient, -float(gradient @ gradient)
+        step = found.step * min(_RATIO, before / (slope - sys.float_info.min))
     conjugate_gradient.assign(variables, w)
     return conjugate_gradient.Descent(loss, done, evaluations)
 
 
 def _line_search(along: Callable[[float], _Point], start: _Point, step: float) -> _Point | None:
     """Return a point where loss and slope have fallen enough, or None if none is found."""
-    near, bound = start, math.inf
-    noise = _RESOLUTION * abs(start.value)
-    level = start.value + noise
-    for _ in range(_MAX_EVALUATIONS):
-        far = along(step)
-        fallen = far.value <= level + _SUFFICIENT_DECREASE * step * start.slope
-        if fallen and abs(far.slope) <= -_CURVATURE * start.slope:
+    near, far, bound = start, along(step), math.inf
+    for left in range(_MAX_EVALUATIONS, -1, -1):
+        enough = start.value + far.step * _SUFFICIENT_DECREASE * start.slope
+        too_far = far.value > enough or far.slope > -_CURVATURE * start.slope
+        if not too_far and far.slope > _CURVATURE * start.slope:
             return far
-        guess = _minimum(near, far, risen=far.value > level, noise=noise)
-        if fallen and far.slope < 0:
-            low, high = far.step, min(bound, _GROWTH * far.step)
-            near = far
-        else:
-            low, high = near.step, far.step
+        if not left:
+            break
+        if too_far:
             bound = far.step
-        edge = _EDGE * (high - low)
-        step = min(max(guess if guess >= low else high, low + edge), high - edge)
+            far = along(_interpolated(near, far, risen=far.value > start.value))
+        else:
+            near, far = far, along(_extrapolated(near, far, bound))
     return None
 
 
-def _minimum(near: _Point, far: _Point, *, risen: bool, noise: float) -> float:
-    """Return where a polynomial through the values and slopes of two points is lowest, or NaN."""
+def _interpolated(near: _Point, far: _Point, *, risen: bool) -> float:
+    """Return a step between two points."""
     width, rise = far.step - near.step, far.value - near.value
-    if risen:  # a parabola without the far slope, which may be that of another valley
-        return near.step - 0.5 * near.slope * width**2 / (rise - near.slope * width)
-    if abs(rise) <= noise:  # one through the slopes
-        bend = far.slope - near.slope
-        return near.step - near.slope * width / bend if bend else math.nan
-    a = near.slope + far.slope - 3 * rise / width
+    if risen:  # the minimum of a parabola without the far slope
+        guess = near.step - 0.5 * near.slope * width**2 / (rise - near.slope * width)
+    else:
+        guess = _cubic_minimum(near, far)
+    if not math.isfinite(guess):
+        guess = near.step + 0.5 * width
+    return min(max(guess, near.step + _EDGE * width), far.step - _EDGE * width)
+
+
+def _extrapolated(near: _Point, far: _Point, bound: float) -> float:
+    """Return a step beyond both points, and below one that was too long."""
+    guess = _cubic_minimum(near, far)
+    known = math.isfinite(bound)
+    if not guess >= far.step or guess > bound or math.isinf(guess):
+        return 0.5 * (far.step + bound) if known else _GROWTH * far.step
+    if not known and guess > _GROWTH * far.step:
+        return _GROWTH * far.step
+    least = far.step + _EDGE * (far.step - near.step)
+    if guess < least or not known:
+        return max(guess, least)
+    return max(guess, bound - _EDGE * (bound - far.step))  # the last tenth alone, as there
+
+
+def _cubic_minimum(near: _Point, far: _Point) -> float:
+    """Return where a cubic through values and slopes of two points is lowest, or NaN."""
+    width = far.step - near.step
+    a = near.slope + far.slope - 3 * (far.value - near.value) / width
     square = a**2 - near.slope * far.slope
     root = math.sqrt(square) if square >= 0 else math.nan
     bend = far.slope - near.slope + 2 * root

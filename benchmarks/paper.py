@@ -15,7 +15,8 @@ of those that are there, and draws the maps (map.png) or the study (study.png).
 1-NN error: of the 10,000 mapped test rows by the nearest of the 60,000 mapped training rows, at the
 end and, because it depends on the batch seen last, after each batch of the last pass.
 T(12): of the mapped test rows. KL: mean over the twelve training batches, in nats. Peak memory: of
-the process that fine-tunes. CG s: passes times the median seconds of a pass.
+the process that fine-tunes. CG s: passes times the median seconds of a pass. Evaluations: of loss
+and gradient, in a pass.
 """
 
 import argparse
@@ -40,7 +41,8 @@ from ptsne_keras.training import stages
 
 FOLDER = Path(__file__).parent / "results/paper"
 UNITS = (500, 500, 2000)
-CELLS = ["2:1", "2:1:seed1", "2:1:seed2", "2:learn", "2:1:none", "2:pca"]
+CELLS = [f"2:{dof}{seed}" for dof in ("1", "learn") for seed in ("", ":seed1", ":seed2")]
+CELLS += ["2:1:none", "2:pca"]
 CELLS += [f"{d}:{how}" for d in (10, 30) for how in ("1", "auto", "learn", "pca")]
 # 1-NN error of van der Maaten (2009), in percent, and where the figure was read.
 PUBLISHED = {
@@ -61,6 +63,8 @@ COLUMNS = {
     "α at the end": "{:.2f}",
     "RBM s": "{:.0f}",
     "CG s": "{:.0f}",
+    "fit s": "{:.0f}",
+    "evaluations": "{:.0f}",
     "peak GB": "{:.1f}",
 }
 
@@ -93,7 +97,7 @@ def _error_callback(encoder: Any, train: Any, test: Any, passes: int) -> Any:
     import keras
 
     class Error(keras.callbacks.Callback):
-        epoch = -1
+        epoch, of_batches = -1, ()
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch, self.of_batches = epoch, []
@@ -136,9 +140,12 @@ def parsed(name: str) -> tuple[int, str, list[str], int]:
     d, dof, *rest = name.split(":")
     seeds = [int(part.removeprefix("seed")) for part in rest if part.startswith("seed")]
     names = [part for part in rest if not part.startswith("seed")]
-    if not set(names) <= set(changes.CHANGES):
+    of_default = dof == "default"
+    known = changes.OF_DEFAULT if of_default else changes.CHANGES
+    if not set(names) <= set(known) or (of_default and d != "2"):
         raise ValueError(
-            f"Changes should be some of {', '.join(changes.CHANGES)}. Received: {name!r}."
+            f"A cell should be d:dof, or 2:default, with some of {', '.join(known)}. "
+            f"Received: {name!r}."
         )
     return int(d), dof, names, (seeds or [0])[0]
 
@@ -159,7 +166,7 @@ def default_cell(names: list[str], seed: int, train: Any, test: Any) -> dict[str
         "1-NN error %": 100 * (1 - accuracy),
         "of the network": study.one_nn_error(tsne.network_, train, test)[0],
         "T(12)": metrics.trustworthiness(test[0], Y_test, 12),
-        "CG s": seconds,
+        "fit s": seconds,
         "peak GB": kept.peak_gigabytes(),
     }
 
@@ -178,6 +185,8 @@ def cell(name: str, passes: int) -> dict[str, Any]:
     fixed = changes.fixed_batches(train[0], names, seed)
     log = FOLDER / f"{name.replace(':', '_')}.csv"
     backup = FOLDER / log.stem  # removed where the cell is finished, so that it is not run twice
+    if not backup.exists():
+        log.unlink(missing_ok=True)
     errors = _error_callback(encoder, train, test, passes)
     with changes.applied(names):
         history = stages.finetune(
@@ -198,7 +207,7 @@ def cell(name: str, passes: int) -> dict[str, Any]:
     lines = {line["epoch"]: line for line in csv.DictReader(log.open())}.values()
     encoder.save(FOLDER / f"{log.stem}.keras")
     error, Y_test = study.one_nn_error(encoder, train, test)
-    of_batches = errors.of_batches
+    of_batches = errors.of_batches or [error]  # where all passes were done before
     return {
         "1-NN error %": error,
         "in the last pass": (statistics.mean(of_batches), min(of_batches), max(of_batches)),
@@ -222,7 +231,8 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         d, dof, names, seed = parsed(name)
         label = "PCA" if dof == "pca" else dof.replace("auto", "d - 1")
         label += " = d - 1" if name.startswith("2:1") else ""
-        label += "".join(f"; {changes.CHANGES[change]}" for change in names)
+        told = changes.CHANGES | changes.OF_DEFAULT
+        label += "".join(f"; {told[change]}" for change in names)
         label += f", seed {seed}" if seed else ""
         found = cells[name]
         values = [f.format(found[key]) if key in found else "–" for key, f in COLUMNS.items()]

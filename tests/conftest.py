@@ -16,11 +16,13 @@ from support.tables import table
 
 from ptsne_keras import datasets
 
-# A shell that runs pytest in the background has it ignore Ctrl-C, and so would what tests start.
+# A shell that starts pytest in the background makes it ignore SIGINT, and some parents SIGCHLD; the
+# processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-# Files that take a minute or more with what is slow: begun last, one would run alone at the end.
+# The slowest files. They start first, or one of them would run alone at the end.
 LONGEST = (
     *("test_notebooks", "test_sklearn_checks", "test_readme"),
     *("test_scales", "test_cli", "test_checkpoint", "test_dtypes"),
@@ -28,9 +30,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the longest files."""
+    """Start with the slowest files."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
-    # What is imported by now stays, and takes a second to look through whenever memory is freed.
+    # Imported modules stay, and looking through them would add a second to each collection.
     gc.collect()
     gc.freeze()
 

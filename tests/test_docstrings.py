@@ -25,10 +25,10 @@ MODULES = [
 FOUND = [
     test for module in MODULES for test in doctest.DocTestFinder().find(module) if test.examples
 ]
-# They take seconds, and their tests do the same.
+# They take seconds, and everyday tests of their modules do the same.
 SLOW = {
-    "affinities.neighbors.Neighbors", "data.batches.from_graph", "data.service.from_array",
-    "data.streams.from_dataset", "estimators._base.MapEstimator.extend",
+    "affinities.neighbors.Neighbors", "data.batches.from_graph", "data.streams.from_dataset",
+    "estimators._base.MapEstimator.extend",
     "estimators._base.MapEstimator.novelty", "estimators.parametric_tsne.ParametricTSNE",
     "estimators.parametric_tsne.ParametricTSNE.inverse_transform", "evaluation.evaluate",
     "evaluation.summary", "evaluation.table", "losses.tsne.TSNE",

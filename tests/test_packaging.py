@@ -5,7 +5,6 @@ import configparser
 import importlib.metadata
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,23 +25,14 @@ EXTRAS = {
     *("cpu", "gpu", "serving", "plots", "docs", "dev"),
     *("tensorboard", "parquet", "anndata", "onnx", "bulk", "jax", "test"),
 }
-INSTALLED = "PTSNE_INSTALLED" in os.environ
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel that is installed, or one of this tree."""
-    dist = ROOT / "dist"
-    if not INSTALLED:
-        # Of a copy: setuptools leaves beside the source what it builds.
-        source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, source)
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "ptsne_keras", source / "ptsne_keras", ignore=ignore)
-        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", dist]
-        subprocess.run([*pip, source], check=True, stdin=subprocess.DEVNULL)
-    (file,) = dist.iterdir()
+def wheel():
+    """The wheel that `make test-wheel` has built and installed."""
+    if "PTSNE_INSTALLED" not in os.environ:
+        pytest.skip("make test-wheel looks at the wheel")
+    (file,) = (ROOT / "dist").iterdir()
     with zipfile.ZipFile(file) as opened:
         yield opened
 
@@ -52,8 +42,8 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-@pytest.mark.skipif(not INSTALLED, reason="make test-wheel sets it")
-def test_the_wheel_is_what_is_tested(tmp_path):
+@pytest.mark.usefixtures("wheel")
+def test_the_wheel_is_what_is_tested():
     """Here, and in the processes that tests start."""
     code = "import ptsne_keras; print(ptsne_keras.__file__)"
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

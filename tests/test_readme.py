@@ -21,7 +21,7 @@ FENCE = re.compile(r"^```(python|sh)\n(.*?)^```$", flags=re.DOTALL | re.MULTILIN
 
 
 def blocks(page):
-    return FENCE.findall(page.read_text())
+    return FENCE.findall(page.read_text(encoding="utf-8"))
 
 
 GUIDES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page)]
@@ -93,7 +93,7 @@ def _be_quick(monkeypatch):
 
 @pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=str)
 def test_no_block_escapes_and_every_link_leads_somewhere(page):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"^ *```(?:python|sh)$", text, flags=re.MULTILINE)) == len(blocks(page))
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in link:

@@ -508,12 +508,15 @@ def test_ctrl_c_leaves_a_model_that_works_and_goes_on(here, tmp_path, capsys):
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
     os.close(stderr)
     err = ""
-    while "rows/s" not in err:  # training has begun
-        err += os.read(terminal, 4096).decode()
+    try:
+        while "rows/s" not in err:  # training has begun; a process that ends raises OSError
+            err += os.read(terminal, 4096).decode()
+        process.send_signal(signal.SIGINT)
+        out_text, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert "90 rows of 5 columns" in err
     assert re.search(r"\d+ of 9,000,000 rows, \d+ %, [\d,]+ rows/s, \d+:\d\d", err)
-    process.send_signal(signal.SIGINT)
-    out_text, _ = process.communicate(timeout=600)
     err += os.read(terminal, 4096).decode()
     os.close(terminal)
     assert process.returncode == 130, err
@@ -681,7 +684,7 @@ def test_a_fit_that_was_killed_goes_on(here, tmp_path, capsys):
     command = [sys.executable, "-m", "ptsne_keras", *words, "--checkpoint", "0.2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        until((out / ".checkpoint" / "model" / "model.json").exists, seconds=60)
+        until((out / ".checkpoint" / "model" / "model.json").exists)
     finally:
         process.kill()
         process.wait()

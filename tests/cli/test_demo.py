@@ -24,7 +24,6 @@ def results(tmp_path_factory, drawn):
         return demo.run(folder / "new/map.png", folder / "digits", seed=0, **quick)
 
 
-@pytest.mark.slow
 def test_the_table_has_what_was_measured(results):
     ours, pca = (results["measures"][name]["test"] for name in ("ParametricTSNE", "PCA"))
     assert results["rows"] == {"training": 1257, "test": 540}
@@ -36,7 +35,6 @@ def test_the_table_has_what_was_measured(results):
     json.dumps(results)  # plain numbers and text
 
 
-@pytest.mark.slow
 def test_the_picture_is_drawn_and_the_model_answers(results, drawn):
     assert [len(a) for a in drawn[0]] == [1257, 1257, 540, 540]
     image = matplotlib.image.imread(results["picture"])
@@ -47,7 +45,6 @@ def test_the_picture_is_drawn_and_the_model_answers(results, drawn):
     assert served(features=tf.zeros((3, 64)))["embedding"].shape == (3, 2)
 
 
-@pytest.mark.slow
 def test_the_command_runs_the_demo(monkeypatch, capsys, results):
     calls = []
     monkeypatch.setattr(demo, "run", lambda *a, **k: calls.append((a, k)) or results)

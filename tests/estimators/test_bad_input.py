@@ -223,7 +223,10 @@ def forbidden(folder, mode):
     root = os.geteuid() == 0
     try:
         if root:
-            os.seteuid(65534)
+            try:
+                os.seteuid(65534)
+            except OSError as error:  # in some containers
+                pytest.skip(f"root cannot become nobody here: {error}")
         yield
     finally:
         if root:

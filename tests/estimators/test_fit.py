@@ -27,13 +27,17 @@ def drawn(wide):
     return ParametricTSNE(**SOME).fit(wide)
 
 
+def learned(tsne):
+    """Which rows are in the reference: those that the fit has drawn."""
+    reference = tsne.encoder_.layers[-1].reference()[1]
+    return (tsne.embedding_[:, None] == reference).all(axis=2).any(axis=1)
+
+
 def test_the_rows_that_are_not_learned_are_placed_as_new_ones(drawn, wide, tmp_path):
     assert drawn.embedding_.shape == (len(wide), 2)
-    reference = drawn.encoder_.layers[-1].reference()[1]
-    assert len(reference) == 200
-    learned = (drawn.embedding_[:, None] == reference).all(axis=2).any(axis=1)
-    assert learned.sum() == 200
-    np.testing.assert_array_equal(drawn.embedding_[~learned], drawn.transform(wide[~learned]))
+    others = ~learned(drawn)
+    assert others.sum() == len(wide) - 200
+    np.testing.assert_array_equal(drawn.embedding_[others], drawn.transform(wide[others]))
     drawn.save(tmp_path / "map")
     loaded = ParametricTSNE.load(tmp_path / "map")
     np.testing.assert_array_equal(loaded.transform(wide), drawn.transform(wide))
@@ -96,10 +100,16 @@ def test_a_fit_to_some_rows_goes_on_with_the_same_and_other_threads(options, wid
     np.testing.assert_array_equal(kept[0].embedding_, kept[1].embedding_)
 
 
-def test_classes_are_those_of_the_rows_that_were_drawn(wide):
-    y = np.repeat(["a", "b"], [len(wide) - 50, 50])
+def test_classes_are_those_of_the_rows_that_were_drawn(wide, monkeypatch):
+    y, seen, real = np.arange(len(wide)) % 7, [], _fit_graph.with_labels
+
+    def with_labels(graph, codes, *rest):
+        seen.append(codes)
+        return real(graph, codes, *rest)
+
+    monkeypatch.setattr(_fit_graph, "with_labels", with_labels)
     tsne = ParametricTSNE(**SOME, label_weight=0.9).fit(wide, y)
-    assert len(tsne.embedding_) == len(wide)
+    np.testing.assert_array_equal(seen, [y[learned(tsne)]])
 
 
 @pytest.mark.parametrize(

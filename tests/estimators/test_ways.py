@@ -4,7 +4,6 @@ import logging
 import os
 import pickle
 import signal
-import time
 import warnings
 
 import keras
@@ -15,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.fits import GRAPH, PLACED, SMALL
+from support.processes import until
 
 from ptsne_keras import MapRegressor, ParametricTSNE, affinities, networks
 
@@ -129,12 +129,11 @@ def test_a_forked_child_is_told_what_to_do(work, X, fitted, tmp_path):
             os.write(writing, f"{type(error).__name__}: {error}".encode())
         os._exit(0)
     os.close(writing)
-    deadline = time.monotonic() + 60
-    while not os.waitpid(child, os.WNOHANG)[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            pytest.fail("the child hangs")
-        time.sleep(0.01)
+    try:
+        until(lambda: os.waitpid(child, os.WNOHANG)[0])
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        raise
     with os.fdopen(reading) as said:
         assert said.read().startswith("RuntimeError: TensorFlow cannot run in a process forked")
 

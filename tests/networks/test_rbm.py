@@ -293,8 +293,11 @@ def test_data_sets_of_tuples_and_generators_are_rows_too(rng):
 
 
 def test_a_fit_may_be_run_eagerly(rng):
-    rbm = RBM(4, seed=0)
-    assert not rbm.run_eagerly
-    rbm.compile(rbm.optimizer, run_eagerly=True)
-    rbm.fit(rng.random((40, 6)), epochs=1, verbose=0)
-    assert rbm.run_eagerly
+    V, kernels = rng.random((40, 6)), []
+    for eager in (False, True):
+        rbm = RBM(4, seed=0)
+        rbm.compile(rbm.optimizer, run_eagerly=eager)
+        rbm.fit(V, epochs=1, verbose=0)
+        assert rbm.run_eagerly is eager
+        kernels.append(np.asarray(rbm.kernel))
+    np.testing.assert_allclose(*kernels, rtol=1e-5)

@@ -186,9 +186,10 @@ def test_packed_answer_is_measured_unpacked():
 def test_packed_answer_is_not_unpacked_over_grpc(base):
     """gRPC measures what it receives before it unpacks it."""
     with Loopback(base, MODEL, compression=grpc.Compression.Gzip) as server:
-        client = Client(server.urls["grpc"], MODEL, deadline=0.5)
-        with pytest.raises(ServingError):
-            client.embed(np.zeros((500, D)))
+        client = Client(server.urls["grpc"], MODEL, deadline=SLOW)
+        error = refusal(lambda: client.embed(np.zeros((500, D))))
+    assert error.code == "INTERNAL"
+    assert "not supported: gzip" in error.server_message
 
 
 MALFORMED = {
@@ -337,14 +338,16 @@ def test_slow_answer_is_asked_for_again(url, server):
     assert len(server.requests) >= 2
 
 
-@pytest.mark.parametrize(("timeout", "deadline", "told"), [(0.15, 0.4, 0.15), (10.0, 0.2, 0.2)])
-def test_slow_for_ever_ends_at_the_deadline(url, server, timeout, deadline, told):
+@pytest.mark.parametrize(("timeout", "deadline"), [(0.15, 0.4), (10.0, 0.2)])
+def test_slow_for_ever_ends_at_the_deadline(url, server, timeout, deadline):
     server.inject("slow", times=5)
     began = time.monotonic()
-    with pytest.raises(ServingError, match=rf"no answer within {told} s") as caught:
+    with pytest.raises(ServingError, match="no answer within") as caught:
         Client(url, MODEL, timeout=timeout, deadline=deadline, backoff=0.01).embed(rows(1))
     assert time.monotonic() - began < SLOW
     assert caught.value.code == "DEADLINE_EXCEEDED"
+    (told,) = re.findall(r"no answer within (\S+) s", str(caught.value))
+    assert 0 < float(told) <= min(timeout, deadline)
 
 
 @pytest.mark.parametrize("fault", ["truncated", "short"])

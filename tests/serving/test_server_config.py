@@ -101,9 +101,14 @@ def test_batching_follows_from_what_was_measured(base):
 def test_a_real_measurement_gives_usable_values(base):
     serving.configure(base)
     found, _ = parameters(base)
-    assert 1 <= found["batch_timeout_micros"] < 1e6
-    assert 1 <= found["num_batch_threads"] <= 64
-    assert found["max_enqueued_batches"] >= 8
+    text = (base / "batching.config").read_text()
+    measured = re.findall(r"([\d,]+) rows: +([\d.,]+) ms", text)
+    milliseconds = {int(n.replace(",", "")): float(t.replace(",", "")) for n, t in measured}
+    assert list(milliseconds) == [1, 8, 64, 512, 4096]
+    assert all(time > 0 for time in milliseconds.values())
+    assert found["batch_timeout_micros"] == pytest.approx(1e3 * milliseconds[1], abs=1)
+    threads = re.search(r"Rows a second by the number of threads.*: (1: .*)\.", text)[1]
+    assert found["num_batch_threads"] in [int(pair.split(":")[0]) for pair in threads.split(", ")]
 
 
 @pytest.mark.usefixtures("quick")

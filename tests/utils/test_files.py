@@ -53,7 +53,7 @@ def test_a_new_file_does_not_replace_one_that_came_meanwhile(tmp_path):
 
 
 CODE = """
-import sys, time
+import sys
 from pathlib import Path
 from ptsne_keras.utils import files
 folder = Path(sys.argv[1])
@@ -61,14 +61,17 @@ with files.replacing(folder / "file.csv") as beside, files.scratch(folder) as sc
     beside.write_text("half")
     (scratch / "file").write_text("half")
     print("there", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_temporary_files_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
     (tmp_path / ".ptsne-mine").symlink_to(tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-c", CODE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CODE, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout.readline() == "there\n"
         started = sorted(tmp_path.iterdir())
@@ -123,6 +126,7 @@ def test_only_a_regular_file_of_its_size_is_read(kind, tmp_path):
 
 
 def test_the_limit_of_what_expands_can_be_raised(monkeypatch):
+    monkeypatch.delenv("PTSNE_MAX_MB", raising=False)
     assert files.expanded_limit(10) == 256e6
     assert files.expanded_limit(10_000_000) == 500e6
     monkeypatch.setenv("PTSNE_MAX_MB", "1000")
