@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 
 from ptsne_keras import MapRegressor, ParametricTSNE, cli
 from ptsne_keras.estimators import _fit_decoder
+from ptsne_keras.serving import server_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -89,6 +90,7 @@ def _be_quick(monkeypatch):
         defaults = {**estimator.__init__.__kwdefaults__, **changes}
         monkeypatch.setattr(estimator.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(_fit_decoder, "_PASSES", (5, 5))
+    monkeypatch.setattr(server_config, "_SECONDS", 0.0)  # a few runs of each measurement
 
 
 @pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=str)

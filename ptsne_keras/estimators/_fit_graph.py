@@ -212,7 +212,8 @@ def fresh(optimizer: Any) -> Any:
 
 def compilation(steps: int, epochs: int) -> dict[str, Any]:
     """Return the options of `training.finetune` for this many steps per epoch."""
-    if steps * epochs < _COMPILED:
-        return {"jit_compile": False, "steps_per_execution": 1}  # what is cheapest to trace
+    # What is cheapest to trace. Other backends than TensorFlow would run every operation by itself.
+    if steps * epochs < _COMPILED and keras.backend.backend() == "tensorflow":
+        return {"jit_compile": False, "steps_per_execution": 1}
     divisor = max(s for s in range(1, _STEPS_PER_CALL + 1) if steps % s == 0)
     return {"jit_compile": True, "steps_per_execution": divisor}

@@ -316,6 +316,7 @@ def _optimization(settings: Settings, steps: int, epochs: int) -> dict[str, Any]
         # XLA would slow the wide networks of batch sampling.
         optimizer = _fit_graph.optimizer(given, rate, steps * epochs)
         return {"optimizer": optimizer, **_fit_graph.compilation(steps, epochs)}
-    options = {} if steps * epochs > _INTERPRETED else {"jit_compile": False}
+    few = steps * epochs <= _INTERPRETED and keras.backend.backend() == "tensorflow"
+    options = {"jit_compile": False} if few else {}
     chosen = {"learning_rate": rate} if given == "adam" else {"optimizer": _fit_graph.fresh(given)}
     return options | chosen
