@@ -293,6 +293,7 @@ def test_data_sets_of_tuples_and_generators_are_rows_too(rng):
 
 
 def test_a_fit_may_be_run_eagerly(rng):
+    assert not RBM(4).run_eagerly
     V, kernels = rng.random((40, 6)), []
     for eager in (False, True):
         rbm = RBM(4, seed=0)

@@ -108,6 +108,7 @@ def test_a_real_measurement_gives_usable_values(base):
     assert all(time > 0 for time in milliseconds.values())
     assert found["batch_timeout_micros"] == pytest.approx(1e3 * milliseconds[1], abs=1)
     threads = re.search(r"Rows a second by the number of threads.*: (1: .*)\.", text)[1]
+    assert found["max_enqueued_batches"] >= 8
     assert found["num_batch_threads"] in [int(pair.split(":")[0]) for pair in threads.split(", ")]
 
 
